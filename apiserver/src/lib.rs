@@ -1,0 +1,19 @@
+//! An embedded Kubernetes API server: one generic REST stack over a table of resource kinds.
+//!
+//! A request runs through `serve` (TLS, who is it) → `auth` (may it) → `rest` (verbs, one handler for all kinds) →
+//! `registry` (what a kind is, its defaults and rules) with `schema` and `patch` → `store` (MVCC, durable on redb).
+//! `controllers` do what kube-controller-manager does for the kinds that matter here; `simulate` makes a cluster look alive.
+
+pub mod auth;
+pub mod controllers;
+pub mod error;
+pub mod object;
+pub mod patch;
+pub mod pki;
+pub mod registry;
+pub mod rest;
+pub mod schema;
+pub mod simulate;
+pub mod store;
+
+pub use error::ApiError;

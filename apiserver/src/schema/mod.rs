@@ -1,0 +1,141 @@
+//! What fields an object has: one shape for built-in types and for CustomResourceDefinitions' structural schemas.
+//!
+//! (types are fixed; behaviour follows)
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A node's type. Follows OpenAPI v3 as Kubernetes uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Type {
+    /// Anything at all (RawExtension, JSON, a node without a type).
+    #[default]
+    Any,
+    /// A map or a struct.
+    Object,
+    /// A list.
+    Array,
+    /// Text.
+    String,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// True or false.
+    Boolean,
+    /// `x-kubernetes-int-or-string`.
+    IntOrString,
+    /// A resource quantity: text or number.
+    Quantity,
+}
+
+/// `x-kubernetes-list-type`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ListType {
+    /// Replaced as a whole.
+    #[default]
+    Atomic,
+    /// Scalars that appear once.
+    Set,
+    /// Objects with these keys.
+    Map(Vec<Box<str>>),
+}
+
+/// A node of a schema, or the name of a built-in type (types are recursive, so they are referred to by name).
+#[derive(Debug, Clone)]
+pub enum Ref {
+    /// Spelled out here.
+    Inline(Box<Schema>),
+    /// A key of the built-in types, like `io.k8s.api.core.v1.PodSpec`.
+    Named(Box<str>),
+}
+
+/// One rule of `x-kubernetes-validations`.
+#[derive(Debug, Clone, Default)]
+pub struct Rule {
+    /// CEL over `self` and `oldSelf`.
+    pub rule: Box<str>,
+    /// Message when it fails.
+    pub message: Option<Box<str>>,
+    /// CEL that makes the message.
+    pub message_expression: Option<Box<str>>,
+    /// `FieldValueInvalid` and the like.
+    pub reason: Option<Box<str>>,
+    /// Field the error is shown at, relative to the node.
+    pub field_path: Option<Box<str>>,
+    /// Evaluate a transition rule also on create.
+    pub optional_old_self: bool,
+}
+
+/// One node of a schema.
+#[derive(Debug, Clone, Default)]
+pub struct Schema {
+    /// Type of the value.
+    pub kind: Type,
+    /// `null` is a value of its own.
+    pub nullable: bool,
+    /// Value when absent.
+    pub default: Option<Value>,
+    /// The only values allowed.
+    pub enumeration: Vec<Value>,
+    /// `date-time`, `int32`, `byte` …
+    pub format: Option<Box<str>>,
+    /// Regular expression of a string.
+    pub pattern: Option<Box<str>>,
+    /// Bounds, all inclusive unless the exclusive flag says otherwise.
+    pub minimum: Option<f64>,
+    /// Upper bound.
+    pub maximum: Option<f64>,
+    /// `minimum` itself is out.
+    pub exclusive_minimum: bool,
+    /// `maximum` itself is out.
+    pub exclusive_maximum: bool,
+    /// Number must be a multiple of this.
+    pub multiple_of: Option<f64>,
+    /// Shortest string.
+    pub min_length: Option<u64>,
+    /// Longest string.
+    pub max_length: Option<u64>,
+    /// Fewest items.
+    pub min_items: Option<u64>,
+    /// Most items.
+    pub max_items: Option<u64>,
+    /// Items must differ.
+    pub unique_items: bool,
+    /// Fewest properties.
+    pub min_properties: Option<u64>,
+    /// Most properties.
+    pub max_properties: Option<u64>,
+    /// Named fields of an object.
+    pub properties: BTreeMap<Box<str>, Ref>,
+    /// Names of `properties` that must be there.
+    pub required: Vec<Box<str>>,
+    /// Values of a map; `None` where only `properties` are known.
+    pub additional: Option<Ref>,
+    /// Items of a list.
+    pub items: Option<Ref>,
+    /// How a list merges.
+    pub list_type: Option<ListType>,
+    /// `x-kubernetes-map-type: atomic`.
+    pub atomic_map: bool,
+    /// `x-kubernetes-patch-strategy` contains `merge` / `retainKeys` / `replace` (strategic merge patch).
+    pub patch_strategy: Option<Box<str>>,
+    /// `x-kubernetes-patch-merge-key`.
+    pub patch_merge_key: Option<Box<str>>,
+    /// `x-kubernetes-preserve-unknown-fields`.
+    pub preserve_unknown: bool,
+    /// `x-kubernetes-embedded-resource`.
+    pub embedded_resource: bool,
+    /// `x-kubernetes-validations`.
+    pub validations: Vec<Rule>,
+    /// Value validations only (structural schemas forbid structure in them).
+    pub all_of: Vec<Schema>,
+    /// At least one must hold.
+    pub any_of: Vec<Schema>,
+    /// Exactly one must hold.
+    pub one_of: Vec<Schema>,
+    /// Must not hold.
+    pub not: Option<Box<Schema>>,
+    /// `x-kubernetes-unions` and prose are not kept.
+    pub description: Option<Box<str>>,
+}
