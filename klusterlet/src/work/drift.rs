@@ -1,0 +1,532 @@
+//! The `Update` strategy: what, if anything, must be written so that a live object is what its manifest says (wire §3.3).
+//!
+//! A full replacement would fight the server's own defaults for ever, a plain merge would never take back a field that
+//! somebody added. So the decision uses three things the object itself carries: the hash of the manifest it was last
+//! written from (was the manifest changed?), and `managedFields` (who else wrote what?). Nothing else is remembered, so a
+//! restart decides the same.
+
+use super::manifest;
+use muster_crds::constants::{annotations, labels};
+use serde_json::{Map, Value};
+
+/// Field manager of the `Update` strategy.
+pub const FIELD_MANAGER: &str = "work-agent";
+
+/// Managers whose writes belong to how Kubernetes itself runs an object: never drift.
+const CONTROL_PLANE: [&str; 5] =
+    ["kube-controller-manager", "kube-scheduler", "kubelet", "kube-apiserver", "muster-apiserver"];
+
+/// What to do with an object that exists.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// It is as it should be.
+    Keep,
+    /// Write this (it carries the live resourceVersion).
+    Replace(Value),
+    /// It can only become so by being made anew.
+    Recreate,
+}
+
+/// How a manifest's object is to be marked and owned.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Marks {
+    /// Our owner reference, to be there.
+    pub owner: Option<Value>,
+    /// UID of an owner reference to be gone.
+    pub disowned_uid: Option<String>,
+}
+
+/// The object to create for a manifest.
+pub fn created(required: &Value, marks: &Marks) -> Value {
+    let mut object = required.clone();
+    let hash = manifest::hash(required);
+    let metadata = map_at(&mut object, "metadata");
+    clean_suffixed(metadata, "labels");
+    clean_suffixed(metadata, "annotations");
+    if let Some(owner) = &marks.owner {
+        set_owner(metadata, owner);
+    }
+    mark(metadata, Some(&hash));
+    object
+}
+
+/// Decides for an existing object.
+pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
+    let kind = required["kind"].as_str().unwrap_or_default();
+    let core = required["apiVersion"].as_str() == Some("v1");
+    let hash = manifest::hash(required);
+    let known = live["metadata"]["annotations"][annotations::OBJECT_HASH].as_str();
+    if core && kind == "Secret" && must_recreate_secret(required, live) {
+        return Decision::Recreate;
+    }
+    let metadata_only = core && matches!(kind, "Pod" | "ServiceAccount");
+    let mut target = if metadata_only {
+        live.clone()
+    } else if known.is_some_and(|k| k != hash) {
+        replaced(required, live)
+    } else {
+        let mut target = overlaid(live, required, false);
+        for entry in live["metadata"]["managedFields"].as_array().into_iter().flatten() {
+            if is_foreign(entry) {
+                take_back(&mut target, Some(required), &entry["fieldsV1"], true);
+            }
+        }
+        target
+    };
+    target["metadata"] = merged_metadata(required, live, marks, &hash);
+    if let Some(status) = live.get("status") {
+        target["status"] = status.clone();
+    } else if let Some(object) = target.as_object_mut() {
+        object.remove("status");
+    }
+    if same(&target, live) { Decision::Keep } else { Decision::Replace(target) }
+}
+
+/// Only labels, annotations and owner references: for strategies that leave the rest to others.
+pub fn decide_marks(live: &Value, marks: &Marks) -> Option<Value> {
+    let mut target = live.clone();
+    let metadata = map_at(&mut target, "metadata");
+    apply_owner(metadata, marks);
+    mark(metadata, None);
+    (!same(&target, live)).then_some(target)
+}
+
+/// The manifest changed: its fields replace the live ones, save those that only the server can know.
+fn replaced(required: &Value, live: &Value) -> Value {
+    let mut target = required.clone();
+    let kind = required["kind"].as_str().unwrap_or_default();
+    let kept: &[&[&str]] = match kind {
+        "Service" => &[
+            &["spec", "clusterIP"],
+            &["spec", "clusterIPs"],
+            &["spec", "ipFamilies"],
+            &["spec", "ipFamilyPolicy"],
+            &["spec", "healthCheckNodePort"],
+        ],
+        "PersistentVolumeClaim" => {
+            &[&["spec", "volumeName"], &["spec", "storageClassName"], &["spec", "volumeMode"]]
+        }
+        "PersistentVolume" => &[&["spec", "claimRef"]],
+        "Job" => &[&["spec", "selector"], &["spec", "template", "metadata", "labels"]],
+        "CustomResourceDefinition" => &[&["spec", "conversion", "webhook", "clientConfig", "caBundle"]],
+        "ClusterRole" if !required["aggregationRule"].is_null() => &[&["rules"]],
+        _ => &[],
+    };
+    for path in kept {
+        let value = path.iter().try_fold(live, |v, key| v.get(key));
+        if let Some(value) = value {
+            fill(&mut target, path, value);
+        }
+    }
+    if kind == "Service" {
+        keep_node_ports(&mut target, live);
+    }
+    target
+}
+
+fn fill(target: &mut Value, path: &[&str], value: &Value) {
+    match path {
+        [] => {}
+        [last] => {
+            let map = match target {
+                Value::Object(map) => map,
+                _ => return,
+            };
+            match map.get_mut(*last) {
+                None => {
+                    map.insert((*last).to_owned(), value.clone());
+                }
+                // Labels of a Job's template: ours plus those the server added.
+                Some(Value::Object(mine)) => {
+                    if let Value::Object(theirs) = value {
+                        for (k, v) in theirs {
+                            mine.entry(k.clone()).or_insert_with(|| v.clone());
+                        }
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        [first, rest @ ..] => {
+            if let Some(next) = target.get_mut(*first) {
+                fill(next, rest, value);
+            }
+        }
+    }
+}
+
+fn keep_node_ports(target: &mut Value, live: &Value) {
+    let Some(ports) = target.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return };
+    for port in ports.iter_mut().filter(|p| p["nodePort"].is_null()) {
+        let same_port = |l: &&Value| {
+            l["port"] == port["port"]
+                && l["protocol"].as_str().unwrap_or("TCP") == port["protocol"].as_str().unwrap_or("TCP")
+        };
+        let found = live["spec"]["ports"].as_array().into_iter().flatten().find(same_port);
+        if let Some(node_port) = found.map(|l| l["nodePort"].clone()).filter(|n| !n.is_null()) {
+            port["nodePort"] = node_port;
+        }
+    }
+}
+
+/// The live object with every field of the manifest as the manifest has it; what the manifest leaves open stays.
+/// `quantities` says that the values are resource quantities, which servers rewrite in their own form.
+fn overlaid(live: &Value, required: &Value, quantities: bool) -> Value {
+    match (live, required) {
+        (Value::Object(live), Value::Object(required)) => {
+            let mut out = live.clone();
+            let top = required.contains_key("kind") && required.contains_key("apiVersion");
+            for (key, value) in required {
+                if top && matches!(key.as_str(), "metadata" | "status") {
+                    continue;
+                }
+                let merged = match live.get(key) {
+                    Some(old) => overlaid(old, value, quantities || holds_quantities(key)),
+                    None if is_empty(value) => continue,
+                    None => value.clone(),
+                };
+                out.insert(key.clone(), merged);
+            }
+            Value::Object(out)
+        }
+        // Lists are the manifest's. Where the items are the same ones, the server's defaults inside them stay.
+        (Value::Array(live), Value::Array(required)) if live.len() == required.len() => {
+            Value::Array(live.iter().zip(required).map(|(l, r)| overlaid_item(l, r)).collect())
+        }
+        (live, Value::Null) => live.clone(),
+        (live, required) if quantities && quantities_equal(live, required) => live.clone(),
+        (_, required) => required.clone(),
+    }
+}
+
+fn overlaid_item(live: &Value, required: &Value) -> Value {
+    let same_name = ["name", "key", "port", "containerPort", "mountPath", "uid", "ip", "type"]
+        .iter()
+        .all(|k| required.get(k).is_none() || live.get(k) == required.get(k));
+    if same_name { overlaid(live, required, false) } else { required.clone() }
+}
+
+/// Fields of the built-in types that hold quantities.
+fn holds_quantities(field: &str) -> bool {
+    let fields = ["limits", "requests", "capacity", "allocatable", "hard", "min", "max", "default"];
+    fields.contains(&field)
+        || matches!(field, "defaultRequest" | "maxLimitRequestRatio" | "sizeLimit" | "divisor" | "averageValue")
+        || matches!(field, "podFixed" | "overhead")
+}
+
+/// An absent map or list and an empty one are the same to every Kubernetes type.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// `cpu: 1` and `cpu: "1"`, `1000m` and `1`.
+fn quantities_equal(a: &Value, b: &Value) -> bool {
+    let number = |v: &Value| match v {
+        Value::Number(n) => n.as_f64(),
+        Value::String(s) => super::quantity::parse(s),
+        _ => None,
+    };
+    matches!((number(a), number(b)), (Some(x), Some(y)) if (x - y).abs() <= f64::EPSILON * x.abs())
+}
+
+fn is_foreign(entry: &Value) -> bool {
+    let manager = entry["manager"].as_str().unwrap_or_default();
+    let status = entry["subresource"].as_str() == Some("status");
+    !status && manager != FIELD_MANAGER && manager != "work" && !CONTROL_PLANE.contains(&manager)
+}
+
+/// Removes from `target` the fields that `fields` (fieldsV1 of another manager) names and the manifest does not have.
+fn take_back(target: &mut Value, required: Option<&Value>, fields: &Value, top: bool) {
+    let Some(fields) = fields.as_object() else { return };
+    for (selector, inner) in fields {
+        let leaf = inner.as_object().is_none_or(|m| m.keys().all(|k| k == "."));
+        if let Some(name) = selector.strip_prefix("f:") {
+            if top && matches!(name, "metadata" | "status" | "apiVersion" | "kind") {
+                continue;
+            }
+            let wanted = required.and_then(|r| r.get(name));
+            let Value::Object(map) = target else { return };
+            match (wanted, map.get_mut(name)) {
+                (None, Some(_)) if leaf => {
+                    map.remove(name);
+                }
+                (wanted, Some(child)) if !leaf => {
+                    take_back(child, wanted, inner, false);
+                    if wanted.is_none() && is_empty(child) {
+                        map.remove(name);
+                    }
+                }
+                _ => {}
+            }
+        } else if let Some(keys) = selector.strip_prefix("k:") {
+            let (Ok(keys), Value::Array(items)) = (serde_json::from_str::<Map<String, Value>>(keys), &mut *target)
+            else {
+                continue;
+            };
+            let matches = |item: &Value| keys.iter().all(|(k, v)| item.get(k) == Some(v));
+            // The manifest may leave out a key that has a default (`protocol: TCP`).
+            let wants = |item: &Value| keys.iter().all(|(k, v)| item.get(k).is_none_or(|have| have == v));
+            let wanted = required.and_then(Value::as_array).and_then(|r| r.iter().find(|i| wants(i)));
+            if let Some(at) = items.iter().position(matches) {
+                match wanted {
+                    Some(wanted) => take_back(&mut items[at], Some(wanted), inner, false),
+                    None if inner.get(".").is_some() => {
+                        items.remove(at);
+                    }
+                    None => take_back(&mut items[at], None, inner, false),
+                }
+            }
+        }
+    }
+}
+
+fn must_recreate_secret(required: &Value, live: &Value) -> bool {
+    let kind = |s: &Value| s["type"].as_str().unwrap_or("Opaque").to_owned();
+    let immutable = |s: &Value| s["immutable"].as_bool().unwrap_or_default();
+    kind(required) != kind(live) || (immutable(live) && !immutable(required))
+}
+
+fn merged_metadata(required: &Value, live: &Value, marks: &Marks, hash: &str) -> Value {
+    let mut metadata = live["metadata"].as_object().cloned().unwrap_or_default();
+    for field in ["labels", "annotations"] {
+        for (key, value) in required["metadata"][field].as_object().into_iter().flatten() {
+            let map = child(&mut metadata, field);
+            match key.strip_suffix('-') {
+                Some(removed) => {
+                    map.remove(removed);
+                }
+                None => {
+                    map.insert(key.clone(), value.clone());
+                }
+            }
+        }
+    }
+    for reference in required["metadata"]["ownerReferences"].as_array().into_iter().flatten() {
+        set_owner(&mut metadata, reference);
+    }
+    for finalizer in required["metadata"]["finalizers"].as_array().into_iter().flatten() {
+        let list = metadata.entry("finalizers").or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(list) = list {
+            if !list.contains(finalizer) {
+                list.push(finalizer.clone());
+            }
+        }
+    }
+    apply_owner(&mut metadata, marks);
+    mark(&mut metadata, Some(hash));
+    Value::Object(metadata)
+}
+
+fn apply_owner(metadata: &mut Map<String, Value>, marks: &Marks) {
+    if let Some(owner) = &marks.owner {
+        set_owner(metadata, owner);
+    }
+    if let (Some(uid), Some(Value::Array(owners))) =
+        (&marks.disowned_uid, metadata.get_mut("ownerReferences"))
+    {
+        owners.retain(|o| o["uid"].as_str() != Some(uid));
+        if owners.is_empty() {
+            metadata.remove("ownerReferences");
+        }
+    }
+}
+
+fn set_owner(metadata: &mut Map<String, Value>, owner: &Value) {
+    let owners = metadata.entry("ownerReferences").or_insert_with(|| Value::Array(Vec::new()));
+    if let Value::Array(owners) = owners {
+        if let Some(removed) = owner["uid"].as_str().and_then(|u| u.strip_suffix('-')) {
+            owners.retain(|o| o["uid"].as_str() != Some(removed));
+        } else if !owners.iter().any(|o| o["uid"] == owner["uid"]) {
+            owners.push(owner.clone());
+        }
+    }
+}
+
+fn mark(metadata: &mut Map<String, Value>, hash: Option<&str>) {
+    child(metadata, "labels").insert(labels::APPLIED.to_owned(), "true".into());
+    if let Some(hash) = hash {
+        child(metadata, "annotations").insert(annotations::OBJECT_HASH.to_owned(), hash.into());
+    }
+}
+
+fn clean_suffixed(metadata: &mut Map<String, Value>, field: &str) {
+    if let Some(Value::Object(map)) = metadata.get_mut(field) {
+        map.retain(|key, _| !key.ends_with('-'));
+    }
+}
+
+fn child<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
+    let slot = map.entry(key).or_insert_with(|| Value::Object(Map::new()));
+    if !slot.is_object() {
+        *slot = Value::Object(Map::new());
+    }
+    match slot {
+        Value::Object(map) => map,
+        _ => unreachable!("made an object just above"),
+    }
+}
+
+fn map_at<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
+    if !object.is_object() {
+        *object = Value::Object(Map::new());
+    }
+    match object {
+        Value::Object(map) => child(map, key),
+        _ => unreachable!("made an object just above"),
+    }
+}
+
+/// Equal but for `managedFields`, and for empty maps and lists, which servers drop.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys = a.keys().chain(b.keys().filter(|k| !a.contains_key(*k)));
+            keys.filter(|k| *k != "managedFields").all(|key| match (a.get(key), b.get(key)) {
+                (Some(x), Some(y)) => same(x, y),
+                (Some(x), None) | (None, Some(x)) => is_empty(x),
+                (None, None) => true,
+            })
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(x, y)| same(x, y)),
+        (a, b) => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn live_of(required: &Value) -> Value {
+        let mut live = created(required, &Marks::default());
+        live["metadata"]["uid"] = "u1".into();
+        live["metadata"]["resourceVersion"] = "5".into();
+        live
+    }
+
+    fn edited(live: &Value, path: &str, value: Value) -> Value {
+        let mut out = live.clone();
+        let (parent, last) = path.rsplit_once('/').unwrap();
+        out.pointer_mut(parent).unwrap()[last] = value;
+        out
+    }
+
+    fn by(manager: &str, fields: Value) -> Value {
+        json!([{"manager": manager, "operation": "Update", "fieldsV1": fields}])
+    }
+
+    #[test]
+    fn what_was_created_is_kept() {
+        let required = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
+        assert_eq!(decide(&required, &live_of(&required), &Marks::default()), Decision::Keep);
+    }
+
+    #[test]
+    fn the_servers_defaults_are_kept() {
+        let required = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"},
+            "spec": {"replicas": 1, "template": {"spec": {"containers": [
+                {"name": "c", "resources": {"limits": {"cpu": "1000m", "memory": "1Gi"}}}]}}}});
+        let mut live = live_of(&required);
+        live["spec"]["strategy"] = json!({"type": "RollingUpdate"});
+        live["spec"]["template"]["spec"]["containers"][0] = json!({"name": "c", "imagePullPolicy": "Always",
+            "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}});
+        live["status"] = json!({"replicas": 1});
+        assert_eq!(decide(&required, &live, &Marks::default()), Decision::Keep);
+    }
+
+    #[test]
+    fn edits_are_taken_back() {
+        let required = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "labels": {"x": "y"}},
+            "spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": "c", "image": "i:1"}]}}}});
+        let live = live_of(&required);
+        let cases = [
+            edited(&live, "/spec/replicas", json!(3)),
+            edited(&live, "/spec/template/spec/containers/0/image", json!("i:2")),
+            edited(&live, "/metadata/labels/x", json!("z")),
+            edited(&live, "/spec/template/spec/containers", json!([])),
+        ];
+        for changed in cases {
+            let Decision::Replace(target) = decide(&required, &changed, &Marks::default()) else {
+                panic!("kept {changed}")
+            };
+            assert!(same(&target, &live), "{target}");
+        }
+    }
+
+    #[test]
+    fn fields_others_added_are_taken_back_but_not_the_control_planes() {
+        let required = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"},
+            "spec": {"template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+        let live = live_of(&required);
+        let mut changed = live.clone();
+        changed["spec"]["paused"] = true.into();
+        changed["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "1"}]);
+        let fields = json!({"f:spec": {"f:paused": {}, "f:template": {"f:spec": {"f:containers": {
+            "k:{\"name\":\"c\"}": {"f:env": {".": {}, "k:{\"name\":\"A\"}": {".": {}, "f:name": {}, "f:value": {}}}}}}}}});
+        changed["metadata"]["managedFields"] = by("kubectl-edit", fields.clone());
+        let Decision::Replace(target) = decide(&required, &changed, &Marks::default()) else { panic!("kept") };
+        assert!(same(&target, &live), "{target}");
+        changed["metadata"]["managedFields"] = by("kube-controller-manager", fields);
+        assert_eq!(decide(&required, &changed, &Marks::default()), Decision::Keep);
+    }
+
+    #[test]
+    fn a_changed_manifest_replaces_and_drops_what_it_no_longer_has() {
+        let old = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v", "l": "w"}});
+        let new = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
+        let Decision::Replace(target) = decide(&new, &live_of(&old), &Marks::default()) else { panic!("kept") };
+        assert_eq!(target["data"], json!({"k": "v"}));
+        assert_eq!(target["metadata"]["resourceVersion"], "5");
+    }
+
+    #[test]
+    fn a_changed_service_keeps_its_address_and_node_ports() {
+        let manifest = |port: u16| {
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"},
+                "spec": {"type": "NodePort", "ports": [{"port": port}], "selector": {"a": "b"}}})
+        };
+        let mut live = live_of(&manifest(80));
+        live["spec"]["clusterIP"] = "10.0.0.1".into();
+        live["spec"]["ports"][0] = json!({"port": 80, "protocol": "TCP", "nodePort": 30001});
+        let mut new = manifest(80);
+        new["spec"]["selector"] = json!({"a": "c"});
+        let Decision::Replace(target) = decide(&new, &live, &Marks::default()) else { panic!("kept") };
+        assert_eq!(target["spec"]["clusterIP"], "10.0.0.1");
+        assert_eq!(target["spec"]["ports"][0]["nodePort"], 30001);
+        assert_eq!(target["spec"]["selector"], json!({"a": "c"}));
+    }
+
+    #[test]
+    fn owners_come_and_go() {
+        let required = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+        let owner = json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "AppliedManifestWork", "name": "w", "uid": "o1"});
+        let marks = Marks { owner: Some(owner.clone()), disowned_uid: None };
+        let Decision::Replace(owned) = decide(&required, &live_of(&required), &marks) else { panic!("kept") };
+        assert_eq!(owned["metadata"]["ownerReferences"], json!([owner]));
+        assert_eq!(decide(&required, &owned, &marks), Decision::Keep);
+        let marks = Marks { owner: None, disowned_uid: Some("o1".into()) };
+        let Decision::Replace(free) = decide(&required, &owned, &marks) else { panic!("kept") };
+        assert!(free["metadata"].get("ownerReferences").is_none());
+    }
+
+    #[test]
+    fn labels_with_a_trailing_dash_are_removed() {
+        let required = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"gone-": ""}}});
+        let mut live = live_of(&required);
+        live["metadata"]["labels"]["gone"] = "x".into();
+        let Decision::Replace(target) = decide(&required, &live, &Marks::default()) else { panic!("kept") };
+        assert!(target["metadata"]["labels"].get("gone").is_none());
+    }
+
+    #[test]
+    fn a_secret_of_another_type_is_made_anew() {
+        let secret = |t: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "type": t});
+        assert_eq!(decide(&secret("b"), &live_of(&secret("a")), &Marks::default()), Decision::Recreate);
+        assert_eq!(decide(&secret("a"), &live_of(&secret("a")), &Marks::default()), Decision::Keep);
+    }
+}

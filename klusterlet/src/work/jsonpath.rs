@@ -1,0 +1,110 @@
+//! Kubernetes' dialect of JSONPath, as `kubectl -o jsonpath` and feedback rules have it, on an RFC 9535 engine.
+//!
+//! Differences that are rewritten: the braces around the whole, a missing `$`, a missing leading dot, and `\.` in names.
+//! `{range}` and text around the braces have no meaning where one value is asked for and are refused.
+
+use jsonpath_rust::JsonPath as _;
+use serde_json::Value;
+
+/// The values a path selects, in order; none where a part of the path is missing. The error says what is wrong with the
+/// path.
+pub fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
+    let query = rewrite(path)?;
+    let found = object.query(&query).map_err(|e| format!("the JSONPath {path:?} is not valid: {e}"))?;
+    Ok(found.into_iter().cloned().collect())
+}
+
+fn rewrite(path: &str) -> Result<String, String> {
+    let mut inner = path.trim();
+    if let Some(stripped) = inner.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
+        inner = stripped.trim();
+    }
+    if inner.is_empty() {
+        return Err("the JSONPath is empty".into());
+    }
+    if inner.contains(['{', '}']) || inner.starts_with("range ") || inner == "end" {
+        return Err(format!("the JSONPath {path:?} must select one value, without range or text"));
+    }
+    let rooted = match inner.chars().next() {
+        Some('$') => inner.to_owned(),
+        Some('.' | '[') => format!("${inner}"),
+        _ => format!("$.{inner}"),
+    };
+    Ok(unescape(&rooted))
+}
+
+/// `.a\.b` becomes `['a.b']`; everything else stays.
+fn unescape(path: &str) -> String {
+    if !path.contains('\\') {
+        return path.to_owned();
+    }
+    let chars: Vec<char> = path.chars().collect();
+    let mut out = String::new();
+    let mut at = 0;
+    while at < chars.len() {
+        if chars[at] == '.' && chars.get(at + 1).is_some_and(|c| !matches!(c, '.' | '*' | '[')) {
+            let mut name = String::new();
+            let mut escaped = false;
+            let mut next = at + 1;
+            while let Some(&c) = chars.get(next) {
+                match c {
+                    '\\' => {
+                        escaped = true;
+                        next += 1;
+                        if let Some(&c) = chars.get(next) {
+                            name.push(c);
+                        }
+                    }
+                    '.' | '[' => break,
+                    c => name.push(c),
+                }
+                next += 1;
+            }
+            if escaped {
+                out.push_str(&format!("['{}']", name.replace('\'', "\\'")));
+            } else {
+                out.push('.');
+                out.push_str(&name);
+            }
+            at = next;
+        } else {
+            out.push(chars[at]);
+            at += 1;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn kubernetes_forms() {
+        let object = json!({"status": {"n": 3, "conditions": [{"type": "Ready", "status": "True"}, {"type": "X", "status": "False"}],
+            "labels": {"a.b/c": "d"}}, "list": [1, 2, 3]});
+        let cases = [
+            (".status.n", vec![json!(3)]),
+            ("{.status.n}", vec![json!(3)]),
+            ("status.n", vec![json!(3)]),
+            ("$.status.n", vec![json!(3)]),
+            ("{.status.conditions[?(@.type==\"Ready\")].status}", vec![json!("True")]),
+            (".status.conditions[0].type", vec![json!("Ready")]),
+            (".list[-1]", vec![json!(3)]),
+            (".list[*]", vec![json!(1), json!(2), json!(3)]),
+            (".status.labels.a\\.b/c", vec![json!("d")]),
+            (".status.absent.deeper", vec![]),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(select(path, &object).unwrap(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_path_is_said_so() {
+        for path in ["", "{}", "{range .items[*]}{.a}{end}", ".a[", ".a[?(@.b=="] {
+            assert!(select(path, &json!({})).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! One manifest of a work: what it names and what is wrong with it before any server is asked.
+
+use serde_json::Value;
+
+/// What a manifest says it is. All parts may be empty where the manifest is unusable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// API group, `""` for core.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace as written; may be empty.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl Identity {
+    /// Reads the identity without judging it.
+    pub fn of(manifest: &Value) -> Self {
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        let api_version = manifest["apiVersion"].as_str().unwrap_or_default();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        Self {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            kind: text(&manifest["kind"]),
+            namespace: text(&manifest["metadata"]["namespace"]),
+            name: text(&manifest["metadata"]["name"]),
+        }
+    }
+
+    /// Why the manifest can not be applied at all, or `None`.
+    pub fn problem(&self, manifest: &Value) -> Option<&'static str> {
+        if !manifest.is_object() {
+            Some("the manifest is not an object")
+        } else if self.kind.is_empty() {
+            Some("the manifest has no kind")
+        } else if self.version.is_empty() {
+            Some("the manifest has no apiVersion")
+        } else if !manifest["metadata"]["generateName"].is_null() {
+            Some("generateName must not be set in a manifest")
+        } else if self.name.is_empty() {
+            Some("the manifest has no metadata.name")
+        } else {
+            None
+        }
+    }
+}
+
+/// The manifest as it is sent: without what only a server may set.
+pub fn required(manifest: &Value) -> Value {
+    let mut object = manifest.clone();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["uid", "resourceVersion", "generation", "selfLink", "managedFields"] {
+            metadata.remove(field);
+        }
+    }
+    drop_null_timestamps(&mut object);
+    if object["apiVersion"] == "v1" && object["kind"] == "Secret" {
+        fold_string_data(&mut object);
+    }
+    object
+}
+
+/// `stringData` is write-only: servers store it in `data`, so that is what the live object is compared with.
+fn fold_string_data(secret: &mut Value) {
+    use base64::Engine as _;
+    let Some(Value::Object(texts)) = secret.as_object_mut().and_then(|s| s.remove("stringData")) else { return };
+    let encoded = texts.into_iter().filter_map(|(key, value)| {
+        let text = value.as_str()?;
+        Some((key, Value::String(base64::engine::general_purpose::STANDARD.encode(text))))
+    });
+    match &mut secret["data"] {
+        Value::Object(data) => data.extend(encoded),
+        data => *data = Value::Object(encoded.collect()),
+    }
+}
+
+/// Go's serialiser writes `creationTimestamp: null`, also into pod templates; server-side apply would own it.
+fn drop_null_timestamps(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
+                if metadata.get("creationTimestamp").is_some_and(Value::is_null) {
+                    metadata.remove("creationTimestamp");
+                }
+            }
+            map.values_mut().for_each(drop_null_timestamps);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_null_timestamps),
+        _ => {}
+    }
+}
+
+/// A short hash of a value, stable across restarts and versions: object keys are sorted by serde_json's map.
+pub fn hash(value: &Value) -> String {
+    hex(&ring::digest::digest(&ring::digest::SHA256, value.to_string().as_bytes()).as_ref()[..16])
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn identity_and_problems() {
+        let cases = [
+            (json!("text"), Some("the manifest is not an object")),
+            (json!({"apiVersion": "v1", "metadata": {"name": "a"}}), Some("the manifest has no kind")),
+            (json!({"kind": "ConfigMap", "metadata": {"name": "a"}}), Some("the manifest has no apiVersion")),
+            (json!({"apiVersion": "v1", "kind": "ConfigMap"}), Some("the manifest has no metadata.name")),
+            (
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "a-"}}),
+                Some("generateName must not be set in a manifest"),
+            ),
+            (json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}}), None),
+        ];
+        for (manifest, problem) in cases {
+            assert_eq!(Identity::of(&manifest).problem(&manifest), problem, "{manifest}");
+        }
+    }
+
+    #[test]
+    fn required_leaves_out_what_servers_set() {
+        let manifest = json!({"metadata": {"name": "a", "uid": "u", "creationTimestamp": null},
+            "spec": {"template": {"metadata": {"creationTimestamp": null, "labels": {"a": "b"}}}}});
+        let expected =
+            json!({"metadata": {"name": "a"}, "spec": {"template": {"metadata": {"labels": {"a": "b"}}}}});
+        assert_eq!(required(&manifest), expected);
+    }
+
+    #[test]
+    fn hash_is_stable() {
+        assert_eq!(hash(&json!({"b": 1, "a": 2})), hash(&json!({"a": 2, "b": 1})));
+        assert_ne!(hash(&json!({"a": 2})), hash(&json!({"a": 3})));
+    }
+}

@@ -1,0 +1,277 @@
+//! Reading and writing objects of any kind on the managed cluster, and finding out what kinds it serves.
+//!
+//! Objects are plain JSON here: the agent passes on what it does not understand, so a typed client would only be in the way.
+
+use super::manifest::Identity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
+use kube::Client;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// No single request may hold a worker longer than this: a link that is cut without a word gives no other sign.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a request to the managed cluster or the hub gave no object.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The server, or the way to it, said no.
+    #[error("{}", words(.0))]
+    Kube(#[source] Box<kube::Error>),
+    /// No answer in time.
+    #[error("no answer within {} s", REQUEST_TIMEOUT.as_secs())]
+    Timeout,
+    /// The request could not be built.
+    #[error("the request could not be built: {0}")]
+    Build(#[source] http::Error),
+    /// The kind is not served.
+    #[error("the server doesn't have a resource type {0:?}")]
+    UnknownKind(String),
+}
+
+/// The server's own words where it gave any, without wrapping.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+impl RequestError {
+    /// HTTP code of the server's answer; 0 when there was none.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Kube(e) => match &**e {
+                kube::Error::Api(status) => status.code,
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
+    /// Reason of the server's Status.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Kube(e) => match &**e {
+                kube::Error::Api(status) => &status.reason,
+                _ => "",
+            },
+            _ => "",
+        }
+    }
+
+    /// The object, or the resource, is not there.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == 404
+    }
+
+    /// Somebody wrote in between.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == 409 && self.reason() != "AlreadyExists"
+    }
+
+    /// The name is taken.
+    pub fn already_exists(&self) -> bool {
+        self.reason() == "AlreadyExists"
+    }
+}
+
+/// A resource as the cluster serves it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Served {
+    /// API group, `""` for core.
+    pub group: String,
+    /// Version it is asked for in.
+    pub version: String,
+    /// Kind.
+    pub kind: String,
+    /// Plural name, as in URLs.
+    pub plural: String,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+}
+
+impl Served {
+    /// `/api/v1` or `/apis/<group>/<version>`.
+    pub fn root(&self) -> String {
+        root(&self.group, &self.version)
+    }
+
+    /// URL path of the collection, in a namespace or over all (`""`).
+    pub fn collection(&self, namespace: &str) -> String {
+        if self.namespaced && !namespace.is_empty() {
+            format!("{}/namespaces/{namespace}/{}", self.root(), self.plural)
+        } else {
+            format!("{}/{}", self.root(), self.plural)
+        }
+    }
+
+    /// URL path of one object.
+    pub fn object(&self, namespace: &str, name: &str) -> String {
+        format!("{}/{name}", self.collection(namespace))
+    }
+}
+
+fn root(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
+}
+
+/// One request that answers with an object.
+pub async fn request(
+    client: &Client,
+    method: http::Method,
+    path: &str,
+    content_type: &str,
+    body: Option<&Value>,
+) -> Result<Value, RequestError> {
+    let bytes = body.map(|b| b.to_string().into_bytes()).unwrap_or_default();
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::CONTENT_TYPE, content_type)
+        .header(http::header::ACCEPT, JSON)
+        .body(bytes)
+        .map_err(RequestError::Build)?;
+    match tokio::time::timeout(REQUEST_TIMEOUT, client.request::<Value>(request)).await {
+        Ok(answer) => answer.map_err(|e| RequestError::Kube(Box::new(e))),
+        Err(_) => Err(RequestError::Timeout),
+    }
+}
+
+/// `application/json`.
+pub const JSON: &str = "application/json";
+/// JSON merge patch, RFC 7386.
+pub const MERGE_PATCH: &str = "application/merge-patch+json";
+/// Server-side apply. JSON is YAML.
+pub const APPLY_PATCH: &str = "application/apply-patch+yaml";
+
+/// GET.
+pub async fn get(client: &Client, path: &str) -> Result<Value, RequestError> {
+    request(client, http::Method::GET, path, JSON, None).await
+}
+
+/// POST to a collection.
+pub async fn create(client: &Client, path: &str, object: &Value) -> Result<Value, RequestError> {
+    let path = format!("{path}?fieldManager={}", super::drift::FIELD_MANAGER);
+    request(client, http::Method::POST, &path, JSON, Some(object)).await
+}
+
+/// PUT; the object's resourceVersion guards it.
+pub async fn replace(client: &Client, path: &str, object: &Value) -> Result<Value, RequestError> {
+    let path = format!("{path}?fieldManager={}", super::drift::FIELD_MANAGER);
+    request(client, http::Method::PUT, &path, JSON, Some(object)).await
+}
+
+/// PATCH with a merge patch.
+pub async fn merge(client: &Client, path: &str, patch: &Value) -> Result<Value, RequestError> {
+    let path = format!("{path}?fieldManager={}", super::drift::FIELD_MANAGER);
+    request(client, http::Method::PATCH, &path, MERGE_PATCH, Some(patch)).await
+}
+
+/// DELETE in the background, only the object with this UID. The answer is a Status when it is gone at once.
+pub async fn delete(client: &Client, path: &str, uid: &str) -> Result<Value, RequestError> {
+    let mut options =
+        serde_json::json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"});
+    if !uid.is_empty() {
+        options["preconditions"] = serde_json::json!({ "uid": uid });
+    }
+    request(client, http::Method::DELETE, path, JSON, Some(&options)).await
+}
+
+/// What kinds the cluster serves, asked once per group version and again when a kind is missing.
+#[derive(Debug)]
+pub struct Mapper {
+    known: Mutex<HashMap<(String, String), Known>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    kinds: Arc<HashMap<String, Arc<Served>>>,
+    asked: Instant,
+}
+
+/// A missing kind is not asked for again sooner than this.
+const MISS_TTL: Duration = Duration::from_millis(250);
+
+impl Default for Mapper {
+    fn default() -> Self {
+        Self { known: Mutex::new(HashMap::new()) }
+    }
+}
+
+impl Mapper {
+    /// The resource behind a manifest's apiVersion and kind.
+    pub async fn resolve(&self, client: &Client, identity: &Identity) -> Result<Arc<Served>, RequestError> {
+        let key = (identity.group.clone(), identity.version.clone());
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(known) = known {
+            if let Some(served) = known.kinds.get(&identity.kind) {
+                return Ok(served.clone());
+            }
+            if known.asked.elapsed() < MISS_TTL {
+                return Err(RequestError::UnknownKind(identity.kind.clone()));
+            }
+        }
+        let kinds = Arc::new(self.ask(client, &identity.group, &identity.version).await?);
+        let found = kinds.get(&identity.kind).cloned();
+        let known = Known { kinds, asked: Instant::now() };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, known);
+        found.ok_or_else(|| RequestError::UnknownKind(identity.kind.clone()))
+    }
+
+    /// The resource by its plural, in the version given: how AppliedManifestWorks name objects.
+    pub async fn by_plural(
+        &self,
+        client: &Client,
+        group: &str,
+        version: &str,
+        plural: &str,
+    ) -> Result<Arc<Served>, RequestError> {
+        let key = (group.to_owned(), version.to_owned());
+        let find = |kinds: &HashMap<String, Arc<Served>>| kinds.values().find(|s| s.plural == plural).cloned();
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(served) = known.and_then(|k| find(&k.kinds)) {
+            return Ok(served);
+        }
+        let kinds = Arc::new(self.ask(client, group, version).await?);
+        let found = find(&kinds);
+        let known = Known { kinds, asked: Instant::now() };
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, known);
+        found.ok_or_else(|| RequestError::UnknownKind(plural.to_owned()))
+    }
+
+    /// Forgets a group: its CustomResourceDefinitions changed.
+    pub fn forget_group(&self, group: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|(g, _), _| g != group);
+    }
+
+    async fn ask(
+        &self,
+        client: &Client,
+        group: &str,
+        version: &str,
+    ) -> Result<HashMap<String, Arc<Served>>, RequestError> {
+        let list = match get(client, &root(group, version)).await {
+            Ok(list) => list,
+            Err(e) if e.is_not_found() => return Ok(HashMap::new()),
+            Err(e) => return Err(e),
+        };
+        let list: APIResourceList = serde_json::from_value(list)
+            .map_err(|e| RequestError::Kube(Box::new(kube::Error::SerdeError(e))))?;
+        let resources = list.resources.into_iter().filter(|r| !r.name.contains('/'));
+        Ok(resources
+            .map(|r| {
+                let served = Served {
+                    group: group.to_owned(),
+                    version: version.to_owned(),
+                    kind: r.kind.clone(),
+                    plural: r.name,
+                    namespaced: r.namespaced,
+                };
+                (r.kind, Arc::new(served))
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,225 @@
+//! What the agent knows: the hub's works, what was applied of them, and what the managed cluster was last seen to hold.
+//!
+//! One plain structure behind one lock, never held across an await. Payloads of applied objects are kept only between the
+//! watch event that brought them and the reconcile that looks at them.
+
+use super::objects::Served;
+use super::status::{Applied, Availability};
+use super::feedback::Feedback;
+use muster_crds::work::v1::{AppliedManifestWork, ManifestWork, ManifestWorkStatus};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// An object of the managed cluster, whatever version it is asked for in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// API group.
+    pub group: String,
+    /// Plural resource.
+    pub resource: String,
+    /// Namespace, `""` for cluster-scoped objects.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// What a drift watch last saw of an object.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// `metadata.resourceVersion`.
+    pub revision: String,
+    /// The object, until a reconcile took it.
+    pub object: Option<Arc<Value>>,
+}
+
+/// What the agent remembers of one manifest between reconciles.
+#[derive(Debug, Clone, Default)]
+pub struct ManifestState {
+    /// Where its object lives, once the kind is known.
+    pub key: Option<ObjectKey>,
+    /// The resource it is applied as.
+    pub served: Option<Arc<Served>>,
+    /// Must be looked at again.
+    pub dirty: bool,
+    /// UID of the object.
+    pub uid: String,
+    /// resourceVersion at which the object was found to be as it should be.
+    pub settled: Option<String>,
+    /// Outcome of the last look.
+    pub outcome: Option<(Applied, Availability, Option<Feedback>)>,
+}
+
+/// One work.
+#[derive(Debug, Clone)]
+pub struct WorkState {
+    /// The work, without its status.
+    pub work: Arc<ManifestWork>,
+    /// Its status as the hub has it.
+    pub status: Arc<ManifestWorkStatus>,
+    /// One for each manifest of the generation below.
+    pub manifests: Vec<ManifestState>,
+    /// Generation that `manifests` belongs to.
+    pub generation: Option<i64>,
+    /// Known only from the last run: the hub has not been reached since.
+    pub cached: bool,
+}
+
+/// Everything the agent knows.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Works by name.
+    pub works: HashMap<String, WorkState>,
+    /// AppliedManifestWorks by their own name.
+    pub applied: HashMap<String, Arc<AppliedManifestWork>>,
+    /// Which works an object belongs to.
+    pub owners: HashMap<ObjectKey, HashSet<String>>,
+    /// What the drift watches hold.
+    pub seen: HashMap<ObjectKey, Seen>,
+    /// The hub's list of works is complete, and the cluster's of AppliedManifestWorks.
+    pub hub_synced: bool,
+    /// The cluster's list of AppliedManifestWorks is complete.
+    pub applied_synced: bool,
+}
+
+impl State {
+    /// The hub has this work now. True when it must be reconciled.
+    pub fn work_applied(&mut self, mut work: ManifestWork) -> bool {
+        let name = work.metadata.name.clone().unwrap_or_default();
+        let status = Arc::new(work.status.take().unwrap_or_default());
+        work.metadata.managed_fields = None;
+        match self.works.get_mut(&name) {
+            Some(known) if known.work.metadata.uid == work.metadata.uid => {
+                let changed = known.cached
+                    || known.work.metadata.generation != work.metadata.generation
+                    || known.work.metadata.deletion_timestamp != work.metadata.deletion_timestamp
+                    || known.work.metadata.finalizers != work.metadata.finalizers
+                    || known.work.metadata.labels != work.metadata.labels
+                    || known.work.metadata.annotations != work.metadata.annotations;
+                known.cached = false;
+                known.status = status;
+                known.work = Arc::new(work);
+                changed
+            }
+            _ => {
+                self.forget_objects(&name);
+                let state = WorkState {
+                    work: Arc::new(work),
+                    status,
+                    manifests: Vec::new(),
+                    generation: None,
+                    cached: false,
+                };
+                self.works.insert(name, state);
+                true
+            }
+        }
+    }
+
+    /// The hub no longer has this work.
+    pub fn work_gone(&mut self, name: &str) {
+        self.forget_objects(name);
+        self.works.remove(name);
+    }
+
+    /// Ties an object to a work.
+    pub fn own(&mut self, key: &ObjectKey, work: &str) {
+        self.owners.entry(key.clone()).or_default().insert(work.to_owned());
+    }
+
+    fn forget_objects(&mut self, work: &str) {
+        let Some(state) = self.works.get(work) else { return };
+        let keys: Vec<ObjectKey> = state.manifests.iter().filter_map(|m| m.key.clone()).collect();
+        for key in keys {
+            self.disown(&key, work);
+        }
+    }
+
+    /// Unties an object from a work.
+    pub fn disown(&mut self, key: &ObjectKey, work: &str) {
+        if let Some(works) = self.owners.get_mut(key) {
+            works.remove(work);
+            if works.is_empty() {
+                self.owners.remove(key);
+            }
+        }
+    }
+
+    /// A drift watch saw an object. Returns the works to reconcile for it.
+    pub fn object_seen(&mut self, key: &ObjectKey, object: Value) -> Vec<String> {
+        let revision = object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+        let works = self.mark_dirty(key, Some(&revision));
+        // Nobody waits for it: keep that it exists, not what it holds.
+        let object = (!works.is_empty()).then(|| Arc::new(object));
+        self.seen.insert(key.clone(), Seen { revision, object });
+        works
+    }
+
+    /// A drift watch saw an object go. Returns the works to reconcile for it.
+    pub fn object_gone(&mut self, key: &ObjectKey) -> Vec<String> {
+        self.seen.remove(key);
+        self.mark_dirty(key, None)
+    }
+
+    fn mark_dirty(&mut self, key: &ObjectKey, revision: Option<&str>) -> Vec<String> {
+        let Some(owners) = self.owners.get(key) else { return Vec::new() };
+        let mut works = Vec::new();
+        for name in owners {
+            let Some(state) = self.works.get_mut(name) else { continue };
+            let matching = state.manifests.iter_mut().filter(|m| m.key.as_ref() == Some(key));
+            for manifest in matching.filter(|m| revision.is_none() || m.settled.as_deref() != revision) {
+                manifest.dirty = true;
+                if !works.contains(name) {
+                    works.push(name.clone());
+                }
+            }
+        }
+        works
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn work(generation: i64, uid: &str) -> ManifestWork {
+        serde_json::from_value(json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
+            "metadata": {"name": "w", "namespace": "c", "uid": uid, "generation": generation}}))
+        .unwrap()
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey { group: String::new(), resource: "configmaps".into(), namespace: "d".into(), name: "a".into() }
+    }
+
+    #[test]
+    fn only_what_matters_asks_for_a_reconcile() {
+        let mut state = State::default();
+        assert!(state.work_applied(work(1, "u")));
+        assert!(!state.work_applied(work(1, "u")), "nothing changed");
+        let mut with_status = work(1, "u");
+        with_status.status = Some(ManifestWorkStatus::default());
+        assert!(!state.work_applied(with_status), "only the status changed");
+        assert!(state.work_applied(work(2, "u")));
+        assert!(state.work_applied(work(2, "v")), "another work of the same name");
+    }
+
+    #[test]
+    fn events_reach_the_works_that_own_the_object_once_it_differs() {
+        let mut state = State::default();
+        state.work_applied(work(1, "u"));
+        let object = |rv: &str| json!({"metadata": {"resourceVersion": rv}});
+        assert!(state.object_seen(&key(), object("1")).is_empty(), "nobody owns it");
+        state.own(&key(), "w");
+        let manifest = ManifestState { key: Some(key()), settled: Some("2".into()), ..ManifestState::default() };
+        state.works.get_mut("w").unwrap().manifests.push(manifest);
+        assert!(state.object_seen(&key(), object("2")).is_empty(), "our own write");
+        assert!(state.seen[&key()].object.is_none());
+        assert_eq!(state.object_seen(&key(), object("3")), ["w"]);
+        assert!(state.seen[&key()].object.is_some());
+        assert_eq!(state.object_gone(&key()), ["w"]);
+        state.work_gone("w");
+        assert!(state.owners.is_empty());
+    }
+}

@@ -1,0 +1,220 @@
+//! One watch for each kind that works contain, of the objects that carry our label; and one for each ReadOnly object,
+//! which we never label. They tell at once what happens to applied objects; unrelated objects cost nothing.
+
+use super::objects::Served;
+use super::state::{ObjectKey, State};
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::discovery::Scope;
+use kube::runtime::watcher;
+use kube::{Client, ResourceExt as _};
+use muster_crds::constants::labels;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What one watch covers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Coverage {
+    /// Every object of the kind with our label.
+    Labelled,
+    /// One object by namespace and name.
+    Named(String, String),
+}
+
+/// The watches that run. Dropping it ends them.
+#[derive(Debug)]
+pub struct Watches {
+    client: Client,
+    state: Arc<Mutex<State>>,
+    running: Mutex<HashMap<(Arc<Served>, Coverage), Running>>,
+    notify: tokio::sync::mpsc::UnboundedSender<String>,
+}
+
+#[derive(Debug)]
+struct Running {
+    synced: watch::Receiver<bool>,
+    stop: CancellationToken,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Watches {
+    /// None yet. Names of works whose objects changed go to `notify`.
+    pub fn new(
+        client: Client,
+        state: Arc<Mutex<State>>,
+        notify: tokio::sync::mpsc::UnboundedSender<String>,
+    ) -> Self {
+        Self { client, state, running: Mutex::new(HashMap::new()), notify }
+    }
+
+    /// Makes sure that the watch runs. The receiver turns true when all that exists was seen once.
+    pub fn ensure(&self, served: &Arc<Served>, scope: Coverage) -> watch::Receiver<bool> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (served.clone(), scope);
+        if let Some(found) = running.get(&key) {
+            return found.synced.clone();
+        }
+        let (tx, synced) = watch::channel(false);
+        let stop = CancellationToken::new();
+        let task = follow(
+            self.client.clone(),
+            key.0.clone(),
+            key.1.clone(),
+            self.state.clone(),
+            self.notify.clone(),
+            tx,
+        );
+        let token = stop.clone();
+        tokio::spawn(async move { token.run_until_cancelled(task).await });
+        running.insert(key, Running { synced: synced.clone(), stop });
+        synced
+    }
+
+    /// Ends the watches that no work needs any more.
+    pub fn keep(&self, needed: impl Fn(&Served, &Coverage) -> bool) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|(served, scope), _| needed(served, scope));
+    }
+
+    /// Whether the labelled watch of a kind has seen everything there is.
+    pub fn is_synced(&self, served: &Arc<Served>) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(&(served.clone(), Coverage::Labelled)).is_some_and(|r| *r.synced.borrow())
+    }
+}
+
+async fn follow(
+    client: Client,
+    served: Arc<Served>,
+    scope: Coverage,
+    state: Arc<Mutex<State>>,
+    notify: tokio::sync::mpsc::UnboundedSender<String>,
+    synced: watch::Sender<bool>,
+) {
+    let resource = ApiResource {
+        group: served.group.clone(),
+        version: served.version.clone(),
+        api_version: if served.group.is_empty() {
+            served.version.clone()
+        } else {
+            format!("{}/{}", served.group, served.version)
+        },
+        kind: served.kind.clone(),
+        plural: served.plural.clone(),
+    };
+    let (api, config): (Api<DynamicObject>, _) = match &scope {
+        Coverage::Labelled => {
+            let config = watcher::Config::default().labels(&format!("{}=true", labels::APPLIED));
+            (Api::all_with(client, &resource), config)
+        }
+        Coverage::Named(namespace, name) => {
+            let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+            let kind = if served.namespaced { Scope::Namespaced } else { Scope::Cluster };
+            let api = Api::dynamic(client, &resource, &kind);
+            (if served.namespaced { api.constrain(namespace) } else { api }, config)
+        }
+    };
+    let mut events = watcher(api, config).boxed();
+    let mut fresh: HashSet<ObjectKey> = HashSet::new();
+    let mut backoff = Backoff::default();
+    let tell = |works: Vec<String>| works.into_iter().for_each(|w| drop(notify.send(w)));
+    let with_state = |f: &mut dyn FnMut(&mut State) -> Vec<String>| {
+        f(&mut state.lock().unwrap_or_else(PoisonError::into_inner))
+    };
+    loop {
+        let event = match events.try_next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(kind = %served.kind, %error, "watch of applied objects failed, it goes on");
+                backoff.wait().await;
+                continue;
+            }
+        };
+        backoff = Backoff::default();
+        match event {
+            watcher::Event::Init => fresh.clear(),
+            watcher::Event::InitApply(object) => {
+                let key = key_of(&served, &object);
+                let object = whole(&resource, object);
+                fresh.insert(key.clone());
+                tell(with_state(&mut |s| s.object_seen(&key, object.clone())));
+            }
+            watcher::Event::InitDone => {
+                // What was there before and is not in the list went away while nobody watched.
+                let gone: Vec<ObjectKey> = with_seen(&state, |key| covers(&served, &scope, key) && !fresh.contains(key));
+                for key in gone {
+                    tell(with_state(&mut |s| s.object_gone(&key)));
+                }
+                fresh.clear();
+                synced.send_replace(true);
+            }
+            watcher::Event::Apply(object) => {
+                let key = key_of(&served, &object);
+                let object = whole(&resource, object);
+                tell(with_state(&mut |s| s.object_seen(&key, object.clone())));
+            }
+            watcher::Event::Delete(object) => {
+                let key = key_of(&served, &object);
+                tell(with_state(&mut |s| s.object_gone(&key)));
+            }
+        }
+    }
+}
+
+fn with_seen(state: &Mutex<State>, filter: impl Fn(&ObjectKey) -> bool) -> Vec<ObjectKey> {
+    let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    state.seen.keys().filter(|k| filter(k)).cloned().collect()
+}
+
+fn covers(served: &Served, scope: &Coverage, key: &ObjectKey) -> bool {
+    key.group == served.group
+        && key.resource == served.plural
+        && match scope {
+            Coverage::Labelled => true,
+            Coverage::Named(namespace, name) => key.namespace == *namespace && key.name == *name,
+        }
+}
+
+fn key_of(served: &Served, object: &DynamicObject) -> ObjectKey {
+    ObjectKey {
+        group: served.group.clone(),
+        resource: served.plural.clone(),
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    }
+}
+
+/// Items of a list come without their type.
+fn whole(resource: &ApiResource, object: DynamicObject) -> Value {
+    let mut value = serde_json::to_value(&object).unwrap_or_default();
+    if value["kind"].is_null() {
+        value["apiVersion"] = resource.api_version.as_str().into();
+        value["kind"] = resource.kind.as_str().into();
+    }
+    value
+}
+
+/// Growing waits with jitter, so that many agents do not come back at the same moment.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// Waits for its next turn: 50 ms doubling to 15 s, half of it random.
+    pub async fn wait(&mut self) {
+        let full = std::time::Duration::from_millis(50).saturating_mul(1 << self.failures.min(10));
+        let full = full.min(std::time::Duration::from_secs(15));
+        self.failures += 1;
+        tokio::time::sleep(full.mul_f64(rand::random_range(0.5..1.0))).await;
+    }
+}
