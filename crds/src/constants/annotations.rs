@@ -1,0 +1,51 @@
+//! Annotation keys and values.
+
+/// When the hub accepted a cluster by itself (RFC 3339); it does so once.
+pub const AUTOMATICALLY_ACCEPTED_ON: &str = "open-cluster-management.io/automatically-accepted-on";
+/// Value `true`: the hub does not compare clocks with the cluster.
+pub const SKIP_CLOCK_SYNC_CHECK: &str = "registration.open-cluster-management.io/skip-clock-sync-check";
+/// Prefix of the annotations an agent may give its ManagedCluster when it creates it.
+pub const AGENT_PREFIX: &str = "agent.open-cluster-management.io/";
+/// The authenticated user behind a CSR that a server made for it.
+pub const CSR_USER: &str = "open-cluster-management.io/csr-user";
+/// Image overrides of a cluster, as JSON.
+pub const IMAGE_REGISTRIES: &str = "open-cluster-management.io/image-registries";
+/// Order of deletion with the cluster, 0 to 100, lower first.
+pub const CLEANUP_PRIORITY: &str = "open-cluster-management.io/cleanup-priority";
+/// Hash of what was applied last, on objects under server-side apply; on add-on works, of its configurations.
+pub const CONFIG_SPEC_HASH: &str = "open-cluster-management.io/config-spec-hash";
+/// Hash of an object's spec.
+pub const OBJECT_HASH: &str = "open-cluster-management.io/object-hash";
+/// Value `false`: a default cluster set is not put back to its default.
+pub const AUTO_UPDATE: &str = "cluster.open-cluster-management.io/autoupdate";
+/// Value `true`: the placement is not scheduled.
+pub const SCHEDULING_DISABLE: &str = "cluster.open-cluster-management.io/experimental-scheduling-disable";
+/// On a CRD: the version of the software that installed it. Older software leaves it alone.
+pub const CRD_VERSION: &str = "operator.open-cluster-management.io/version";
+/// Prefix of annotations that go from a cluster to its add-ons.
+pub const ADDON_PREFIX: &str = "addon.open-cluster-management.io";
+/// Who installs an add-on.
+pub const ADDON_LIFECYCLE: &str = "addon.open-cluster-management.io/lifecycle";
+/// Value of [`ADDON_LIFECYCLE`]: the hub's add-on controllers.
+pub const ADDON_LIFECYCLE_ADDON_MANAGER: &str = "addon-manager";
+/// Value of [`ADDON_LIFECYCLE`]: the add-on itself.
+pub const ADDON_LIFECYCLE_SELF: &str = "self";
+/// The cluster that hosts an add-on's agent.
+pub const HOSTING_CLUSTER_NAME: &str = "addon.open-cluster-management.io/hosting-cluster-name";
+/// Where a manifest of a hosted add-on goes.
+pub const HOSTED_MANIFEST_LOCATION: &str = "addon.open-cluster-management.io/hosted-manifest-location";
+/// Value of [`HOSTED_MANIFEST_LOCATION`]: to the managed cluster.
+pub const HOSTED_MANIFEST_MANAGED: &str = "managed";
+/// Value of [`HOSTED_MANIFEST_LOCATION`]: to the hosting cluster.
+pub const HOSTED_MANIFEST_HOSTING: &str = "hosting";
+/// Value of [`HOSTED_MANIFEST_LOCATION`]: nowhere.
+pub const HOSTED_MANIFEST_NONE: &str = "none";
+/// On a Job or Pod: it runs before the add-on is deleted.
+pub const ADDON_PRE_DELETE: &str = "addon.open-cluster-management.io/addon-pre-delete";
+/// On a manifest of an add-on: it stays when the add-on goes.
+pub const ADDON_DELETION_ORPHAN: &str = "addon.open-cluster-management.io/deletion-orphan";
+/// Value `true` on a cluster: no add-on is installed by itself.
+pub const DISABLE_AUTOMATIC_INSTALLATION: &str =
+    "addon.open-cluster-management.io/disable-automatic-installation";
+/// Keeps v1alpha1's `spec.installNamespace` on a v1beta1 ManagedClusterAddOn.
+pub const V1ALPHA1_INSTALL_NAMESPACE: &str = "addon.open-cluster-management.io/v1alpha1-install-namespace";
