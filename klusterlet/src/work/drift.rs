@@ -91,6 +91,15 @@ pub fn decide_marks(live: &Value, marks: &Marks) -> Option<Value> {
     (!same(&target, live)).then_some(target)
 }
 
+/// Whether the live object already has everything the manifest says.
+pub fn covers(live: &Value, required: &Value) -> bool {
+    let labels_covered = |field: &str| {
+        let wanted = required["metadata"][field].as_object();
+        wanted.into_iter().flatten().all(|(k, v)| live["metadata"][field].get(k) == Some(v))
+    };
+    labels_covered("labels") && labels_covered("annotations") && same(&overlaid(live, required, false), live)
+}
+
 /// The manifest changed: its fields replace the live ones, save those that only the server can know.
 fn replaced(required: &Value, live: &Value) -> Value {
     let mut target = required.clone();

@@ -4,8 +4,7 @@
 //! watch event that brought them and the reconcile that looks at them.
 
 use super::objects::Served;
-use super::status::{Applied, Availability};
-use super::feedback::Feedback;
+use super::status::Report;
 use muster_crds::work::v1::{AppliedManifestWork, ManifestWork, ManifestWorkStatus};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -46,8 +45,10 @@ pub struct ManifestState {
     pub uid: String,
     /// resourceVersion at which the object was found to be as it should be.
     pub settled: Option<String>,
+    /// Hash of the manifest and all that the work says about it.
+    pub fingerprint: String,
     /// Outcome of the last look.
-    pub outcome: Option<(Applied, Availability, Option<Feedback>)>,
+    pub report: Option<Report>,
 }
 
 /// One work.

@@ -25,7 +25,6 @@ pub enum Coverage {
 }
 
 /// The watches that run. Dropping it ends them.
-#[derive(Debug)]
 pub struct Watches {
     client: Client,
     state: Arc<Mutex<State>>,

@@ -1,0 +1,258 @@
+//! AppliedManifestWorks: the managed cluster's own record of what was applied, and the only thing deletion follows
+//! (wire §3.7). What is not in the record, not ours by UID, or owned by another work too, is never deleted.
+
+use super::objects::{self, Mapper, RequestError};
+use super::status::{Availability, Report};
+use kube::Client;
+use muster_crds::constants::finalizers;
+use muster_crds::work::v1::{AppliedManifestResourceMeta, AppliedManifestWork};
+use serde_json::{Value, json};
+
+/// URL path of the collection.
+pub const PATH: &str = "/apis/work.open-cluster-management.io/v1/appliedmanifestworks";
+
+/// The owner reference that applied objects carry.
+pub fn owner_reference(applied: &AppliedManifestWork) -> Value {
+    json!({
+        "apiVersion": "work.open-cluster-management.io/v1",
+        "kind": "AppliedManifestWork",
+        "name": applied.metadata.name,
+        "uid": applied.metadata.uid,
+    })
+}
+
+/// What is recorded now and what has to go.
+#[derive(Debug, Default, PartialEq)]
+pub struct Record {
+    /// The new `status.appliedResources`, sorted.
+    pub resources: Vec<AppliedManifestResourceMeta>,
+    /// Recorded before, no longer part of the work.
+    pub stale: Vec<AppliedManifestResourceMeta>,
+}
+
+/// Decides the record from what was recorded and what the manifests came to. `uids` goes with `reports`.
+pub fn record(old: &[AppliedManifestResourceMeta], reports: &[Report], uids: &[String]) -> Record {
+    let mut out = Record::default();
+    for (report, uid) in reports.iter().zip(uids) {
+        let meta = &report.meta;
+        let entry = AppliedManifestResourceMeta {
+            group: meta.group.clone(),
+            version: meta.version.clone(),
+            resource: meta.resource.clone(),
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+            uid: uid.clone(),
+        };
+        match &report.availability {
+            Availability::Exists if !meta.resource.is_empty() && !uid.is_empty() => out.resources.push(entry),
+            // Not known whether it exists: what was recorded of it stays. Its plural may not be known either.
+            Availability::Unknown { .. } => out.resources.extend(
+                old.iter()
+                    .filter(|o| {
+                        o.group == meta.group
+                            && o.name == meta.name
+                            && (meta.resource.is_empty() || o.resource == meta.resource)
+                            && (meta.namespace.is_empty() || o.namespace == meta.namespace)
+                    })
+                    .cloned(),
+            ),
+            _ => {}
+        }
+    }
+    let listed = |o: &AppliedManifestResourceMeta| {
+        reports.iter().any(|r| {
+            r.meta.group == o.group
+                && r.meta.resource == o.resource
+                && r.meta.namespace == o.namespace
+                && r.meta.name == o.name
+        }) || out.resources.iter().any(|r| same_object(r, o))
+    };
+    out.stale = old.iter().filter(|o| !listed(o)).cloned().collect();
+    out.resources.sort();
+    out.resources.dedup();
+    out
+}
+
+fn same_object(a: &AppliedManifestResourceMeta, b: &AppliedManifestResourceMeta) -> bool {
+    (&a.group, &a.resource, &a.namespace, &a.name) == (&b.group, &b.resource, &b.namespace, &b.name)
+}
+
+/// What to do with a recorded object whose record ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is not there, not the one recorded, or not ours.
+    Leave,
+    /// Another work owns it too: only our owner reference goes.
+    Disown,
+    /// Being deleted already.
+    Wait,
+    /// Delete it, this UID only.
+    Delete,
+}
+
+/// Decides about one object.
+pub fn removal(recorded_uid: &str, live: Option<&Value>, applied_uid: &str) -> Removal {
+    let Some(live) = live else { return Removal::Leave };
+    let metadata = &live["metadata"];
+    if !recorded_uid.is_empty() && metadata["uid"].as_str() != Some(recorded_uid) {
+        return Removal::Leave;
+    }
+    let owners = || metadata["ownerReferences"].as_array().into_iter().flatten();
+    if !owners().any(|o| o["uid"].as_str() == Some(applied_uid)) {
+        return Removal::Leave;
+    }
+    let another = |o: &Value| {
+        o["uid"].as_str() != Some(applied_uid)
+            && o["kind"] == "AppliedManifestWork"
+            && o["apiVersion"].as_str().is_some_and(|v| v.starts_with("work.open-cluster-management.io/"))
+    };
+    if owners().any(another) {
+        Removal::Disown
+    } else if !metadata["deletionTimestamp"].is_null() {
+        Removal::Wait
+    } else {
+        Removal::Delete
+    }
+}
+
+/// Ends the record of one object. True when there is nothing left to wait for.
+pub async fn remove(
+    spoke: &Client,
+    mapper: &Mapper,
+    entry: &AppliedManifestResourceMeta,
+    applied_uid: &str,
+) -> Result<bool, RequestError> {
+    let served = match mapper.by_plural(spoke, &entry.group, &entry.version, &entry.resource).await {
+        Ok(served) => served,
+        // The kind itself is gone, and its objects with it.
+        Err(RequestError::UnknownKind(_)) => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let path = served.object(&entry.namespace, &entry.name);
+    let live = match objects::get(spoke, &path).await {
+        Ok(live) => Some(live),
+        Err(error) if error.is_not_found() => None,
+        Err(error) => return Err(error),
+    };
+    match (removal(&entry.uid, live.as_ref(), applied_uid), live) {
+        (Removal::Leave, _) | (_, None) => Ok(true),
+        (Removal::Wait, _) => Ok(false),
+        (Removal::Disown, Some(mut live)) => {
+            if let Some(owners) = live["metadata"]["ownerReferences"].as_array_mut() {
+                owners.retain(|o| o["uid"].as_str() != Some(applied_uid));
+            }
+            let patch = json!({"metadata": {
+                "uid": live["metadata"]["uid"],
+                "resourceVersion": live["metadata"]["resourceVersion"],
+                "ownerReferences": live["metadata"]["ownerReferences"],
+            }});
+            objects::merge(spoke, &path, &patch).await.map(|_| true)
+        }
+        (Removal::Delete, Some(live)) => {
+            let uid = live["metadata"]["uid"].as_str().unwrap_or_default();
+            match objects::delete(spoke, &path, uid).await {
+                // A Status: gone at once. The object: it has finalizers.
+                Ok(answer) => Ok(answer["kind"] == "Status" || answer["metadata"]["deletionTimestamp"].is_null()),
+                Err(error) if error.is_not_found() => Ok(true),
+                Err(error) => Err(error),
+            }
+        }
+    }
+}
+
+/// The AppliedManifestWork for a work.
+pub fn new(
+    name: &str,
+    work: &str,
+    hub_hash: &str,
+    agent_id: &str,
+    labels: Option<&std::collections::BTreeMap<String, String>>,
+) -> Value {
+    let mut object = json!({
+        "apiVersion": "work.open-cluster-management.io/v1",
+        "kind": "AppliedManifestWork",
+        "metadata": {"name": name, "finalizers": [finalizers::APPLIED_MANIFEST_WORK]},
+        "spec": {"hubHash": hub_hash, "agentID": agent_id, "manifestWorkName": work},
+    });
+    if let Some(labels) = labels.filter(|l| !l.is_empty()) {
+        object["metadata"]["labels"] = json!(labels);
+    }
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use super::super::status::Applied;
+    use muster_crds::work::v1::ManifestResourceMeta;
+
+    fn entry(resource: &str, name: &str, uid: &str) -> AppliedManifestResourceMeta {
+        AppliedManifestResourceMeta {
+            version: "v1".into(),
+            resource: resource.into(),
+            namespace: "d".into(),
+            name: name.into(),
+            uid: uid.into(),
+            ..AppliedManifestResourceMeta::default()
+        }
+    }
+
+    fn report(resource: &str, name: &str, availability: Availability) -> Report {
+        let meta = ManifestResourceMeta {
+            version: "v1".into(),
+            resource: resource.into(),
+            namespace: "d".into(),
+            name: name.into(),
+            ..ManifestResourceMeta::default()
+        };
+        Report { meta, applied: Applied::Yes, availability, feedback: None, unsupported_rules: vec![] }
+    }
+
+    #[test]
+    fn what_left_the_work_is_stale_and_what_is_unknown_stays() {
+        let old = [entry("configmaps", "a", "1"), entry("configmaps", "b", "2"), entry("widgets", "c", "3")];
+        let unknown = || Availability::Unknown { reason: "R", message: String::new() };
+        let reports = [
+            report("configmaps", "a", Availability::Exists),
+            report("", "c", unknown()),
+            report("configmaps", "new", Availability::Exists),
+            report("configmaps", "missing", Availability::Missing),
+        ];
+        let uids = ["1".into(), String::new(), "9".into(), String::new()];
+        let record = record(&old, &reports, &uids);
+        let expected = [entry("configmaps", "a", "1"), entry("configmaps", "new", "9"), entry("widgets", "c", "3")];
+        assert_eq!(record.resources, expected);
+        assert_eq!(record.stale, [entry("configmaps", "b", "2")]);
+    }
+
+    #[test]
+    fn a_missing_object_of_the_work_is_not_stale() {
+        let old = [entry("configmaps", "a", "1")];
+        let record = record(&old, &[report("configmaps", "a", Availability::Missing)], &[String::new()]);
+        assert_eq!(record, Record::default());
+    }
+
+    #[test]
+    fn only_what_is_ours_is_deleted() {
+        let owner = |uid: &str, kind: &str| {
+            json!({"uid": uid, "kind": kind, "apiVersion": "work.open-cluster-management.io/v1"})
+        };
+        let live = |uid: &str, owners: Value| json!({"metadata": {"uid": uid, "ownerReferences": owners}});
+        let ours = owner("amw", "AppliedManifestWork");
+        let mut terminating = live("1", json!([ours]));
+        terminating["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        let cases = [
+            (None, Removal::Leave),
+            (Some(live("1", json!([ours]))), Removal::Delete),
+            (Some(live("2", json!([ours]))), Removal::Leave),
+            (Some(live("1", json!([]))), Removal::Leave),
+            (Some(live("1", json!([owner("x", "AppliedManifestWork")]))), Removal::Leave),
+            (Some(live("1", json!([ours, owner("x", "AppliedManifestWork")]))), Removal::Disown),
+            (Some(live("1", json!([ours, owner("x", "Deployment")]))), Removal::Delete),
+            (Some(terminating), Removal::Wait),
+        ];
+        for (live, expected) in cases {
+            assert_eq!(removal("1", live.as_ref(), "amw"), expected, "{live:?}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! ManifestWorks: every manifest where it should be, kept there, reported back.
+//!
+//! `agent` watches and reconciles; `apply` brings one object about with the pure decisions of `drift`, `settings`,
+//! `feedback`; `status` and `applied` turn the outcomes into what the hub and the managed cluster record; `watches` tells
+//! of every later change; `saved` carries the works across a restart without the hub.
+
+pub mod agent;
+pub mod applied;
+mod apply;
+pub mod drift;
+pub mod feedback;
+pub mod jsonpath;
+pub mod manifest;
+pub mod objects;
+pub mod order;
+pub mod quantity;
+pub mod queue;
+mod saved;
+pub mod settings;
+mod state;
+pub mod status;
+mod watches;
+
+pub use agent::{Agent, Settings};
+pub use saved::hub_hash;

@@ -1,0 +1,248 @@
+//! The last known works, kept on the managed cluster itself, so that an agent that restarts without its hub keeps them in
+//! place (law 5). They live in Secrets, because works may carry Secrets; compressed, split to stay below the size limit.
+
+use super::manifest::hex;
+use super::objects::{self, RequestError};
+use super::state::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kube::Client;
+use muster_crds::work::v1::ManifestWork;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Changes are gathered this long before they are written: never in the way of applying.
+const QUIET: Duration = Duration::from_secs(1);
+/// Uncompressed size that one Secret aims at. Works compress at least threefold; the limit of a Secret is 1 MiB.
+const SHARD_BYTES: usize = 1_500_000;
+/// More than this is not unpacked: a damaged or hostile Secret must not fill the memory.
+const MAX_UNPACKED: u64 = 256 << 20;
+const LABEL: &str = "muster.open-cluster-management.io/saved-works";
+const DATA_KEY: &str = "works.json.gz";
+
+/// Why saved works can not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedError {
+    /// The API server said no.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// What is stored is not what was written.
+    #[error("Secret {name} is damaged: {problem}")]
+    Damaged {
+        /// The Secret.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// The saved works of one hub.
+pub struct Saved {
+    client: Client,
+    namespace: String,
+    hub: String,
+    changed: Notify,
+    written: Mutex<HashMap<String, Vec<u8>>>,
+}
+
+impl Saved {
+    /// Works of the hub with this hash, in this namespace.
+    pub fn new(client: Client, namespace: &str, hub_hash: &str) -> Self {
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            hub: hub_hash.chars().take(16).collect(),
+            changed: Notify::new(),
+            written: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The works are others now.
+    pub fn changed(&self) {
+        self.changed.notify_one();
+    }
+
+    fn path(&self) -> String {
+        format!("/api/v1/namespaces/{}/secrets", self.namespace)
+    }
+
+    /// Writes whenever something changed, for ever.
+    pub async fn keep(&self, state: &Mutex<State>) {
+        loop {
+            self.changed.notified().await;
+            tokio::time::sleep(QUIET).await;
+            let works: Option<Vec<ManifestWork>> = {
+                let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.hub_synced.then(|| state.works.values().map(|w| (*w.work).clone()).collect())
+            };
+            let Some(works) = works else { continue };
+            if let Err(error) = self.store(works).await {
+                tracing::warn!(%error, "the known works can not be saved on the managed cluster; tried again at the next change");
+            }
+        }
+    }
+
+    async fn store(&self, works: Vec<ManifestWork>) -> Result<(), SavedError> {
+        let mut kept = Vec::new();
+        for (index, shard) in shards(works).into_iter().enumerate() {
+            let name = format!("muster-works-{}-{index}", self.hub);
+            let digest = ring::digest::digest(&ring::digest::SHA256, &shard);
+            kept.push(name.clone());
+            let known = self.written.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
+            if known.as_deref() == Some(digest.as_ref()) {
+                continue;
+            }
+            let packed = pack(&shard).map_err(|e| damaged(&name, &e))?;
+            let secret = json!({"apiVersion": "v1", "kind": "Secret",
+                "metadata": {"name": name, "namespace": self.namespace, "labels": {LABEL: self.hub}},
+                "data": {DATA_KEY: STANDARD.encode(packed)}});
+            match objects::merge(&self.client, &format!("{}/{name}", self.path()), &secret).await {
+                Err(error) if error.is_not_found() => {
+                    objects::create(&self.client, &self.path(), &secret).await?;
+                }
+                other => drop(other?),
+            }
+            let digest = digest.as_ref().to_vec();
+            self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(name, digest);
+        }
+        let surplus: Vec<String> = {
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            let surplus = written.keys().filter(|n| !kept.contains(n)).cloned().collect();
+            written.retain(|n, _| kept.contains(n));
+            surplus
+        };
+        for name in surplus {
+            match objects::delete(&self.client, &format!("{}/{name}", self.path()), "").await {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The works of the last run.
+    pub async fn load(&self) -> Result<Vec<ManifestWork>, SavedError> {
+        let list = objects::get(&self.client, &format!("{}?labelSelector={LABEL}%3D{}", self.path(), self.hub)).await?;
+        let mut works = Vec::new();
+        for secret in list["items"].as_array().into_iter().flatten() {
+            let name = secret["metadata"]["name"].as_str().unwrap_or_default();
+            let packed = STANDARD
+                .decode(secret["data"][DATA_KEY].as_str().unwrap_or_default())
+                .map_err(|e| damaged(name, &e))?;
+            let shard = unpack(&packed).map_err(|e| damaged(name, &e))?;
+            let digest = ring::digest::digest(&ring::digest::SHA256, &shard).as_ref().to_vec();
+            let list: Vec<ManifestWork> = serde_json::from_slice(&shard).map_err(|e| damaged(name, &e))?;
+            self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), digest);
+            works.extend(list);
+        }
+        Ok(works)
+    }
+}
+
+fn damaged(name: &str, problem: &dyn std::error::Error) -> SavedError {
+    SavedError::Damaged { name: name.to_owned(), problem: problem.to_string() }
+}
+
+/// Serialised lists of works. A work stays in its shard while the number of shards does.
+fn shards(works: Vec<ManifestWork>) -> Vec<Vec<u8>> {
+    let mut texts: Vec<(String, String)> = works
+        .iter()
+        .filter_map(|w| Some((w.metadata.name.clone()?, stripped(w)?.to_string())))
+        .collect();
+    texts.sort();
+    let total: usize = texts.iter().map(|(_, t)| t.len()).sum();
+    let count = (total / SHARD_BYTES + 1).next_power_of_two();
+    let mut shards = vec![String::from("["); count];
+    for (name, text) in texts {
+        let shard = &mut shards[shard_of(&name, count)];
+        if shard.len() > 1 {
+            shard.push(',');
+        }
+        shard.push_str(&text);
+    }
+    shards
+        .into_iter()
+        .map(|mut s| {
+            s.push(']');
+            s.into_bytes()
+        })
+        .collect()
+}
+
+fn shard_of(name: &str, count: usize) -> usize {
+    let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
+    usize::from(u16::from_be_bytes([digest.as_ref()[0], digest.as_ref()[1]])) % count
+}
+
+/// Without what changes on every write: a status update must not rewrite the Secret.
+fn stripped(work: &ManifestWork) -> Option<Value> {
+    let mut value = serde_json::to_value(work).ok()?;
+    value.as_object_mut()?.remove("status");
+    if let Some(metadata) = value["metadata"].as_object_mut() {
+        metadata.remove("resourceVersion");
+        metadata.remove("managedFields");
+    }
+    Some(value)
+}
+
+fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    flate2::read::GzDecoder::new(packed).take(MAX_UNPACKED).read_to_end(&mut out)?;
+    Ok(out)
+}
+
+/// SHA-256 of the hub's URL exactly as in the kubeconfig: how a hub is told from another (wire §3.1).
+pub fn hub_hash(server: &str) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, server.as_bytes()).as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(name: &str, size: usize) -> ManifestWork {
+        serde_json::from_value(json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
+            "metadata": {"name": name, "resourceVersion": "7"},
+            "spec": {"workload": {"manifests": [{"kind": "ConfigMap", "data": {"k": "x".repeat(size)}}]}}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn packed_works_come_back_whole_and_in_shards() {
+        let works: Vec<_> = (0..9).map(|i| work(&format!("w{i}"), 500_000)).collect();
+        let shards = shards(works);
+        assert_eq!(shards.len(), 4);
+        let mut names = Vec::new();
+        for shard in shards {
+            let back: Vec<ManifestWork> =
+                serde_json::from_slice(&unpack(&pack(&shard).unwrap()).unwrap()).unwrap();
+            names.extend(back.into_iter().map(|w| w.metadata.name.unwrap()));
+        }
+        names.sort();
+        assert_eq!(names, (0..9).map(|i| format!("w{i}")).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn status_and_revision_do_not_change_what_is_saved() {
+        let mut other = work("a", 1);
+        other.metadata.resource_version = Some("8".into());
+        other.status = Some(muster_crds::work::v1::ManifestWorkStatus::default());
+        assert_eq!(shards(vec![work("a", 1)]), shards(vec![other]));
+    }
+
+    #[test]
+    fn hub_hash_is_hex_sha256() {
+        let expected = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(hub_hash(""), expected);
+    }
+}
