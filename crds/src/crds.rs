@@ -148,7 +148,29 @@ pub fn file_name(crd: &CustomResourceDefinition) -> String {
 
 /// The definition as its file holds it.
 pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, serde_saphyr::ser::Error> {
-    serde_saphyr::to_string(crd)
+    use serde::ser::Error;
+    let mut definition = serde_json::to_value(crd).map_err(serde_saphyr::ser::Error::custom)?;
+    whole_numbers(&mut definition);
+    serde_saphyr::to_string(&definition)
+}
+
+/// Bounds are floating-point numbers in the API's types; a file reads better without `.0`.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            // The bounds in our schemas are small, so the number's text is exact.
+            if let Some(whole) = number
+                .to_string()
+                .strip_suffix(".0")
+                .and_then(|text| text.parse::<i64>().ok())
+            {
+                *value = whole.into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 /// The parts of one version's schema.
