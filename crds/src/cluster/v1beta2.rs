@@ -5,10 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    optional_spec::optional_spec,
-    schema::{self, DNS_LABEL},
-};
+use crate::{cluster::v1::ManagedNamespaceConfig, optional_spec::optional_spec, schema};
 
 optional_spec!(ManagedClusterSetSpec, ManagedClusterSetBindingSpec);
 
@@ -63,15 +60,6 @@ pub enum SelectorType {
     ExclusiveClusterSetLabel,
     /// By any labels.
     LabelSelector,
-}
-
-/// A namespace that every cluster of a set keeps.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ManagedNamespaceConfig {
-    /// Name of the namespace.
-    #[schemars(extend("pattern" = DNS_LABEL, "maxLength" = 63))]
-    pub name: String,
 }
 
 /// What is known of a set.

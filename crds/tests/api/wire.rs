@@ -1,6 +1,8 @@
 //! Objects keep every field on their way through the types.
 
-use kube::Resource;
+use std::fmt::Debug;
+
+use kube::{Resource, core::object::HasSpec};
 use muster_crds::{
     about::v1alpha1 as about, addon::v1alpha1 as addon_old, addon::v1beta1 as addon_new, cluster, crds,
     multicluster::v1alpha1 as multicluster, work,
@@ -96,62 +98,31 @@ fn reads<K: DeserializeOwned>(object: Value) -> Result<K, String> {
 }
 
 /// What a CRD lets through must not fail a list: objects with nothing but a name, or a null spec.
-#[test]
-fn bare_objects_are_read() {
-    let bare = [
+fn reads_bare<K>()
+where
+    K: DeserializeOwned + HasSpec,
+    K::Spec: Default + PartialEq + Debug,
+{
+    for object in [
         json!({"metadata": {"name": "a"}}),
         json!({"metadata": {"name": "a"}, "spec": null}),
-    ];
-    for object in bare {
-        assert_eq!(
-            reads::<cluster::v1::ManagedCluster>(object.clone()).unwrap().spec,
-            Default::default()
-        );
-        assert_eq!(
-            reads::<work::v1::ManifestWork>(object.clone()).unwrap().spec,
-            Default::default()
-        );
-        assert_eq!(
-            reads::<work::v1::AppliedManifestWork>(object.clone())
-                .unwrap()
-                .spec,
-            Default::default()
-        );
-        assert_eq!(
-            reads::<cluster::v1beta2::ManagedClusterSet>(object.clone())
-                .unwrap()
-                .spec,
-            Default::default()
-        );
-        assert_eq!(
-            reads::<cluster::v1beta2::ManagedClusterSetBinding>(object.clone())
-                .unwrap()
-                .spec,
-            Default::default()
-        );
-        assert_eq!(
-            reads::<cluster::v1alpha1::ClusterClaim>(object.clone())
-                .unwrap()
-                .spec,
-            Default::default()
-        );
-        assert_eq!(
-            reads::<work::v1alpha1::ManifestWorkReplicaSet>(object.clone())
-                .unwrap()
-                .spec,
-            Default::default()
-        );
-        assert_eq!(
-            reads::<about::ClusterProperty>(object.clone()).unwrap().spec,
-            Default::default()
-        );
-        assert_eq!(
-            reads::<cluster::v1beta1::PlacementDecision>(object)
-                .unwrap()
-                .status,
-            None
-        );
+    ] {
+        assert_eq!(reads::<K>(object).unwrap().spec(), &K::Spec::default());
     }
+}
+
+#[test]
+fn bare_objects_are_read() {
+    reads_bare::<cluster::v1::ManagedCluster>();
+    reads_bare::<work::v1::ManifestWork>();
+    reads_bare::<work::v1::AppliedManifestWork>();
+    reads_bare::<cluster::v1beta2::ManagedClusterSet>();
+    reads_bare::<cluster::v1beta2::ManagedClusterSetBinding>();
+    reads_bare::<cluster::v1alpha1::ClusterClaim>();
+    reads_bare::<work::v1alpha1::ManifestWorkReplicaSet>();
+    reads_bare::<about::ClusterProperty>();
+    let decision = reads::<cluster::v1beta1::PlacementDecision>(json!({"metadata": {}})).unwrap();
+    assert_eq!(decision.status, None);
     let spec_is_there = json!({"metadata": {}, "spec": {"hubHash": 1}});
     let error = reads::<work::v1::AppliedManifestWork>(spec_is_there).unwrap_err();
     assert!(
