@@ -3,10 +3,14 @@
 //!
 //! No client, no clock, no runtime: hub, klusterlet and tests share it without pulling in each other.
 
+pub mod about;
+pub mod addon;
 pub mod cluster;
 pub mod conditions;
 pub mod constants;
+pub mod crds;
 mod manifest;
+pub mod multicluster;
 pub mod names;
 mod optional_spec;
 pub mod schema;

@@ -202,3 +202,175 @@ pub(crate) fn quantities(_: &mut SchemaGenerator) -> Schema {
 pub(crate) fn bytes(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "format": "byte" })
 }
+
+/// A number or a string; the field adds its pattern.
+pub(crate) fn int_or_string(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "x-kubernetes-int-or-string": true,
+    })
+}
+
+fn requirement() -> Value {
+    json!({
+        "type": "object",
+        "description": "A key, an operator, and values.",
+        "required": ["key", "operator"],
+        "properties": {
+            "key": { "type": "string", "description": "The label or claim." },
+            "operator": { "type": "string", "description": "In, NotIn, Exists or DoesNotExist." },
+            "values": {
+                "type": "array", "items": { "type": "string" }, "x-kubernetes-list-type": "atomic",
+                "description": "For In and NotIn, the values.",
+            },
+        },
+    })
+}
+
+/// A list of selector requirements.
+pub(crate) fn requirements(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": requirement() })
+}
+
+/// metav1.LabelSelector.
+pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-map-type": "atomic",
+        "properties": {
+            "matchExpressions": {
+                "type": "array", "items": requirement(), "x-kubernetes-list-type": "atomic",
+                "description": "Requirements, all of them.",
+            },
+            "matchLabels": {
+                "type": "object", "additionalProperties": { "type": "string" },
+                "description": "Labels and their values, all of them.",
+            },
+        },
+    })
+}
+
+/// An object of any fields.
+pub(crate) fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}
+
+/// Tolerations of a pod, without the validations that pods themselves get.
+pub(crate) fn pod_tolerations(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "effect": { "type": "string", "description": "Effect of the taint; any when empty." },
+                "key": { "type": "string", "description": "Key of the taint; empty, with Exists, is any." },
+                "operator": { "type": "string", "description": "Equal or Exists." },
+                "tolerationSeconds": {
+                    "type": "integer", "format": "int64", "description": "For how long; for ever when absent.",
+                },
+                "value": { "type": "string", "description": "Value of the taint." },
+            },
+        },
+    })
+}
+
+/// core/v1 ResourceRequirements.
+pub(crate) fn resource_requirements(generator: &mut SchemaGenerator) -> Schema {
+    let quantities = quantities(generator);
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "claims": {
+                "type": "array",
+                "description": "Resource claims the container uses.",
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": { "type": "string", "description": "The pod's claim." },
+                        "request": { "type": "string", "description": "The request in it; all when empty." },
+                    },
+                },
+            },
+            "limits": quantities,
+            "requests": quantities,
+        },
+    })
+}
+
+/// rbac/v1 RoleRef.
+pub(crate) fn role_ref(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-map-type": "atomic",
+        "required": ["apiGroup", "kind", "name"],
+        "properties": {
+            "apiGroup": { "type": "string", "description": "API group of the role." },
+            "kind": { "type": "string", "description": "Role or ClusterRole." },
+            "name": { "type": "string", "description": "Name of the role." },
+        },
+    })
+}
+
+/// A namespaced kind that has a status and no spec, which kube's derive cannot make.
+macro_rules! status_object {
+    ($(#[doc = $doc:literal])+ $kind:ident, $group:literal, $version:literal, $plural:literal, $status:ident) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, Default, PartialEq, ::serde::Deserialize)]
+        pub struct $kind {
+            /// Standard object metadata.
+            #[serde(default)]
+            pub metadata: ::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+            /// What was found.
+            #[serde(default)]
+            pub status: Option<$status>,
+        }
+
+        impl ::serde::Serialize for $kind {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use ::serde::ser::SerializeStruct;
+                let fields = 3 + usize::from(self.status.is_some());
+                let mut object = serializer.serialize_struct(stringify!($kind), fields)?;
+                object.serialize_field("apiVersion", concat!($group, "/", $version))?;
+                object.serialize_field("kind", stringify!($kind))?;
+                object.serialize_field("metadata", &self.metadata)?;
+                if let Some(status) = &self.status {
+                    object.serialize_field("status", status)?;
+                }
+                object.end()
+            }
+        }
+
+        impl ::kube::Resource for $kind {
+            type DynamicType = ();
+            type Scope = ::kube::core::NamespaceResourceScope;
+
+            fn kind((): &()) -> ::std::borrow::Cow<'_, str> {
+                stringify!($kind).into()
+            }
+
+            fn group((): &()) -> ::std::borrow::Cow<'_, str> {
+                $group.into()
+            }
+
+            fn version((): &()) -> ::std::borrow::Cow<'_, str> {
+                $version.into()
+            }
+
+            fn plural((): &()) -> ::std::borrow::Cow<'_, str> {
+                $plural.into()
+            }
+
+            fn meta(&self) -> &::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut ::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+pub(crate) use status_object;

@@ -149,6 +149,15 @@ pub struct ManagedClusterClaim {
     pub value: String,
 }
 
+/// A namespace that every cluster of a set keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedNamespaceConfig {
+    /// Name of the namespace.
+    #[schemars(extend("pattern" = DNS_LABEL, "maxLength" = 63))]
+    pub name: String,
+}
+
 /// A namespace a managed cluster keeps because of a set it is in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

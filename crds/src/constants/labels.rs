@@ -4,8 +4,6 @@
 pub const CLUSTER_NAME: &str = "open-cluster-management.io/cluster-name";
 /// The one exclusive set a cluster is in.
 pub const CLUSTER_SET: &str = "cluster.open-cluster-management.io/clusterset";
-/// Value of [`CLUSTER_SET`] for clusters nobody put anywhere else.
-pub const DEFAULT_CLUSTER_SET: &str = "default";
 /// The add-on a CSR or a work belongs to.
 pub const ADDON_NAME: &str = "open-cluster-management.io/addon-name";
 /// The namespace of the add-on a hosted work belongs to.
