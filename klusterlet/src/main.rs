@@ -1,2 +1,51 @@
-//! placeholder
-fn main() {}
+//! The klusterlet as a program of its own.
+
+use clap::Parser as _;
+use std::process::ExitCode;
+use tokio_util::sync::CancellationToken;
+
+/// The agent on a managed cluster: joins it to a hub and applies what the hub says.
+#[derive(Debug, clap::Parser)]
+#[command(name = "klusterlet", version)]
+struct Args {
+    #[command(flatten)]
+    options: muster_klusterlet::Options,
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    // Fails only when one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        stopped().await;
+        token.cancel();
+    });
+    match muster_klusterlet::run(args.options, stop).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! { () = terminated => {}, _ = tokio::signal::ctrl_c() => {} }
+}

@@ -73,6 +73,7 @@ pub struct Agent {
     queue: Queue<Key>,
     events: Mutex<Option<tokio::sync::mpsc::UnboundedReceiver<String>>>,
     saved: super::saved::Saved,
+    ready: tokio::sync::Notify,
 }
 
 impl Agent {
@@ -93,11 +94,17 @@ impl Agent {
             queue: Queue::default(),
             events: Mutex::new(Some(events)),
             saved,
+            ready: tokio::sync::Notify::new(),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hub has just accepted the cluster: what it refused a moment ago is worth asking for again.
+    pub fn hub_is_ready(&self) {
+        self.ready.notify_one();
     }
 
     /// Runs until it is cancelled.
@@ -148,7 +155,7 @@ impl Agent {
                     if !self.state().hub_synced {
                         self.load_saved().await;
                     }
-                    backoff.wait().await;
+                    tokio::select! { () = backoff.wait() => {}, () = self.ready.notified() => {} }
                     continue;
                 }
             };

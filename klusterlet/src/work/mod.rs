@@ -23,3 +23,4 @@ mod watches;
 
 pub use agent::{Agent, Settings};
 pub use saved::hub_hash;
+pub use watches::Backoff;

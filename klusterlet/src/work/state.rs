@@ -26,8 +26,6 @@ pub struct ObjectKey {
 /// What a drift watch last saw of an object.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// `metadata.resourceVersion`.
-    pub revision: String,
     /// The object, until a reconcile took it.
     pub object: Option<Arc<Value>>,
 }
@@ -152,7 +150,7 @@ impl State {
         let works = self.mark_dirty(key, Some(&revision));
         // Nobody waits for it: keep that it exists, not what it holds.
         let object = (!works.is_empty()).then(|| Arc::new(object));
-        self.seen.insert(key.clone(), Seen { revision, object });
+        self.seen.insert(key.clone(), Seen { object });
         works
     }
 

@@ -82,12 +82,6 @@ impl Watches {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|(served, scope), _| needed(served, scope));
     }
-
-    /// Whether the labelled watch of a kind has seen everything there is.
-    pub fn is_synced(&self, served: &Arc<Served>) -> bool {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.get(&(served.clone(), Coverage::Labelled)).is_some_and(|r| *r.synced.borrow())
-    }
 }
 
 async fn follow(

@@ -1,0 +1,107 @@
+//! The klusterlet's options, by the names that OCM's agents have (wire §9.1).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Options of the klusterlet.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Name of this cluster at the hub; a DNS label. Default: what an earlier run used, else a random one
+    #[arg(long = "cluster-name", alias = "spoke-cluster-name", value_name = "NAME")]
+    pub cluster_name: Option<String>,
+    /// Kubeconfig that may only ask to join the hub
+    #[arg(long, value_name = "FILE")]
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// Kubeconfig of this cluster. Default: the Pod's own service account
+    #[arg(long, value_name = "FILE")]
+    pub spoke_kubeconfig: Option<PathBuf>,
+    /// Folder for the credentials that the hub gives
+    #[arg(long, value_name = "DIR", default_value = "/spoke/hub-kubeconfig")]
+    pub hub_kubeconfig_dir: PathBuf,
+    /// Secret in the agent's namespace that holds the same credentials
+    #[arg(long, value_name = "NAME", default_value = muster_crds::constants::names::HUB_KUBECONFIG_SECRET)]
+    pub hub_kubeconfig_secret: String,
+    /// Name of this agent, part of its user name at the hub. Default: what an earlier run used, else a random one
+    #[arg(long, value_name = "ID")]
+    pub agent_id: Option<String>,
+    /// Namespace of the agent on this cluster
+    #[arg(long, value_name = "NS", default_value = muster_crds::constants::names::AGENT_NAMESPACE)]
+    pub namespace: String,
+    /// URLs under which this cluster's API can be reached, reported to the hub
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub spoke_external_server_urls: Vec<String>,
+    /// Annotations for the ManagedCluster, each beginning with agent.open-cluster-management.io/
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub cluster_annotations: Vec<String>,
+    /// How often this cluster's health is looked at when nothing changes
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    pub cluster_healthcheck_period: Duration,
+    /// ClusterClaims reported at most, besides the reserved ones; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub max_custom_cluster_claims: usize,
+    /// Suffixes of names that count as reserved ClusterClaims
+    #[arg(long, value_name = "SUFFIX", value_delimiter = ',')]
+    pub reserved_cluster_claim_suffixes: Vec<String>,
+    /// Lifetime asked for in certificate requests, at least 3600; 0 leaves it to the signer
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub client_cert_expiration_seconds: i32,
+    /// How long what a vanished work applied is kept
+    #[arg(long, value_name = "DURATION", default_value = "60m", value_parser = duration)]
+    pub appliedmanifestwork_eviction_grace_period: Duration,
+    /// Works reconciled at the same time
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub workload_agent_workers: usize,
+}
+
+/// A Go duration like `90s` or `1h30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: kube::core::Duration = text.parse().map_err(|e| format!("{e}"))?;
+    if parsed.is_negative() {
+        return Err("must not be negative".into());
+    }
+    Ok(parsed.into())
+}
+
+impl Options {
+    /// What is wrong with the options before anything is asked, if anything.
+    pub fn check(&self) -> Result<(), crate::Error> {
+        use muster_crds::names::validate_cluster_name;
+        let name = |what: &'static str, name: &str| {
+            validate_cluster_name(name).map_err(|problem| crate::Error::Name {
+                what,
+                name: name.to_owned(),
+                problem: problem.to_owned(),
+            })
+        };
+        if let Some(cluster) = &self.cluster_name {
+            name("cluster name", cluster)?;
+        }
+        name("namespace", &self.namespace)?;
+        if let Some(agent) = &self.agent_id {
+            let fits = !agent.is_empty() && agent.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+            if !fits {
+                return Err(crate::Error::Name {
+                    what: "agent ID",
+                    name: agent.clone(),
+                    problem: "must hold only letters, digits, '-', '.' and '_'".into(),
+                });
+            }
+        }
+        if self.client_cert_expiration_seconds != 0 && self.client_cert_expiration_seconds < 3600 {
+            return Err(crate::Error::Option(format!(
+                "--client-cert-expiration-seconds {} is too short: 0, or 3600 and more",
+                self.client_cert_expiration_seconds
+            )));
+        }
+        if let Some(url) = self.spoke_external_server_urls.iter().find(|u| !u.starts_with("https://")) {
+            return Err(crate::Error::Option(format!("--spoke-external-server-urls {url:?} must begin with https://")));
+        }
+        let prefix = muster_crds::constants::annotations::AGENT_PREFIX;
+        if let Some(bad) =
+            self.cluster_annotations.iter().find(|a| !a.starts_with(prefix) || !a.contains('='))
+        {
+            return Err(crate::Error::Option(format!("--cluster-annotations {bad:?} must be {prefix}KEY=VALUE")));
+        }
+        Ok(())
+    }
+}

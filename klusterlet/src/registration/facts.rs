@@ -1,0 +1,209 @@
+//! What the managed cluster says of itself: health, version, nodes, claims. Nodes and claims are watched; only what is
+//! summed up of them is kept.
+
+use super::quantity::Sum;
+use crate::work::Backoff;
+use futures::TryStreamExt as _;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::Api;
+use kube::runtime::watcher;
+use kube::{Client, ResourceExt as _};
+use muster_crds::cluster::v1::ManagedClusterClaim;
+use muster_crds::cluster::v1alpha1::ClusterClaim;
+use muster_crds::constants::{labels, names::RESERVED_CLAIMS};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// The part of a node that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    capacity: BTreeMap<String, String>,
+    allocatable: BTreeMap<String, String>,
+    schedulable: bool,
+}
+
+impl NodeFacts {
+    fn of(node: &Node) -> Self {
+        let texts = |list: Option<&BTreeMap<String, Quantity>>| {
+            list.into_iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect()
+        };
+        let status = node.status.as_ref();
+        Self {
+            capacity: texts(status.and_then(|s| s.capacity.as_ref())),
+            allocatable: texts(status.and_then(|s| s.allocatable.as_ref())),
+            schedulable: !node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or_default(),
+        }
+    }
+}
+
+/// Capacity of all nodes, allocatable of the schedulable ones (wire §2.7).
+pub fn resources<'a>(
+    nodes: impl Iterator<Item = &'a NodeFacts> + Clone,
+) -> (BTreeMap<String, Quantity>, BTreeMap<String, Quantity>) {
+    let sum = |lists: &mut dyn Iterator<Item = &'a BTreeMap<String, String>>| {
+        let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
+        for (name, text) in lists.flatten() {
+            sums.entry(name.clone()).or_default().add(text);
+        }
+        sums.into_iter().map(|(k, s)| (k, Quantity(s.text()))).collect()
+    };
+    let capacity = sum(&mut nodes.clone().map(|n| &n.capacity));
+    let allocatable = sum(&mut nodes.filter(|n| n.schedulable).map(|n| &n.allocatable));
+    (capacity, allocatable)
+}
+
+/// Claims to report: reserved ones always, custom ones up to the limit, each sorted (wire §2.7).
+pub fn claims(
+    all: &BTreeMap<String, String>,
+    reserved_suffixes: &[String],
+    limit: usize,
+) -> (Vec<ManagedClusterClaim>, usize) {
+    let reserved = |name: &str| {
+        RESERVED_CLAIMS.contains(&name) || reserved_suffixes.iter().any(|s| !s.is_empty() && name.ends_with(s.as_str()))
+    };
+    let claim = |(name, value): (&String, &String)| ManagedClusterClaim { name: name.clone(), value: value.clone() };
+    let mut list: Vec<_> = all.iter().filter(|(n, _)| reserved(n)).map(claim).collect();
+    let custom = all.iter().filter(|(n, _)| !reserved(n));
+    let count = custom.clone().count();
+    let kept = if limit == 0 { count } else { count.min(limit) };
+    list.extend(custom.take(kept).map(claim));
+    (list, count - kept)
+}
+
+/// Nodes and claims as last seen. `None` while a list is not complete, or may not be read.
+#[derive(Debug, Default)]
+pub struct Facts {
+    nodes: Mutex<Option<BTreeMap<String, NodeFacts>>>,
+    claims: Mutex<Option<BTreeMap<String, String>>>,
+    changed: Notify,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Facts {
+    /// Returns when something changed since the last call.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Capacity and allocatable, once the nodes are known.
+    pub fn resources(&self) -> Option<(BTreeMap<String, Quantity>, BTreeMap<String, Quantity>)> {
+        locked(&self.nodes).as_ref().map(|nodes| resources(nodes.values()))
+    }
+
+    /// The claims to report, and how many were left out, once they are known.
+    pub fn claims(&self, suffixes: &[String], limit: usize) -> Option<(Vec<ManagedClusterClaim>, usize)> {
+        locked(&self.claims).as_ref().map(|all| claims(all, suffixes, limit))
+    }
+
+    /// Follows the nodes, for ever.
+    pub async fn follow_nodes(self: Arc<Self>, spoke: Client) {
+        let api: Api<Node> = Api::all(spoke);
+        let read = |node: &Node| Some((node.name_any(), NodeFacts::of(node)));
+        follow(api, read, &self.nodes, &self.changed).await;
+    }
+
+    /// Follows the ClusterClaims, for ever.
+    pub async fn follow_claims(self: Arc<Self>, spoke: Client) {
+        let api: Api<ClusterClaim> = Api::all(spoke);
+        let read = |claim: &ClusterClaim| {
+            let spoke_only = claim.labels().contains_key(labels::SPOKE_ONLY);
+            let value = claim.spec.value.clone();
+            (!spoke_only && !value.is_empty()).then(|| (claim.name_any(), value))
+        };
+        follow(api, read, &self.claims, &self.changed).await;
+    }
+}
+
+async fn follow<K, V: PartialEq>(
+    api: Api<K>,
+    read: impl Fn(&K) -> Option<(String, V)>,
+    into: &Mutex<Option<BTreeMap<String, V>>>,
+    changed: &Notify,
+) where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let mut events = Box::pin(watcher(api, watcher::Config::default()));
+    let mut backoff = Backoff::default();
+    let mut fresh = BTreeMap::new();
+    loop {
+        let event = match events.try_next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(%error, "the cluster's own facts can not be watched, it goes on");
+                backoff.wait().await;
+                continue;
+            }
+        };
+        backoff = Backoff::default();
+        let moved = match event {
+            watcher::Event::Init => {
+                fresh.clear();
+                false
+            }
+            watcher::Event::InitApply(object) => {
+                fresh.extend(read(&object));
+                false
+            }
+            watcher::Event::InitDone => {
+                let complete = Some(std::mem::take(&mut fresh));
+                let mut known = locked(into);
+                let moved = *known != complete;
+                *known = complete;
+                moved
+            }
+            watcher::Event::Apply(object) => {
+                let mut known = locked(into);
+                let map = known.get_or_insert_default();
+                match read(&object) {
+                    Some((name, facts)) if map.get(&name) == Some(&facts) => false,
+                    Some((name, facts)) => {
+                        map.insert(name, facts);
+                        true
+                    }
+                    None => map.remove(&object.name_any()).is_some(),
+                }
+            }
+            watcher::Event::Delete(object) => {
+                locked(into).get_or_insert_default().remove(&object.name_any()).is_some()
+            }
+        };
+        if moved {
+            changed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(cpu: &str, schedulable: bool) -> NodeFacts {
+        let cpu = BTreeMap::from([("cpu".to_owned(), cpu.to_owned())]);
+        NodeFacts { capacity: cpu.clone(), allocatable: cpu, schedulable }
+    }
+
+    #[test]
+    fn unschedulable_nodes_have_capacity_but_nothing_allocatable() {
+        let nodes = [node("4", true), node("4", false)];
+        let (capacity, allocatable) = resources(nodes.iter());
+        assert_eq!((capacity["cpu"].0.as_str(), allocatable["cpu"].0.as_str()), ("8", "4"));
+    }
+
+    #[test]
+    fn reserved_claims_are_never_cut() {
+        let all: BTreeMap<String, String> =
+            ["a", "b", "c", "id.k8s.io", "x.keep.me"].map(|n| (n.to_owned(), "v".to_owned())).into();
+        let names = |limit| {
+            let (list, left_out) = claims(&all, &["keep.me".to_owned()], limit);
+            (list.into_iter().map(|c| c.name).collect::<Vec<_>>().join(" "), left_out)
+        };
+        assert_eq!(names(2), ("id.k8s.io x.keep.me a b".into(), 1));
+        assert_eq!(names(0), ("id.k8s.io x.keep.me a b c".into(), 0));
+    }
+}

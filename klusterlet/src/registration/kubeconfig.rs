@@ -1,0 +1,141 @@
+//! Kubeconfigs: reading them with one clear error, comparing the hub they name, and writing the one the agent gets.
+
+use crate::Error;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::json;
+use std::path::Path;
+
+/// The cluster that a kubeconfig's current context names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Name of the cluster entry.
+    pub cluster: String,
+    /// URL exactly as written: its hash identifies the hub.
+    pub url: String,
+    /// Proxy, if any.
+    pub proxy_url: Option<String>,
+    /// CA bundle as PEM.
+    pub ca: Vec<u8>,
+}
+
+/// Reads a kubeconfig file.
+pub fn read(role: &'static str, path: &Path) -> Result<Kubeconfig, Error> {
+    let problem = |problem: String| Error::Kubeconfig { role, path: path.to_owned(), problem };
+    let text = std::fs::read_to_string(path).map_err(|e| problem(e.to_string()))?;
+    let parsed = Kubeconfig::from_yaml(&text).map_err(|e| problem(e.to_string()))?;
+    if parsed.clusters.is_empty() {
+        return Err(problem("it names no cluster".into()));
+    }
+    Ok(absolute(parsed, path.parent().unwrap_or(Path::new("."))))
+}
+
+/// File names in a kubeconfig are relative to it.
+fn absolute(mut config: Kubeconfig, dir: &Path) -> Kubeconfig {
+    let fix = |file: &mut Option<String>| {
+        if let Some(name) = file.as_mut().filter(|n| Path::new(n).is_relative()) {
+            *name = dir.join(&*name).to_string_lossy().into_owned();
+        }
+    };
+    for cluster in config.clusters.iter_mut().filter_map(|c| c.cluster.as_mut()) {
+        fix(&mut cluster.certificate_authority);
+    }
+    for user in config.auth_infos.iter_mut().filter_map(|u| u.auth_info.as_mut()) {
+        fix(&mut user.client_certificate);
+        fix(&mut user.client_key);
+        fix(&mut user.token_file);
+    }
+    config
+}
+
+/// The server behind the current context.
+pub fn server(config: &Kubeconfig) -> Result<Server, String> {
+    let context = config.current_context.as_deref().unwrap_or_default();
+    let context = config
+        .contexts
+        .iter()
+        .find(|c| c.name == context)
+        .or_else(|| config.contexts.first().filter(|_| context.is_empty()))
+        .and_then(|c| c.context.as_ref())
+        .ok_or_else(|| format!("its current context {context:?} is not there"))?;
+    let named = config
+        .clusters
+        .iter()
+        .find(|c| c.name == context.cluster)
+        .ok_or_else(|| format!("its cluster {:?} is not there", context.cluster))?;
+    let cluster = named.cluster.clone().unwrap_or_default();
+    let ca = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
+        (Some(data), _) => STANDARD.decode(data).map_err(|e| format!("its CA data is not base64: {e}"))?,
+        (None, Some(file)) => std::fs::read(file).map_err(|e| format!("its CA file {file}: {e}"))?,
+        (None, None) => Vec::new(),
+    };
+    Ok(Server {
+        cluster: named.name.clone(),
+        url: cluster.server.ok_or("its cluster has no server")?,
+        proxy_url: cluster.proxy_url,
+        ca,
+    })
+}
+
+/// A client from a kubeconfig.
+pub async fn client(role: &'static str, path: &Path, config: Kubeconfig) -> Result<Client, Error> {
+    let problem = |problem: String| Error::Kubeconfig { role, path: path.to_owned(), problem };
+    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+        .await
+        .map_err(|e| problem(e.to_string()))?;
+    Client::try_from(config).map_err(|e| problem(e.to_string()))
+}
+
+/// The kubeconfig of the agent at the hub (wire §2.1): the bootstrap's cluster, the certificate in files beside it.
+pub fn for_agent(server: &Server) -> String {
+    let mut cluster = json!({"server": server.url, "insecure-skip-tls-verify": false});
+    if !server.ca.is_empty() {
+        cluster["certificate-authority-data"] = STANDARD.encode(&server.ca).into();
+    }
+    if let Some(proxy) = &server.proxy_url {
+        cluster["proxy-url"] = proxy.as_str().into();
+    }
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": server.cluster, "cluster": cluster}],
+        "contexts": [{"name": "default-context", "context":
+            {"cluster": server.cluster, "namespace": "configuration", "user": "default-auth"}}],
+        "current-context": "default-context",
+        "users": [{"name": "default-auth", "user": {"client-certificate": "tls.crt", "client-key": "tls.key"}}],
+    });
+    // JSON is YAML, and reads the same everywhere.
+    format!("{config:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_kubeconfig_names_the_same_hub() {
+        let hub = Server {
+            cluster: "hub".into(),
+            url: "https://127.0.0.1:6443".into(),
+            proxy_url: Some("http://proxy:3128".into()),
+            ca: b"pem".to_vec(),
+        };
+        let parsed = Kubeconfig::from_yaml(&for_agent(&hub)).unwrap();
+        assert_eq!(server(&parsed).unwrap(), hub);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let cases = [
+            ("clusters: [{name: c, cluster: {server: s}}]", "current context"),
+            ("current-context: x\ncontexts: [{name: x, context: {cluster: y}}]\nclusters: [{name: c}]", "cluster \"y\""),
+            ("current-context: x\ncontexts: [{name: x, context: {cluster: c}}]\nclusters: [{name: c, cluster: {}}]", "no server"),
+        ];
+        for (text, expected) in cases {
+            let error = server(&Kubeconfig::from_yaml(text).unwrap()).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
