@@ -10,7 +10,7 @@ use super::zero;
 use crate::schema::Schema;
 use crate::{ApiError, object};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Owner of what an object had before anyone applied to it.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -144,8 +144,8 @@ impl Applier<'_> {
             })?,
             None => Managers::default(),
         };
-        let zero = zero::object(self.schema);
         if let Some(live) = live.filter(|_| managers.0.is_empty()) {
+            let zero = zero::object(self.schema);
             let owner = self.owner(BEFORE_FIRST_APPLY, Operation::Update);
             managers.record(ty, &zero, live, owner, self.reset_fields, self.now);
         }
@@ -158,7 +158,8 @@ impl Applier<'_> {
             None => (FieldSet::default(), None),
         };
 
-        let old = live.unwrap_or(&zero);
+        let nothing = Value::Object(Map::new());
+        let old = live.unwrap_or(&nothing);
         let mut merged = merge(ty, old, config);
         if !last.is_subset(&own) {
             let everyones = managers.0.iter().fold(own.clone(), |all, e| all.union(&e.fields));

@@ -91,8 +91,11 @@ impl Managers {
             })
         });
         let entries: Vec<Value> = self.0.iter().map(Entry::encode).collect();
-        let entries = (!entries.is_empty()).then_some(Value::Array(entries));
-        object::set_meta(object, typed::MANAGED_FIELDS, entries);
+        if !entries.is_empty() {
+            object::set_meta(object, typed::MANAGED_FIELDS, Some(Value::Array(entries)));
+        } else if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+            metadata.remove(typed::MANAGED_FIELDS);
+        }
     }
 
     /// Takes touched and removed fields from everyone but `except`, and drops who owns nothing any more.

@@ -53,17 +53,49 @@ const ROOT_STRUCTS: &[&str] = &[
     "roleRef",
 ];
 
+/// Fields Go writes always although they are not required, and required ones it does not write when empty.
+const WRITTEN: &[(&str, &str)] = &[
+    ("StatefulSetSpec", "serviceName"),
+    ("StatefulSetStatus", "availableReplicas"),
+    ("HorizontalPodAutoscalerStatus", "currentMetrics"),
+    ("FlowSchemaSpec", "matchingPrecedence"),
+    ("PodDisruptionBudgetStatus", "disruptionsAllowed"),
+    ("PodDisruptionBudgetStatus", "currentHealthy"),
+    ("PodDisruptionBudgetStatus", "desiredHealthy"),
+    ("PodDisruptionBudgetStatus", "expectedPods"),
+    ("RoleRef", "apiGroup"),
+    ("DeviceClaim", "requests"),
+    ("CustomResourceDefinitionStatus", "conditions"),
+    ("CustomResourceDefinitionStatus", "storedVersions"),
+];
+const OMITTED: &[(&str, &str)] = &[
+    ("ValidatingAdmissionPolicyBindingSpec", "policyName"),
+    ("ValidatingAdmissionPolicyBindingSpec", "validationActions"),
+    ("IPAddressSpec", "parentRef"),
+];
+const ROOT_WRITTEN: &[&str] = &[
+    "rules",
+    "endpoints",
+    "ports",
+    "firstTimestamp",
+    "lastTimestamp",
+    "eventTime",
+    "deprecatedFirstTimestamp",
+    "deprecatedLastTimestamp",
+    "reportingComponent",
+];
+
 /// The zero value of a schema's objects.
 pub(super) fn object(schema: &Schema) -> Value {
     if !is_builtin(schema) {
         return Value::Object(Map::new());
     }
-    zero(schema, |field| ROOT_STRUCTS.contains(&field))
+    zero(schema, "")
 }
 
-/// Only built-in types are made of named types; every schema may name ObjectMeta.
+/// Only built-in types are made of Kubernetes' named types; any schema may name ObjectMeta.
 fn is_builtin(schema: &Schema) -> bool {
-    let named = |r: &Ref| matches!(r, Ref::Named(_));
+    let named = |r: &Ref| matches!(r, Ref::Named(name) if name.starts_with("io.k8s."));
     schema
         .properties
         .iter()
@@ -74,16 +106,23 @@ fn is_builtin(schema: &Schema) -> bool {
         })
 }
 
-fn zero(schema: &Schema, is_struct: impl Fn(&str) -> bool) -> Value {
+/// `owner`: the end of the type's name, `""` for a whole object.
+fn zero(schema: &Schema, owner: &str) -> Value {
+    let in_table = |table: &[(&str, &str)], field: &str| table.contains(&(owner, field));
+    let at_root = |table: &[&str], field: &str| owner.is_empty() && table.contains(&field);
     let mut out = Map::new();
     for (field, r) in &schema.properties {
-        let value = match (r, resolve(r)) {
-            (Ref::Named(owner), Some(below)) if is_struct(field) && below.kind == Type::Object => {
-                let owner = owner.rsplit('.').next().unwrap_or_default();
-                zero(below, |field| STRUCTS.contains(&(owner, field)))
+        let Some(below) = resolve(r) else { continue };
+        let required = schema.required.contains(field) && !in_table(OMITTED, field);
+        let value = match r {
+            Ref::Named(name)
+                if below.kind == Type::Object
+                    && (in_table(STRUCTS, field) || at_root(ROOT_STRUCTS, field)) =>
+            {
+                zero(below, name.rsplit('.').next().unwrap_or_default())
             }
-            (_, Some(below)) if schema.required.contains(field) => match below.kind {
-                Type::String => "".into(),
+            _ if required || in_table(WRITTEN, field) || at_root(ROOT_WRITTEN, field) => match below.kind {
+                Type::String if below.format.is_none() => "".into(),
                 Type::Integer | Type::Number => 0.into(),
                 Type::Boolean => false.into(),
                 _ => Value::Null,
