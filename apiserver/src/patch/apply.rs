@@ -2,6 +2,7 @@
 
 use super::diff::Difference;
 use super::fieldset::FieldSet;
+use super::fit;
 use super::managed::{Entry, Managers, Operation, Owner, never_owned};
 use super::merge::{merge, remove};
 use super::path::{self, PathElement, same};
@@ -101,7 +102,7 @@ impl Applier<'_> {
             return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
         }
         let mut misfits = Vec::new();
-        typed::validate(Ty::object(self.schema), config, "", &mut misfits);
+        fit::validate(Ty::object(self.schema), config, "", &mut misfits);
         if misfits.is_empty() {
             return Ok(());
         }
@@ -250,14 +251,14 @@ fn same_but_managed(a: &Value, b: &Value) -> bool {
 
 fn conflict_error(conflicts: &[Conflict]) -> ApiError {
     let with = |owner: &Owner| {
-        let mut text = format!("{:?}", owner.manager);
-        if !owner.subresource.is_empty() {
-            text += &format!(" with subresource {:?}", owner.subresource);
+        let subresource = match owner.subresource.as_str() {
+            "" => String::new(),
+            name => format!(" with subresource {name:?}"),
+        };
+        match owner.operation {
+            Operation::Apply => format!("{:?}{subresource}", owner.manager),
+            Operation::Update => format!("{:?}{subresource} using {}", owner.manager, owner.version),
         }
-        if owner.operation == Operation::Update {
-            text += &format!(" using {}", owner.version);
-        }
-        text
     };
     let mut sorted: Vec<&Conflict> = conflicts.iter().collect();
     sorted.sort_by(|a, b| a.owner.cmp(&b.owner));
@@ -265,25 +266,24 @@ fn conflict_error(conflicts: &[Conflict]) -> ApiError {
         .iter()
         .map(|c| (format!("conflict with {}", with(&c.owner)), path::shown(&c.path)))
         .collect();
-    let message = match causes.as_slice() {
-        [(with, field)] => format!("Apply failed with 1 conflict: {with}: {field}"),
-        _ => {
-            let mut lines = Vec::new();
-            let mut before = None;
-            for conflict in &sorted {
-                if before != Some(&conflict.owner) {
-                    lines.push(format!("conflicts with {}:", with(&conflict.owner)));
-                }
-                before = Some(&conflict.owner);
-                lines.push(format!("- {}", path::shown(&conflict.path)));
-            }
-            format!(
-                "Apply failed with {} conflicts: {}",
-                causes.len(),
-                lines.join("\n")
-            )
+    if let [(with, field)] = causes.as_slice() {
+        let message = format!("Apply failed with 1 conflict: {with}: {field}");
+        return ApiError::ApplyConflict { message, causes };
+    }
+    let mut lines = Vec::new();
+    let mut before = None;
+    for conflict in &sorted {
+        if before != Some(&conflict.owner) {
+            lines.push(format!("conflicts with {}:", with(&conflict.owner)));
         }
-    };
+        before = Some(&conflict.owner);
+        lines.push(format!("- {}", path::shown(&conflict.path)));
+    }
+    let message = format!(
+        "Apply failed with {} conflicts: {}",
+        causes.len(),
+        lines.join("\n")
+    );
     ApiError::ApplyConflict { message, causes }
 }
 

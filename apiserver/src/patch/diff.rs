@@ -77,8 +77,7 @@ impl Change {
         }
         let leaf = match (old.map(|v| ty.shape(v)), new.map(|v| ty.shape(v))) {
             (None, None) => return,
-            (Some(shape), None) => self.visit(&shape, old, new),
-            (None, Some(shape)) => self.visit(&shape, old, new),
+            (Some(shape), None) | (None, Some(shape)) => self.visit(&shape, old, new),
             (Some(left), Some(right)) => {
                 // A place of any type may hold a map before and a scalar after: both are looked at.
                 if std::mem::discriminant(&left) != std::mem::discriminant(&right) {

@@ -146,6 +146,7 @@ impl FieldSet {
         }
     }
 
+    #[allow(clippy::many_single_char_names)] // two lists in step
     /// Walks both sets in step; `f` gets the nodes of one element, at least one of them, and says what stays.
     fn zip(&self, other: &Self, f: impl Fn(Option<&Node>, Option<&Node>) -> Option<Node>) -> Self {
         let mut nodes = Vec::with_capacity(self.nodes.len());

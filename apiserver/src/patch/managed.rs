@@ -319,14 +319,8 @@ pub fn update(
             version: api_version.into(),
             subresource: subresource.into(),
         };
-        let zero;
-        let old = match live {
-            Some(live) => live,
-            None => {
-                zero = zero::object(schema);
-                &zero
-            }
-        };
+        let zero = live.is_none().then(|| zero::object(schema)).unwrap_or_default();
+        let old = live.unwrap_or(&zero);
         managers.record(Ty::object(schema), old, new, owner, reset, now);
         managers.cap();
     }

@@ -6,6 +6,7 @@
 pub mod apply;
 mod diff;
 pub mod fieldset;
+mod fit;
 mod json;
 pub mod managed;
 mod merge;

@@ -1,8 +1,9 @@
 //! Strategic merge patch: like a merge patch, but lists merge by key and `$` directives delete, replace and order.
 
+use super::fit::go_plain;
 use super::json::unprocessable;
 use super::path::same;
-use super::typed::{go_plain, resolve};
+use super::typed::resolve;
 use crate::ApiError;
 use crate::schema::{Ref, Schema};
 use serde_json::{Map, Value};
@@ -247,17 +248,14 @@ fn merge_list(schema: Option<&Schema>, old: Vec<Value>, patch: Vec<Value>) -> Re
         if !fields.contains_key(key) {
             return Err(no_merge_key(fields, key));
         }
-        match old.iter_mut().find(|o| same_item(o, item, key)) {
-            Some(slot) => {
-                if let Value::Object(before) = std::mem::take(slot) {
-                    *slot = Value::Object(merge_map(items(schema), before, fields.clone())?);
-                }
+        if let Some(slot) = old.iter_mut().find(|o| same_item(o, item, key)) {
+            if let Value::Object(before) = std::mem::take(slot) {
+                *slot = Value::Object(merge_map(items(schema), before, fields.clone())?);
             }
-            None => {
-                let mut item = item.clone();
-                drop_nulls(&mut item);
-                old.extend(without_directives(item));
-            }
+        } else {
+            let mut item = item.clone();
+            drop_nulls(&mut item);
+            old.extend(without_directives(item));
         }
     }
     arrange(old, &patch, &server, key)

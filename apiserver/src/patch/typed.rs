@@ -5,9 +5,9 @@
 
 use super::fieldset::{FieldSet, Node};
 use super::path::PathElement;
-use crate::schema::{ListType, Ref, Schema, Type};
+use crate::schema::{ListType, Ref, Schema, Type, builtin};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 const RAW_EXTENSION: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
@@ -161,16 +161,9 @@ fn metadata() -> Schema {
 pub(super) fn resolve(r: &Ref) -> Option<&Schema> {
     match r {
         Ref::Inline(schema) => Some(schema),
-        Ref::Named(name) => lookup(name),
+        Ref::Named(name) => builtin::named(name),
     }
 }
-
-#[cfg(not(test))]
-fn lookup(_name: &str) -> Option<&'static Schema> {
-    None
-}
-#[cfg(test)]
-use super::tests::types::lookup;
 
 impl<'a> Ty<'a> {
     /// The type of a whole object.
@@ -245,14 +238,13 @@ impl<'a> Ty<'a> {
             };
         };
         let by = match (&node.list_type, &node.patch_strategy, &node.patch_merge_key) {
-            (Some(ListType::Atomic), ..) => Items::Atomic,
             (Some(ListType::Set), ..) => Items::Set,
             (Some(ListType::Map(keys)), ..) => Items::Keys(keys),
             (None, Some(strategy), key) if strategy.split(',').any(|s| s == "merge") => match key {
                 Some(key) => Items::Keys(std::slice::from_ref(key)),
                 None => Items::Set,
             },
-            (None, ..) => Items::Atomic,
+            (Some(ListType::Atomic) | None, ..) => Items::Atomic,
         };
         let items = node.items.as_ref().map_or(Ty::Whole, |r| Ty::of(r, preserve));
         List { by, items }
@@ -462,115 +454,5 @@ fn reconcile_node(ty: Ty<'_>, node: &mut Node) {
         node.children = FieldSet::EMPTY;
     } else {
         reconcile(ty, &mut node.children);
-    }
-}
-
-/// What does not fit the schema, as (path, message).
-pub(super) type Misfits = Vec<(String, String)>;
-
-/// Whether a configuration fits its schema. List items with the same keys do not.
-pub(super) fn validate(ty: Ty<'_>, value: &Value, path: &str, misfits: &mut Misfits) {
-    let mut bad = |message: String| misfits.push((path.to_owned(), message));
-    match (ty.shape(value), value) {
-        (_, Value::Null)
-        | (Shape::Scalar(Scalar::Numeric), Value::Number(_))
-        | (Shape::Scalar(Scalar::String), Value::String(_))
-        | (Shape::Scalar(Scalar::Boolean), Value::Bool(_))
-        | (Shape::Scalar(Scalar::Any), Value::Number(_) | Value::String(_) | Value::Bool(_)) => {}
-        (Shape::Scalar(Scalar::Numeric), v) => {
-            bad(format!("expected numeric (int or float), got {}", go_type(v)))
-        }
-        (Shape::Scalar(Scalar::String), v) => {
-            bad(format!(
-                "expected string, got &value.valueUnstructured{{Value:{}}}",
-                go_syntax(v)
-            ));
-        }
-        (Shape::Scalar(Scalar::Boolean), v) => bad(format!("expected boolean, got &{{{}}}", go_plain(v))),
-        (Shape::Scalar(Scalar::Any), v) => bad(format!("expected any scalar, got &{{{}}}", go_plain(v))),
-        (Shape::List(list), Value::Array(items)) => {
-            let mut seen = BTreeSet::new();
-            for (i, item) in items.iter().enumerate() {
-                let element = if list.is_atomic() {
-                    PathElement::Index(i64::try_from(i).unwrap_or(i64::MAX))
-                } else {
-                    match list.element(item) {
-                        Ok(element) => element,
-                        Err(e) => {
-                            misfits.push((path.to_owned(), format!("element {i}: {e}")));
-                            return;
-                        }
-                    }
-                };
-                let shown = element.to_string();
-                if !seen.insert(element) {
-                    misfits.push((path.to_owned(), format!("duplicate entries for key {shown}")));
-                }
-                validate(list.items, item, &format!("{path}{shown}"), misfits);
-            }
-        }
-        (Shape::List(_), v) => bad(format!("expected list, got &{{{}}}", go_plain(v))),
-        (Shape::Map(map), Value::Object(fields)) => {
-            for (name, value) in fields {
-                let path = format!("{path}.{name}");
-                match map.field(name) {
-                    Field::Unknown => {
-                        misfits.push((path, "field not declared in schema".into()));
-                        // kube-apiserver stops at the first unknown field of a map.
-                        return;
-                    }
-                    field => validate(field.ty(), value, &path, misfits),
-                }
-            }
-        }
-        (Shape::Map(_), v) => bad(format!("expected map, got &{{{}}}", go_plain(v))),
-    }
-}
-
-/// A value's type in Go.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
-}
-
-/// A value as Go's `%v` writes it.
-pub(super) fn go_plain(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        Value::String(s) => s.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_plain).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let fields: Vec<_> = map.iter().map(|(k, v)| format!("{k}:{}", go_plain(v))).collect();
-            format!("map[{}]", fields.join(" "))
-        }
-        scalar => scalar.to_string(),
-    }
-}
-
-/// A value as Go's `%#v` writes it.
-fn go_syntax(value: &Value) -> String {
-    match value {
-        Value::Null => "interface {}(nil)".into(),
-        Value::Array(items) => {
-            format!(
-                "[]interface {{}}{{{}}}",
-                items.iter().map(go_syntax).collect::<Vec<_>>().join(", ")
-            )
-        }
-        Value::Object(map) => {
-            let fields: Vec<_> = map
-                .iter()
-                .map(|(k, v)| format!("{k:?}:{}", go_syntax(v)))
-                .collect();
-            format!("map[string]interface {{}}{{{}}}", fields.join(", "))
-        }
-        scalar => scalar.to_string(),
     }
 }

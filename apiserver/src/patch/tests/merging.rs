@@ -1,3 +1,5 @@
+#![allow(clippy::needless_pass_by_value)] // short calls with json!
+
 use super::{deployment, gadget};
 use crate::patch::{json_patch, merge_patch, strategic_merge};
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 mod merging;
 mod ownership;
 mod properties;
-pub mod types;
+mod types;
 
 use crate::schema::Schema;
 use jiff::Timestamp;
@@ -32,7 +32,7 @@ fn gadget() -> Schema {
 }
 
 fn builtin(name: &str) -> &'static Schema {
-    types::lookup(name).expect(name)
+    crate::schema::builtin::named(name).expect(name)
 }
 
 fn config_map() -> &'static Schema {

@@ -1,3 +1,5 @@
+#![allow(clippy::needless_pass_by_value)] // short calls with json!
+
 use super::{at, builtin, config_map, deployment, gadget, owned};
 use crate::ApiError;
 use crate::patch::FieldSet;

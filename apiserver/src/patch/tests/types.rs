@@ -1,19 +1,7 @@
-//! The built-in types for these tests, and a short way to write schemas: the notation of data/types.json.
+//! A short way to write schemas: the notation of data/types.json.
 
 use crate::schema::{ListType, Ref, Schema, Type};
 use serde_json::Value;
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
-static TYPES: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
-    let types: BTreeMap<String, Value> =
-        serde_json::from_str(include_str!("../../../data/types.json")).expect("types.json");
-    types.into_iter().map(|(name, v)| (name, schema(&v))).collect()
-});
-
-pub fn lookup(name: &str) -> Option<&'static Schema> {
-    TYPES.get(name)
-}
 
 pub fn schema(v: &Value) -> Schema {
     let text = |name: &str| v[name].as_str().map(Box::from);
