@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod controllers;
 pub mod error;
+pub mod kubeconfig;
 pub mod object;
 pub mod patch;
 pub mod pki;
