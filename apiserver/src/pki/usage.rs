@@ -111,6 +111,7 @@ mod tests {
         ];
         for (names, bits, extended) in cases {
             let usages = Usages::parse(names.iter().copied()).unwrap();
+            let expected = bits.map(|(b, n)| (b.to_vec(), n));
             assert_eq!(
                 (usages.key_usage_bits(), usages.extended().len()),
                 (expected, *extended),
