@@ -14,6 +14,7 @@ pub mod pki;
 pub mod registry;
 pub mod rest;
 pub mod schema;
+pub mod serve;
 pub mod simulate;
 pub mod store;
 
