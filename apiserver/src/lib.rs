@@ -7,6 +7,7 @@
 pub mod auth;
 pub mod controllers;
 pub mod error;
+pub mod kubeconfig;
 pub mod object;
 pub mod options;
 pub mod patch;
@@ -15,6 +16,7 @@ pub mod registry;
 pub mod rest;
 pub mod run;
 pub mod schema;
+pub mod serve;
 pub mod server;
 pub mod simulate;
 pub mod store;
