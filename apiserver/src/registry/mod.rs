@@ -7,7 +7,6 @@ pub mod builtin;
 pub mod convert;
 pub mod crd;
 pub mod crd_versions;
-pub mod fields;
 pub mod names;
 pub mod strategy;
 
