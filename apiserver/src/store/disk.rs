@@ -38,11 +38,19 @@ impl Disk {
 
     /// A disk on whatever `open` gives.
     pub(super) fn new(open: Open) -> Self {
-        Self { open, database: None, suspect: HashSet::new() }
+        Self {
+            open,
+            database: None,
+            suspect: HashSet::new(),
+        }
     }
 
     /// Reads everything into `state`, which becomes that of the last commit.
     pub(super) fn load(&mut self, state: &mut State) -> Result<(), StoreError> {
+        guarded(|| self.try_load(state))
+    }
+
+    fn try_load(&mut self, state: &mut State) -> Result<(), StoreError> {
         let database = (self.open)()?;
         let transaction = database.begin_read().map_err(disk)?;
         let meta = match transaction.open_table(META) {
@@ -58,7 +66,9 @@ impl Disk {
         };
         let number = |name: &str| -> Result<u64, StoreError> {
             let value = meta.get(name).map_err(disk)?;
-            value.map(|v| v.value()).ok_or_else(|| StoreError::Disk(format!("the file has no {name}")))
+            value
+                .map(|v| v.value())
+                .ok_or_else(|| StoreError::Disk(format!("the file has no {name}")))
         };
         let format = number("format")?;
         if format != FORMAT {
@@ -71,8 +81,12 @@ impl Disk {
         let entries = objects.iter().map_err(disk)?.map_while(|row| {
             let read = row.map_err(disk).and_then(|(key, value)| {
                 let key = decode(key.value())?;
-                let (revision, json) = value.value();
-                Ok(Entry::new(key, revision, Bytes::copy_from_slice(json)))
+                let (written, json) = value.value();
+                if written > revision {
+                    let message = format!("the file is at revision {revision}, an object in it at {written}");
+                    return Err(StoreError::Disk(message));
+                }
+                Ok(Entry::new(key, written, Bytes::copy_from_slice(json)))
             });
             read.map_err(|e| failed = Some(e)).ok()
         });
@@ -92,15 +106,14 @@ impl Disk {
         events: impl Iterator<Item = &'a Arc<Event>> + Clone,
         current: impl Fn(&Key) -> Option<Arc<Entry>>,
     ) -> Result<(), StoreError> {
-        let written = self.try_commit(events.clone(), current);
-        match written {
-            Ok(()) => self.suspect.clear(),
-            Err(_) => {
-                // After an I/O error redb refuses everything until it is opened again; and a commit that failed may
-                // still have reached the disk.
-                self.suspect.extend(events.map(|e| e.entry.key.clone()));
-                self.database = None;
-            }
+        let written = guarded(|| self.try_commit(events.clone(), current));
+        if written.is_ok() {
+            self.suspect.clear();
+        } else {
+            // After an I/O error redb refuses everything until it is opened again; and a commit that failed may still
+            // have reached the disk.
+            self.suspect.extend(events.map(|e| e.entry.key.clone()));
+            self.database = None;
         }
         written
     }
@@ -120,7 +133,11 @@ impl Disk {
             let mut put = |key: &Key, entry: Option<&Entry>| -> Result<(), StoreError> {
                 let name = encode(key);
                 match entry {
-                    Some(e) => drop(objects.insert(name.as_str(), (e.revision, &*e.json)).map_err(disk)?),
+                    Some(e) => drop(
+                        objects
+                            .insert(name.as_str(), (e.revision, &*e.json))
+                            .map_err(disk)?,
+                    ),
                     None => drop(objects.remove(name.as_str()).map_err(disk)?),
                 }
                 Ok(())
@@ -154,6 +171,13 @@ fn initialise(database: &Database) -> Result<(), redb::Error> {
     Ok(())
 }
 
+/// redb panics on some damaged pages. To us that is a disk that cannot be read like any other.
+fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let unwound = |_| StoreError::Disk("the file is damaged".into());
+    // What the closure held is dropped or replaced by the caller on any error.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(unwound)?
+}
+
 /// Opens redb's file with the cache this store wants.
 pub(super) fn builder() -> redb::Builder {
     let mut builder = Database::builder();
@@ -172,8 +196,13 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let made = options.create_new(true).open(path).map_err(|e| at(&e))?;
             // The file's name must survive a crash as its content does.
-            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            std::fs::File::open(parent).and_then(|d| d.sync_all()).map_err(|e| at(&e))?;
+            let parent = path
+                .parent()
+                .filter(|p| !p.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
+            std::fs::File::open(parent)
+                .and_then(|d| d.sync_all())
+                .map_err(|e| at(&e))?;
             made
         }
         other => other.map_err(|e| at(&e))?,
@@ -197,6 +226,8 @@ fn decode(text: &str) -> Result<Key, StoreError> {
     let mut parts = text.split('\0');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(resource), Some(namespace), Some(name), None) => Ok(Key::new(resource, namespace, name)),
-        _ => Err(StoreError::Disk(format!("the file has a key that is none: {text:?}"))),
+        _ => Err(StoreError::Disk(format!(
+            "the file has a key that is none: {text:?}"
+        ))),
     }
 }

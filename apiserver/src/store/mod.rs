@@ -44,9 +44,16 @@ impl Key {
         namespace: impl Into<Arc<str>>,
         name: impl Into<Arc<str>>,
     ) -> Self {
-        Self { resource: resource.into(), namespace: namespace.into(), name: name.into() }
+        Self {
+            resource: resource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
+
+/// Labels of an object, key and value.
+type Labels = Box<[(Box<str>, Box<str>)]>;
 
 /// One version of one object. `json` is the whole object as stored, `metadata.resourceVersion` included.
 #[derive(Debug)]
@@ -57,7 +64,7 @@ pub struct Entry {
     pub revision: u64,
     /// Serialised object.
     pub json: Bytes,
-    labels: OnceLock<Box<[(Box<str>, Box<str>)]>>,
+    labels: OnceLock<Labels>,
 }
 
 /// The part of an object that [`Entry::labels`] reads; the rest is skipped without building it.
@@ -76,7 +83,12 @@ struct LabelledMeta<'a> {
 impl Entry {
     /// An entry as the store makes it.
     pub fn new(key: Key, revision: u64, json: Bytes) -> Self {
-        Self { key, revision, json, labels: OnceLock::new() }
+        Self {
+            key,
+            revision,
+            json,
+            labels: OnceLock::new(),
+        }
     }
 
     /// The object, parsed anew.
@@ -222,7 +234,10 @@ impl Store {
         disk.load(&mut state)?;
         let shared = Arc::new(RwLock::new(state));
         let writer = Writer::start(disk, Arc::clone(&shared))?;
-        Ok(Self { shared, writer: Some(Arc::new(writer)) })
+        Ok(Self {
+            shared,
+            writer: Some(Arc::new(writer)),
+        })
     }
 
     /// The last revision given out. An empty store is at 1; it never goes back, also not across a crash.
@@ -232,7 +247,9 @@ impl Store {
 
     /// The object as it is now.
     pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        read(&self.shared).get(&key.resource, &key.namespace, &key.name).cloned()
+        read(&self.shared)
+            .get(&key.resource, &key.namespace, &key.name)
+            .cloned()
     }
 
     /// A page of one resource, now or at a kept revision. [`StoreError::Compacted`] or [`StoreError::Future`] when that
@@ -254,7 +271,12 @@ impl Store {
     /// Writes an object if `expect` holds. Sets its `metadata.resourceVersion` to the revision it gets. When this
     /// returns, the write is on disk and visible; an error means that nothing changed.
     pub async fn put(&self, key: Key, object: Value, expect: Expect) -> Result<Arc<Entry>, StoreError> {
-        self.commit(Write { key, object, action: Action::Put(expect) }).await
+        self.commit(Write {
+            key,
+            object,
+            action: Action::Put(expect),
+        })
+        .await
     }
 
     /// Deletes an object last written at `expect_revision`. `last` is its last state; what watchers see and this
@@ -265,7 +287,12 @@ impl Store {
         last: Value,
         expect_revision: u64,
     ) -> Result<Arc<Entry>, StoreError> {
-        self.commit(Write { key, object: last, action: Action::Delete(expect_revision) }).await
+        self.commit(Write {
+            key,
+            object: last,
+            action: Action::Delete(expect_revision),
+        })
+        .await
     }
 
     async fn commit(&self, write: Write) -> Result<Arc<Entry>, StoreError> {

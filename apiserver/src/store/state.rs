@@ -92,6 +92,11 @@ impl State {
         self.max_log_bytes = bytes;
     }
 
+    #[cfg(test)]
+    pub(super) fn object_channels(&self, resource: &str) -> usize {
+        self.kinds.get(resource).map_or(0, |k| k.objects.len())
+    }
+
     pub(super) fn revision(&self) -> u64 {
         self.revision
     }
@@ -110,7 +115,12 @@ impl State {
     }
 
     pub(super) fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<&Arc<Entry>> {
-        self.kinds.get(resource)?.namespaces.get(namespace)?.objects.get(name)
+        self.kinds
+            .get(resource)?
+            .namespaces
+            .get(namespace)?
+            .objects
+            .get(name)
     }
 
     pub(super) fn count(&self, resource: &str) -> usize {
@@ -118,7 +128,10 @@ impl State {
     }
 
     pub(super) fn resources(&self) -> Vec<(Arc<str>, usize)> {
-        self.kinds.values().map(|k| (Arc::clone(&k.resource), k.count)).collect()
+        self.kinds
+            .values()
+            .map(|k| (Arc::clone(&k.resource), k.count))
+            .collect()
     }
 
     // ---- writing
@@ -130,7 +143,11 @@ impl State {
         overlay: &Overlay,
         revision: u64,
     ) -> Result<Arc<Event>, StoreError> {
-        let Write { key, mut object, action } = write;
+        let Write {
+            key,
+            mut object,
+            action,
+        } = write;
         let prev = match overlay.get(&key) {
             Some(entry) => entry.clone(),
             None => self.get(&key.resource, &key.namespace, &key.name).cloned(),
@@ -155,7 +172,13 @@ impl State {
         let (frame, json) = frame(change, &object)?;
         let key = prev.as_ref().map_or_else(|| self.intern(&key), |p| p.key.clone());
         let entry = Arc::new(Entry::new(key, revision, json));
-        Ok(Arc::new(Event { revision, deleted, entry, prev, frame }))
+        Ok(Arc::new(Event {
+            revision,
+            deleted,
+            entry,
+            prev,
+            frame,
+        }))
     }
 
     /// Makes an event part of the state and of the log. Adds the channels to wake once the lock is free to `wake`.
@@ -179,7 +202,8 @@ impl State {
         } else if let Some(current) = slot.objects.get_mut(&key.name) {
             *current = Arc::clone(&event.entry);
         } else {
-            slot.objects.insert(Arc::clone(&key.name), Arc::clone(&event.entry));
+            slot.objects
+                .insert(Arc::clone(&key.name), Arc::clone(&event.entry));
         }
         if !key.namespace.is_empty() {
             slot.channel.push(event);
@@ -197,7 +221,9 @@ impl State {
 
     fn compact(&mut self) {
         while self.all.len() > self.keep || (self.log_bytes > self.max_log_bytes && self.all.len() > 1) {
-            let Some(event) = self.all.oldest().and_then(|oldest| self.all.forget(oldest)) else { return };
+            let Some(event) = self.all.oldest().and_then(|oldest| self.all.forget(oldest)) else {
+                return;
+            };
             self.log_bytes = self.log_bytes.saturating_sub(event.entry.json.len());
             if let Some(kind) = self.kinds.get_mut(&event.entry.key.resource) {
                 kind.forget(&event);
@@ -207,8 +233,13 @@ impl State {
 
     /// The same key with the parts shared that are known already: a namespace's name is in memory once a resource.
     fn intern(&self, key: &Key) -> Key {
-        let Some(kind) = self.kinds.get(&key.resource) else { return key.clone() };
-        let namespace = kind.namespaces.get_key_value(&key.namespace).map_or(&key.namespace, |(n, _)| n);
+        let Some(kind) = self.kinds.get(&key.resource) else {
+            return key.clone();
+        };
+        let namespace = kind
+            .namespaces
+            .get_key_value(&key.namespace)
+            .map_or(&key.namespace, |(n, _)| n);
         Key {
             resource: Arc::clone(&kind.resource),
             namespace: Arc::clone(namespace),
@@ -275,15 +306,24 @@ impl State {
             return if revision < self.floor {
                 Err(StoreError::Compacted(self.floor))
             } else {
-                Ok(Page { entries: Vec::new(), revision, remaining: 0 })
+                Ok(Page {
+                    entries: Vec::new(),
+                    revision,
+                    remaining: 0,
+                })
             };
         };
-        let undo = if revision == self.revision { Vec::new() } else { kind.since(range, revision)? };
+        let undo = if revision == self.revision {
+            Vec::new()
+        } else {
+            kind.since(range, revision)?
+        };
         let within = |key: &Key| {
             range.namespace.as_deref().is_none_or(|n| n == &*key.namespace)
-                && range.after.as_ref().is_none_or(|(ns, name)| {
-                    (&*key.namespace, &*key.name) > (ns.as_str(), name.as_str())
-                })
+                && range
+                    .after
+                    .as_ref()
+                    .is_none_or(|(ns, name)| (&*key.namespace, &*key.name) > (ns.as_str(), name.as_str()))
         };
         // What each object changed since was before its first change: later changes are overwritten by earlier ones.
         let mut before: BTreeMap<(&str, &str), Option<&Arc<Entry>>> = BTreeMap::new();
@@ -305,27 +345,33 @@ impl State {
         for entry in kind.range(range) {
             let name = (&*entry.key.namespace, &*entry.key.name);
             while let Some((_, gone)) = before.next_if(|(k, _)| *k < name) {
-                gone.map(&mut take);
+                gone.into_iter().for_each(&mut take);
             }
             match before.next_if(|(k, _)| *k == name) {
-                Some((_, was)) => was.map(&mut take),
-                None => Some(take(entry)),
-            };
+                Some((_, was)) => was.into_iter().for_each(&mut take),
+                None => take(entry),
+            }
         }
         for (_, gone) in before {
-            gone.map(&mut take);
+            gone.into_iter().for_each(&mut take);
         }
-        Ok(Page { entries, revision, remaining })
+        Ok(Page {
+            entries,
+            revision,
+            remaining,
+        })
     }
 }
 
 impl Kind {
     fn slot(&mut self, namespace: &Arc<str>) -> &mut Slot {
         let forgotten = self.forgotten;
-        self.namespaces.entry(Arc::clone(namespace)).or_insert_with(|| Slot {
-            objects: BTreeMap::new(),
-            channel: Channel::new(forgotten, VecDeque::new()),
-        })
+        self.namespaces
+            .entry(Arc::clone(namespace))
+            .or_insert_with(|| Slot {
+                objects: BTreeMap::new(),
+                channel: Channel::new(forgotten, VecDeque::new()),
+            })
     }
 
     /// Drops an event from the logs of this resource, and what only the log kept.
@@ -334,9 +380,8 @@ impl Kind {
         let key = &event.entry.key;
         if let Some(slot) = self.namespaces.get(&key.namespace) {
             slot.channel.forget(event.revision);
-            let unused = slot.objects.is_empty()
-                && slot.channel.is_empty()
-                && Arc::strong_count(&slot.channel) == 1;
+            let unused =
+                slot.objects.is_empty() && slot.channel.is_empty() && Arc::strong_count(&slot.channel) == 1;
             if unused {
                 // Whoever watches this namespace again must not believe that nothing was here.
                 self.forgotten = self.forgotten.max(event.revision);
@@ -387,27 +432,35 @@ impl Kind {
 
     /// The current entries of a range, in key order, its limit not applied.
     fn range<'a>(&'a self, range: &'a Range) -> impl Iterator<Item = &'a Arc<Entry>> {
-        let after = range.after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+        let after = range
+            .after
+            .as_ref()
+            .map(|(namespace, name)| (namespace.as_str(), name.as_str()));
         let (from, to) = match (range.namespace.as_deref(), after) {
             (Some(only), _) => (Included(only), Included(only)),
             (None, Some((namespace, _))) => (Included(namespace), Unbounded),
             (None, None) => (Unbounded, Unbounded),
         };
-        self.namespaces.range::<str, _>((from, to)).flat_map(move |(namespace, slot)| {
-            let from = match after {
-                Some((same, name)) if same == &**namespace => Excluded(name),
-                _ => Unbounded,
-            };
-            // With one namespace asked for, a position behind it leaves nothing, one before it everything.
-            let past = after.is_some_and(|(ns, _)| ns > &**namespace);
-            slot.objects.range::<str, _>((from, Unbounded)).map(|(_, entry)| entry).filter(move |_| !past)
-        })
+        self.namespaces
+            .range::<str, _>((from, to))
+            .flat_map(move |(namespace, slot)| {
+                let from = match after {
+                    Some((same, name)) if same == &**namespace => Excluded(name),
+                    _ => Unbounded,
+                };
+                // With one namespace asked for, a position behind it leaves nothing, one before it everything.
+                let past = after.is_some_and(|(ns, _)| ns > &**namespace);
+                slot.objects
+                    .range::<str, _>((from, Unbounded))
+                    .map(|(_, entry)| entry)
+                    .filter(move |_| !past)
+            })
     }
 }
 
 /// Serialises an object once, inside its watch event: the event and, as a slice of it, the object.
 fn frame(change: &str, object: &Value) -> Result<(Bytes, Bytes), StoreError> {
-    let mut buffer = Vec::with_capacity(1024);
+    let mut buffer = Vec::with_capacity(4096);
     buffer.extend_from_slice(br#"{"type":""#);
     buffer.extend_from_slice(change.as_bytes());
     buffer.extend_from_slice(br#"","object":"#);
@@ -415,8 +468,8 @@ fn frame(change: &str, object: &Value) -> Result<(Bytes, Bytes), StoreError> {
     serde_json::to_writer(&mut buffer, object).map_err(|e| StoreError::Disk(e.to_string()))?;
     let end = buffer.len();
     buffer.extend_from_slice(b"}\n");
-    buffer.shrink_to_fit();
-    let frame = Bytes::from(buffer);
+    // Copied to its exact size: shrinking in place would leave a hole behind every object.
+    let frame = Bytes::copy_from_slice(&buffer);
     let json = frame.slice(start..end);
     Ok((frame, json))
 }

@@ -30,8 +30,15 @@ struct Queue {
 impl Channel {
     /// A channel with the events of `log`, all there were after revision `dropped`.
     pub(super) fn new(dropped: u64, log: VecDeque<Arc<Event>>) -> Arc<Self> {
-        let queue = Mutex::new(Queue { log, popped: 0, dropped });
-        Arc::new(Self { queue, wake: Notify::new() })
+        let queue = Mutex::new(Queue {
+            log,
+            popped: 0,
+            dropped,
+        });
+        Arc::new(Self {
+            queue,
+            wake: Notify::new(),
+        })
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -122,7 +129,12 @@ impl Watch {
             let queue = channel.queue();
             queue.popped + queue.start(after_revision)? as u64
         };
-        Ok(Self { shared, channel, position, seen: after_revision })
+        Ok(Self {
+            shared,
+            channel,
+            position,
+            seen: after_revision,
+        })
     }
 
     /// Waits for the next change. [`StoreError::Compacted`] when the log moved on past this watch: then the watcher must
@@ -171,6 +183,8 @@ impl Watch {
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("seen", &self.seen).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
     }
 }

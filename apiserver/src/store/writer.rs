@@ -25,6 +25,12 @@ struct Job {
 pub(super) struct Writer {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Option<JoinHandle<()>>,
+    #[cfg(test)]
+    submitted: std::sync::atomic::AtomicUsize,
+}
+
+fn stopped() -> StoreError {
+    StoreError::Disk("the writer thread has stopped".into())
 }
 
 impl Writer {
@@ -32,7 +38,10 @@ impl Writer {
         let (jobs, queue) = mpsc::channel::<Job>();
         let run = move || {
             while let Ok(first) = queue.recv() {
-                let batch = std::iter::once(first).chain(queue.try_iter()).take(BATCH).collect();
+                let batch = std::iter::once(first)
+                    .chain(queue.try_iter())
+                    .take(BATCH)
+                    .collect();
                 commit_batch(&mut disk, &shared, batch);
             }
         };
@@ -40,17 +49,34 @@ impl Writer {
             .name("store-writer".into())
             .spawn(run)
             .map_err(|e| StoreError::Disk(format!("cannot start the writer thread: {e}")))?;
-        Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Some(thread) })
+        Ok(Self {
+            jobs: Mutex::new(Some(jobs)),
+            thread: Some(thread),
+            #[cfg(test)]
+            submitted: std::sync::atomic::AtomicUsize::new(0),
+        })
     }
 
     pub(super) async fn commit(&self, write: Write) -> Answer {
-        let stopped = || StoreError::Disk("the writer thread has stopped".into());
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(stopped)?;
+        self.submit(write)?.await.map_err(|_| stopped())?
+    }
+
+    /// Queues a write; the answer comes when the disk has it.
+    pub(super) fn submit(&self, write: Write) -> Result<oneshot::Receiver<Answer>, StoreError> {
         let (answer, answered) = oneshot::channel();
-        jobs.send(Job { write, answer }).map_err(|_| stopped())?;
-        // Not kept over the wait: the thread ends when no sender is left.
-        drop(jobs);
-        answered.await.map_err(|_| stopped())?
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.as_ref()
+            .ok_or_else(stopped)?
+            .send(Job { write, answer })
+            .map_err(|_| stopped())?;
+        #[cfg(test)]
+        self.submitted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(answered)
+    }
+
+    #[cfg(test)]
+    pub(super) fn submitted(&self) -> usize {
+        self.submitted.load(std::sync::atomic::Ordering::SeqCst)
     }
 }
 
@@ -88,7 +114,9 @@ fn commit_batch(disk: &mut Disk, shared: &Shared, batch: Vec<Job>) {
     } else {
         // No lock is held here: readers go on while the disk works, and no one else writes.
         disk.commit(accepted.iter().map(|(event, _)| event), |key| {
-            read(shared).get(&key.resource, &key.namespace, &key.name).cloned()
+            read(shared)
+                .get(&key.resource, &key.namespace, &key.name)
+                .cloned()
         })
     };
     match written {
@@ -105,7 +133,10 @@ fn commit_batch(disk: &mut Disk, shared: &Shared, batch: Vec<Job>) {
         Err(error) => {
             tracing::error!(%error, writes = accepted.len(), "the store could not write");
             // The refused ones were judged by writes that did not happen, so they get the same answer.
-            let all = accepted.into_iter().map(|(_, a)| a).chain(refused.into_iter().map(|(_, a)| a));
+            let all = accepted
+                .into_iter()
+                .map(|(_, a)| a)
+                .chain(refused.into_iter().map(|(_, a)| a));
             for answer in all {
                 let _ = answer.send(Err(error.clone()));
             }
