@@ -5,7 +5,7 @@
 //! checks values, [`cel`] runs `x-kubernetes-validations`, [`openapi`] writes schemas back for clients.
 
 pub mod builtin;
-//CEL pub mod cel;
+pub mod cel;
 pub mod decode;
 pub mod default;
 pub mod formats;
