@@ -18,6 +18,7 @@ pub use usage::Usages;
 
 use jiff::Timestamp;
 use rcgen::PublicKeyData;
+use ring::digest::{SHA256, digest};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +107,8 @@ pub struct ClientCert {
     pub not_before: i64,
     /// Last second it is valid, unix time.
     pub not_after: i64,
+    /// SHA-256 of the whole certificate, in hex.
+    pub fingerprint: String,
 }
 
 impl ClientCert {
@@ -120,6 +123,7 @@ impl ClientCert {
             organizations,
             not_before: cert.validity().not_before.timestamp(),
             not_after: cert.validity().not_after.timestamp(),
+            fingerprint: digest(&SHA256, der).as_ref().iter().map(|b| format!("{b:02x}")).collect(),
         })
     }
 

@@ -33,16 +33,12 @@ impl View {
     /// The view a request asks for.
     pub fn of(call: &Call<'_>) -> Result<Self, ApiError> {
         let accept = negotiate::accept(call.header(header::ACCEPT))?;
-        let include = match call.query.get("includeObject") {
-            None | Some("" | "Metadata") => IncludeObject::Metadata,
-            Some("None") => IncludeObject::None,
-            Some("Object") => IncludeObject::Object,
-            Some(other) => {
-                return Err(ApiError::BadRequest(format!(
-                    "unrecognized includeObject value: {other:?}, must be one of None, Metadata, Object"
-                )));
-            }
-        };
+        let wanted = call.query.text("includeObject");
+        let include = IncludeObject::parse(wanted).ok_or_else(|| {
+            ApiError::BadRequest(format!(
+                "unrecognized includeObject value: {wanted:?}, must be one of None, Metadata, Object"
+            ))
+        })?;
         Ok(Self { resource: Arc::clone(&call.resource), accept, include })
     }
 

@@ -50,6 +50,7 @@ fn cert(name: &str) -> ClientCert {
         organizations: vec!["a".into(), "b".into()],
         not_before: now().as_second() - 10,
         not_after: now().as_second() + 10,
+        fingerprint: "00".into(),
     }
 }
 
