@@ -40,9 +40,7 @@ impl Entry {
     /// Labels, parsed once.
     pub fn labels(&self) -> &[(Box<str>, Box<str>)] {
         self.labels.get_or_init(|| {
-            crate::object::labels(&self.value())
-                .map(|(k, v)| (k.into(), v.into()))
-                .collect()
+            crate::object::labels(&self.value()).map(|(k, v)| (k.into(), v.into())).collect()
         })
     }
 }
