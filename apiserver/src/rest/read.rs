@@ -10,7 +10,8 @@ use crate::ApiError;
 use crate::registry::{Resource, convert};
 use crate::store::{Entry, Page, Range, StoreError};
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
 use http::{Response, header};
 use serde_json::{Value, json};
@@ -179,15 +180,24 @@ pub fn get(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     Ok(respond::stored(200, view.object(&entry.json), view.accept.format))
 }
 
+/// Go's `base64.RawURLEncoding`: no padding, loose trailing bits are not looked at.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 /// The token of a next page (the shape kube-apiserver's has: revision and the last key given).
 fn continue_token(revision: u64, last: &Entry) -> String {
     let start = format!("{}/{}", last.key.namespace, last.key.name);
-    BASE64_URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
+    BASE64.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
 }
 
 fn read_token(token: &str) -> Result<(u64, (String, String)), ApiError> {
     let bad = |why: String| ApiError::BadRequest(format!("invalid continue token: continue key is not valid: {why}"));
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| bad(e.to_string()))?;
+    let bytes = BASE64.decode(token).map_err(|e| bad(e.to_string()))?;
     let value = super::body::parse_json(&bytes).map_err(bad)?.value;
     let revision = value["rv"].as_u64().ok_or_else(|| bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()))?;
     let (namespace, name) = value["start"]
