@@ -6,15 +6,14 @@ use crate::kubeconfig::{self, Credentials};
 use crate::pki::{Ca, PkiError};
 use crate::registry::Registry;
 use crate::rest::Api;
-use crate::serve;
+use crate::serve::{self, Limits, ServeError, Tls};
 use crate::store::{Store, StoreError, StoreOptions};
 use jiff::Timestamp;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// How many past revisions stay watchable and listable.
 const KEEP_REVISIONS: usize = 20_000;
@@ -56,14 +55,9 @@ impl Default for ServerOptions {
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The address is taken or not ours.
-    #[error("cannot listen on {address}: {source}")]
-    Bind {
-        /// Address asked for.
-        address: SocketAddr,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    /// The address cannot be listened on, or TLS cannot be set up.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
     /// The data directory cannot be used.
     #[error("cannot use the data directory {}: {source}", .path.display())]
     DataDir {
@@ -83,9 +77,6 @@ pub enum ServerError {
     /// Keys or certificates cannot be made or read.
     #[error("cannot set up keys and certificates: {0}")]
     Pki(#[from] PkiError),
-    /// TLS cannot be set up.
-    #[error("cannot set up TLS: {0}")]
-    Tls(String),
     /// What every cluster has cannot be made.
     #[error("cannot make the initial objects: {0}")]
     Bootstrap(#[from] ApiError),
@@ -99,7 +90,7 @@ pub struct Server {
     address: SocketAddr,
     url: String,
     stop: CancellationToken,
-    tasks: TaskTracker,
+    tasks: JoinSet<()>,
 }
 
 impl Drop for Server {
@@ -121,10 +112,8 @@ impl Server {
             std::fs::create_dir_all(path)
                 .map_err(|source| ServerError::DataDir { path: path.to_owned(), source })?;
         }
-        let listener = TcpListener::bind(options.bind)
-            .await
-            .map_err(|source| ServerError::Bind { address: options.bind, source })?;
-        let address = listener.local_addr().map_err(|source| ServerError::Bind { address: options.bind, source })?;
+        let listener = serve::listen(options.bind).await?;
+        let address = listener.local_addr().map_err(|e| ServeError::Listen(options.bind, e))?;
         let path = file_in(dir, "store.redb");
         let store = Store::open(StoreOptions { path: path.clone(), keep_revisions: KEEP_REVISIONS })
             .map_err(|source| ServerError::Store { path: path.unwrap_or_default(), source })?;
@@ -140,10 +129,16 @@ impl Server {
         if !address.ip().is_unspecified() {
             names.push(address.ip().to_string());
         }
-        let tls = serve::tls_config(&ca, &ca.issue_server(&names, now)?).map_err(|e| ServerError::Tls(e.to_string()))?;
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        tasks.spawn(serve::serve(listener, tls, api.clone(), stop.clone()));
+        let tls = Tls::new(&ca, &names)?;
+        let stop = api.shutdown.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve::serve(listener, tls, api.clone(), Limits::default(), stop.clone()));
+        let controllers = crate::controllers::start(api.clone(), ca.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Err(e) = controllers.await {
+                tracing::error!(error = %e, "the controllers ended");
+            }
+        });
         let url = options.external_url.unwrap_or_else(|| url_of(address));
         tracing::info!(%url, "serving");
         Ok(Self { api, ca, address, url, stop, tasks })
@@ -196,11 +191,10 @@ impl Server {
     }
 
     /// Stops: no new requests, watches end, open requests get a few seconds.
-    pub async fn shutdown(self) {
-        self.api.shutdown.cancel();
+    pub async fn shutdown(mut self) {
         self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+        let tasks = std::mem::take(&mut self.tasks);
+        if tokio::time::timeout(DRAIN, tasks.join_all()).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
     }

@@ -102,7 +102,7 @@ impl Applier<'_> {
             return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
         }
         let mut misfits = Vec::new();
-        fit::validate(Ty::object(self.schema), config, "", &mut misfits);
+        fit::validate(Ty::object(self.schema), config, &mut misfits);
         if misfits.is_empty() {
             return Ok(());
         }

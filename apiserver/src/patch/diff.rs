@@ -64,7 +64,10 @@ struct Change {
 impl Change {
     fn attach(&mut self, element: &PathElement, child: Self) {
         for (mark, below) in self.marks.iter_mut().zip(child.marks) {
-            mark.children.attach(element, below.member, below.children);
+            if below.member || !below.children.is_empty() {
+                mark.children
+                    .attach(element.clone(), below.member, below.children);
+            }
         }
     }
 

@@ -121,23 +121,23 @@ impl FieldSet {
     }
 
     /// Adds a subtree; nothing when it is empty.
-    pub(super) fn attach(&mut self, element: &PathElement, member: bool, children: FieldSet) {
+    pub(super) fn attach(&mut self, element: PathElement, member: bool, children: FieldSet) {
         if !member && children.nodes.is_empty() {
             return;
         }
         let last = self
             .nodes
             .last()
-            .map_or(Ordering::Less, |n| n.element.cmp(element));
+            .map_or(Ordering::Less, |n| n.element.cmp(&element));
         if last.is_lt() {
             self.nodes.push(Node {
-                element: element.clone(),
+                element,
                 member,
                 children,
             });
             return;
         }
-        let node = self.node(element);
+        let node = self.node(&element);
         node.member |= member;
         if node.children.nodes.is_empty() {
             node.children = children;
@@ -315,7 +315,7 @@ impl FieldSet {
                 continue;
             };
             let (member, children) = Self::decode_node(below)?;
-            set.attach(&element, member, children);
+            set.attach(element, member, children);
         }
         Ok((dot || map.is_empty(), set))
     }

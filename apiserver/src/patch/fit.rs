@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 pub(super) type Misfits = Vec<(String, String)>;
 
 /// Whether a configuration fits its schema. List items with the same keys do not.
-pub(super) fn validate(ty: Ty<'_>, value: &Value, path: &str, misfits: &mut Misfits) {
-    let mut bad = |message: String| misfits.push((path.to_owned(), message));
+pub(super) fn validate(ty: Ty<'_>, value: &Value, misfits: &mut Misfits) {
+    let mut bad = |message: String| misfits.push((String::new(), message));
     match (ty.shape(value), value) {
         (_, Value::Null)
         | (Shape::Scalar(Scalar::Numeric), Value::Number(_))
@@ -18,7 +18,7 @@ pub(super) fn validate(ty: Ty<'_>, value: &Value, path: &str, misfits: &mut Misf
         | (Shape::Scalar(Scalar::Boolean), Value::Bool(_))
         | (Shape::Scalar(Scalar::Any), Value::Number(_) | Value::String(_) | Value::Bool(_)) => {}
         (Shape::Scalar(Scalar::Numeric), v) => {
-            bad(format!("expected numeric (int or float), got {}", go_type(v)))
+            bad(format!("expected numeric (int or float), got {}", go_type(v)));
         }
         (Shape::Scalar(Scalar::String), v) => {
             bad(format!(
@@ -37,33 +37,41 @@ pub(super) fn validate(ty: Ty<'_>, value: &Value, path: &str, misfits: &mut Misf
                     match list.element(item) {
                         Ok(element) => element,
                         Err(e) => {
-                            misfits.push((path.to_owned(), format!("element {i}: {e}")));
+                            misfits.push((String::new(), format!("element {i}: {e}")));
                             return;
                         }
                     }
                 };
-                let shown = element.to_string();
-                if !seen.insert(element) {
-                    misfits.push((path.to_owned(), format!("duplicate entries for key {shown}")));
+                if seen.contains(&element) {
+                    misfits.push((String::new(), format!("duplicate entries for key {element}")));
                 }
-                validate(list.items, item, &format!("{path}{shown}"), misfits);
+                below(list.items, item, misfits, || element.to_string());
+                seen.insert(element);
             }
         }
         (Shape::List(_), v) => bad(format!("expected list, got &{{{}}}", go_plain(v))),
         (Shape::Map(map), Value::Object(fields)) => {
             for (name, value) in fields {
-                let path = format!("{path}.{name}");
                 match map.field(name) {
                     Field::Unknown => {
-                        misfits.push((path, "field not declared in schema".into()));
+                        misfits.push((format!(".{name}"), "field not declared in schema".into()));
                         // kube-apiserver stops at the first unknown field of a map.
                         return;
                     }
-                    field => validate(field.ty(), value, &path, misfits),
+                    field => below(field.ty(), value, misfits, || format!(".{name}")),
                 }
             }
         }
         (Shape::Map(_), v) => bad(format!("expected map, got &{{{}}}", go_plain(v))),
+    }
+}
+
+/// Paths are only written where something does not fit.
+fn below(ty: Ty<'_>, value: &Value, misfits: &mut Misfits, step: impl Fn() -> String) {
+    let before = misfits.len();
+    validate(ty, value, misfits);
+    for (path, _) in &mut misfits[before..] {
+        path.insert_str(0, &step());
     }
 }
 

@@ -319,7 +319,11 @@ pub fn update(
             version: api_version.into(),
             subresource: subresource.into(),
         };
-        let zero = live.is_none().then(|| zero::object(schema)).unwrap_or_default();
+        let zero = if live.is_none() {
+            zero::object(schema)
+        } else {
+            Value::Null
+        };
         let old = live.unwrap_or(&zero);
         managers.record(Ty::object(schema), old, new, owner, reset, now);
         managers.cap();

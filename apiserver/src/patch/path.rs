@@ -1,7 +1,8 @@
 //! One step of a field path, as managedFields name it: a field, a list item by its keys, a set member, an index.
 
-use serde_json::{Map, Value};
-use std::{cmp::Ordering, fmt};
+use serde_json::Value;
+use std::cmp::Ordering;
+use std::fmt::{self, Write as _};
 
 /// Selects a child of a value.
 #[derive(Debug, Clone)]
@@ -36,11 +37,14 @@ impl PathElement {
         match self {
             Self::Field(name) => format!("f:{name}"),
             Self::Key(keys) => {
-                let map: Map<String, Value> = keys
-                    .iter()
-                    .map(|(name, value)| (name.to_string(), value.clone()))
-                    .collect();
-                format!("k:{}", Value::Object(map))
+                let mut text = String::from("k:{");
+                for (i, (name, value)) in keys.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { "," };
+                    // Writing to a String does not fail.
+                    let _ = write!(text, "{comma}{}:{value}", Value::from(&**name));
+                }
+                text.push('}');
+                text
             }
             Self::Item(value) => format!("v:{value}"),
             Self::Index(index) => format!("i:{index}"),

@@ -7,7 +7,6 @@ use super::fieldset::{FieldSet, Node};
 use super::path::PathElement;
 use crate::schema::{ListType, Ref, Schema, Type, builtin};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 const RAW_EXTENSION: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
@@ -373,15 +372,19 @@ fn fields_of(ty: Ty<'_>, value: &Value) -> (bool, FieldSet) {
         (Shape::List(list), _) if list.is_atomic() => return (true, set),
         (Shape::Map(map), _) if map.atomic => return (true, set),
         (Shape::List(list), Value::Array(items)) => {
-            let elements: Vec<_> = items.iter().map(|i| list.element(i).ok()).collect();
-            let mut times: BTreeMap<&PathElement, usize> = BTreeMap::new();
-            for element in elements.iter().flatten() {
-                *times.entry(element).or_default() += 1;
-            }
-            for (element, item) in elements.iter().zip(items) {
-                let Some(element) = element else { continue };
+            let mut keyed: Vec<_> = items
+                .iter()
+                .filter_map(|i| Some((list.element(i).ok()?, i)))
+                .collect();
+            keyed.sort_by(|a, b| a.0.cmp(&b.0));
+            let mut keyed = keyed.into_iter().peekable();
+            while let Some((element, item)) = keyed.next() {
+                let mut alone = true;
+                while keyed.next_if(|(other, _)| *other == element).is_some() {
+                    alone = false;
+                }
                 // An item that is there twice is owned as one piece.
-                let children = if times.get(element) == Some(&1) {
+                let children = if alone {
                     fields_of(list.items, item).1
                 } else {
                     FieldSet::EMPTY
@@ -395,7 +398,7 @@ fn fields_of(ty: Ty<'_>, value: &Value) -> (bool, FieldSet) {
                 let entry = !matches!(field, Field::Declared(_));
                 let (member, children) = fields_of(field.ty(), value);
                 let empty = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
-                set.attach(&PathElement::field(name), member || entry || empty, children);
+                set.attach(PathElement::field(name), member || entry || empty, children);
             }
         }
         _ => {}

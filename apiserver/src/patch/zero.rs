@@ -114,20 +114,23 @@ fn zero(schema: &Schema, owner: &str) -> Value {
     for (field, r) in &schema.properties {
         let Some(below) = resolve(r) else { continue };
         let required = schema.required.contains(field) && !in_table(OMITTED, field);
-        let value = match r {
-            Ref::Named(name)
-                if below.kind == Type::Object
-                    && (in_table(STRUCTS, field) || at_root(ROOT_STRUCTS, field)) =>
-            {
-                zero(below, name.rsplit('.').next().unwrap_or_default())
-            }
-            _ if required || in_table(WRITTEN, field) || at_root(ROOT_WRITTEN, field) => match below.kind {
+        let is_struct = in_table(STRUCTS, field) || at_root(ROOT_STRUCTS, field);
+        let value = if is_struct && below.kind == Type::Object {
+            // A field with a patch strategy has its type spelled out; such a struct has no structs in it.
+            let owner = match r {
+                Ref::Named(name) => name.rsplit('.').next().unwrap_or_default(),
+                Ref::Inline(_) => "(inline)",
+            };
+            zero(below, owner)
+        } else if required || in_table(WRITTEN, field) || at_root(ROOT_WRITTEN, field) {
+            match below.kind {
                 Type::String if below.format.is_none() => "".into(),
                 Type::Integer | Type::Number => 0.into(),
                 Type::Boolean => false.into(),
                 _ => Value::Null,
-            },
-            _ => continue,
+            }
+        } else {
+            continue;
         };
         out.insert(field.to_string(), value);
     }

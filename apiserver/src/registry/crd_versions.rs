@@ -5,7 +5,7 @@ use crate::error::FieldError;
 use crate::object;
 use crate::schema::{Schema, cel, structural};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Verbs of a custom resource, in discovery's order.
 const VERBS: [&str; 8] =
@@ -51,7 +51,7 @@ pub(super) fn schema(version: &Value, path: &str) -> Result<(Schema, cel::Rules)
         Value::Null => Schema { preserve_unknown: true, ..Schema::default() },
         openapi => structural::parse(openapi, path)?,
     };
-    let rules = cel::Rules::compile(&schema)?;
+    let rules = cel::Rules::compile(&schema, path)?;
     Ok((schema, rules))
 }
 
@@ -174,7 +174,7 @@ pub fn resources(crd: &Value) -> Result<Vec<Resource>, Vec<FieldError>> {
             storage: Arc::clone(&storage),
             storage_version: storage_version.to_owned(),
             storage_api_version: api_version(group, storage_version),
-            builtin: None,
+            builtin: OnceLock::new(),
             custom: Some(Arc::new(custom)),
         });
     }

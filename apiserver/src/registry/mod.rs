@@ -11,10 +11,11 @@ pub mod names;
 pub mod strategy;
 
 use crate::error::FieldError;
-use crate::schema::{Schema, cel};
+use crate::schema::{self, Schema, cel};
+use bytes::Bytes;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 /// One resource of one group version, as it is served.
 #[derive(Debug, Clone)]
@@ -47,8 +48,8 @@ pub struct Resource {
     pub storage_version: String,
     /// apiVersion objects are stored with; the group differs from `group` where two groups share a storage.
     pub storage_api_version: String,
-    /// Schema of a built-in kind; `None` for custom ones and for the few whose type is not in the table.
-    pub builtin: Option<&'static Schema>,
+    /// Schema of a built-in kind, looked up when first asked for.
+    pub(crate) builtin: OnceLock<Option<&'static Schema>>,
     /// What a CustomResourceDefinition says about it; `None` for built-in kinds.
     pub custom: Option<Arc<Custom>>,
 }
@@ -124,12 +125,12 @@ pub struct PrinterColumn {
 impl Resource {
     /// Schema of its objects. Kinds without one accept anything.
     pub fn schema(&self) -> &Schema {
-        static ANYTHING: std::sync::LazyLock<Schema> =
-            std::sync::LazyLock::new(|| Schema { preserve_unknown: true, ..Schema::default() });
-        match (&self.custom, self.builtin) {
-            (Some(custom), _) => &custom.schema,
-            (None, Some(schema)) => schema,
-            (None, None) => &ANYTHING,
+        match &self.custom {
+            Some(custom) => &custom.schema,
+            None => self
+                .builtin
+                .get_or_init(|| schema::builtin::for_gvk(&self.group, &self.version, &self.kind))
+                .unwrap_or_else(|| schema::builtin::any()),
         }
     }
 
@@ -258,9 +259,18 @@ struct State {
     crds: BTreeMap<String, Vec<Arc<Resource>>>,
 }
 
+/// A document made of the registry: what it was made from, and its bytes.
+type Document = (String, Bytes);
+
+#[derive(Debug)]
+struct Inner {
+    state: RwLock<State>,
+    documents: Mutex<HashMap<String, Document>>,
+}
+
 /// All resources the server has. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Registry(Arc<RwLock<State>>);
+pub struct Registry(Arc<Inner>);
 
 impl Default for Registry {
     fn default() -> Self {
@@ -272,12 +282,13 @@ impl Registry {
     /// The built-in kinds.
     pub fn new() -> Self {
         let snapshot = Arc::new(Snapshot::new(0, builtin::resources().to_vec()));
-        Self(Arc::new(RwLock::new(State { snapshot, crds: BTreeMap::new() })))
+        let state = RwLock::new(State { snapshot, crds: BTreeMap::new() });
+        Self(Arc::new(Inner { state, documents: Mutex::default() }))
     }
 
     /// One consistent view; cheap.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).snapshot)
+        Arc::clone(&self.0.state.read().unwrap_or_else(PoisonError::into_inner).snapshot)
     }
 
     /// Counts changes of what is served.
@@ -309,7 +320,7 @@ impl Registry {
     /// once it is Established. Returns what could not be understood of the schemas, with nothing changed then.
     pub fn set_crd(&self, crd: &Value) -> Result<(), Vec<FieldError>> {
         let resources = crd::resources(crd)?.into_iter().map(Arc::new).collect();
-        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
         state.crds.insert(crate::object::name(crd).to_owned(), resources);
         state.rebuild();
         Ok(())
@@ -317,15 +328,29 @@ impl Registry {
 
     /// Stops serving what the CustomResourceDefinition of that name described.
     pub fn remove_crd(&self, name: &str) {
-        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
         if state.crds.remove(name).is_some() {
             state.rebuild();
         }
     }
 
+    /// The document kept under `name`, made anew when `hash` says that what it is made from has changed.
+    pub fn document(&self, name: &str, hash: &str, make: impl FnOnce() -> Value) -> Bytes {
+        let kept = || self.0.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, bytes)) = kept().get(name)
+            && of == hash
+        {
+            return bytes.clone();
+        }
+        // Made outside the lock: two at once may do the same work, and nobody waits for it.
+        let bytes = Bytes::from(make().to_string());
+        kept().insert(name.to_owned(), (hash.to_owned(), bytes.clone()));
+        bytes
+    }
+
     /// Names of the CustomResourceDefinitions served.
     pub fn crds(&self) -> BTreeSet<String> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).crds.keys().cloned().collect()
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner).crds.keys().cloned().collect()
     }
 }
 

@@ -169,8 +169,17 @@ pub fn go_char(byte: u8) -> String {
 
 /// Parses one YAML document. YAML 1.1 booleans of unquoted keys and values are as Kubernetes' own parser has them.
 pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
-    let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
-    let value: Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+    let text = std::str::from_utf8(bytes).map_err(|_| "error converting YAML to JSON: yaml: invalid Unicode".to_owned())?;
+    let value: Value = serde_saphyr::from_str(text).map_err(|e| {
+        let line = e.location().map_or(1, |l| l.line());
+        let full = e.to_string();
+        // The parser's message comes with a drawing of the place; only its first line is said again.
+        let what = full.lines().next().unwrap_or_default();
+        let what = what.rsplit_once(": ").map_or(what, |(_, w)| w);
+        let what = what.split_once(&format!("line {line} ")).map_or(what, |(_, w)| w);
+        let what = if what.contains("unclosed") { "did not find expected node content" } else { what };
+        format!("error converting YAML to JSON: yaml: line {line}: {what}")
+    })?;
     Ok(Parsed { value: yaml_11(value, text), duplicates: Vec::new() })
 }
 
@@ -178,22 +187,27 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
 /// recognised by not standing quoted in the source.
 fn yaml_11(value: Value, source: &str) -> Value {
     match value {
-        Value::String(s) => {
-            let boolean = match s.as_str() {
-                "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
-                "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
-                _ => None,
-            };
-            let quoted = source.contains(&format!("\"{s}\"")) || source.contains(&format!("'{s}'"));
-            match boolean {
-                Some(b) if !quoted => Value::Bool(b),
-                _ => Value::String(s),
-            }
-        }
+        Value::String(s) => match yaml_11_boolean(&s, source) {
+            Some(b) => Value::Bool(b),
+            None => Value::String(s),
+        },
         Value::Array(items) => Value::Array(items.into_iter().map(|v| yaml_11(v, source)).collect()),
-        Value::Object(map) => map.into_iter().map(|(k, v)| (k, yaml_11(v, source))).collect(),
+        Value::Object(map) => map
+            .into_iter()
+            .map(|(k, v)| (yaml_11_boolean(&k, source).map_or(k, |b| b.to_string()), yaml_11(v, source)))
+            .collect(),
         other => other,
     }
+}
+
+fn yaml_11_boolean(text: &str, source: &str) -> Option<bool> {
+    let boolean = match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => true,
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => false,
+        _ => return None,
+    };
+    let quoted = source.contains(&format!("\"{text}\"")) || source.contains(&format!("'{text}'"));
+    (!quoted).then_some(boolean)
 }
 
 /// The bytes an error about an unreadable object shows.
@@ -238,7 +252,7 @@ pub fn parse_object(bytes: &[u8], format: Format, kind: &str) -> Result<Parsed, 
         Format::Json => parse_json(bytes).map_err(unrecognised)?,
         Format::Yaml => parse_yaml(bytes).map_err(|e| {
             ApiError::BadRequest(format!(
-                "the object provided is unrecognized (must be of type {kind}): error converting YAML to JSON: {e}"
+                "the object provided is unrecognized (must be of type {kind}): {e}"
             ))
         })?,
     };

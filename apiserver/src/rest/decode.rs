@@ -4,7 +4,7 @@ use super::body::{self, Parsed};
 use super::params::FieldValidation;
 use crate::ApiError;
 use crate::registry::{Resource, strategy};
-use crate::schema::{Schema, Type, builtin, decode, prune};
+use crate::schema::{decode, prune};
 use serde_json::Value;
 
 /// Warnings of a decoded object, one each for what was dropped.
@@ -31,14 +31,15 @@ fn typed(r: &Resource, value: &mut Value) -> Result<Vec<String>, String> {
         if let Some(why) = decode::check_metadata(r.schema(), value) {
             return Err(why);
         }
-        drop_nulls(builtin::object_meta(), &mut value["metadata"]);
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.retain(|_, v| !v.is_null());
+        }
         drop_empty_metadata(value);
         return Ok(prune::prune(r.schema(), value, true));
     }
     if let Some(why) = decode::check_types(r.schema(), value) {
         return Err(why);
     }
-    drop_nulls(r.schema(), value);
     drop_empty_metadata(value);
     Ok(prune::prune(r.schema(), value, false))
 }
@@ -55,41 +56,6 @@ pub fn patched(r: &Resource, mut value: Value, validation: FieldValidation) -> R
         body::strictness(validation, &unknown, &[]).map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
     strategy::default(r, &mut value);
     Ok((value, warnings))
-}
-
-/// Removes nulls, and empty lists and maps that Go's `omitempty` leaves out, as reading into a Go struct and writing it
-/// again does. Free-form fields keep theirs.
-fn drop_nulls(schema: &Schema, value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            if schema.preserve_unknown && schema.properties.is_empty() && schema.additional.is_none() {
-                return;
-            }
-            map.retain(|_, v| !v.is_null());
-            for (name, v) in map.iter_mut() {
-                if let Some(child) = schema.child(name) {
-                    drop_nulls(child, v);
-                }
-            }
-            map.retain(|name, v| {
-                let is_empty = match v {
-                    Value::Array(items) => items.is_empty(),
-                    Value::Object(fields) => fields.is_empty(),
-                    _ => return true,
-                };
-                let is_collection = schema
-                    .property(name)
-                    .is_some_and(|c| c.kind == Type::Array || (c.additional.is_some() && c.properties.is_empty()));
-                !is_empty || !is_collection || schema.required.iter().any(|r| **r == **name)
-            });
-        }
-        Value::Array(items) => {
-            if let Some(child) = schema.items() {
-                items.iter_mut().for_each(|v| drop_nulls(child, v));
-            }
-        }
-        _ => {}
-    }
 }
 
 /// Empty text that `metadata` leaves out.

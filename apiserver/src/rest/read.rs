@@ -10,7 +10,8 @@ use crate::ApiError;
 use crate::registry::{Resource, convert};
 use crate::store::{Entry, Page, Range, StoreError};
 use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
 use http::{Response, header};
 use serde_json::{Value, json};
@@ -32,16 +33,12 @@ impl View {
     /// The view a request asks for.
     pub fn of(call: &Call<'_>) -> Result<Self, ApiError> {
         let accept = negotiate::accept(call.header(header::ACCEPT))?;
-        let include = match call.query.get("includeObject") {
-            None | Some("" | "Metadata") => IncludeObject::Metadata,
-            Some("None") => IncludeObject::None,
-            Some("Object") => IncludeObject::Object,
-            Some(other) => {
-                return Err(ApiError::BadRequest(format!(
-                    "unrecognized includeObject value: {other:?}, must be one of None, Metadata, Object"
-                )));
-            }
-        };
+        let wanted = call.query.text("includeObject");
+        let include = IncludeObject::parse(wanted).ok_or_else(|| {
+            ApiError::BadRequest(format!(
+                "unrecognized includeObject value: {wanted:?}, must be one of None, Metadata, Object"
+            ))
+        })?;
         Ok(Self { resource: Arc::clone(&call.resource), accept, include })
     }
 
@@ -179,15 +176,24 @@ pub fn get(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     Ok(respond::stored(200, view.object(&entry.json), view.accept.format))
 }
 
+/// Go's `base64.RawURLEncoding`: no padding, loose trailing bits are not looked at.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 /// The token of a next page (the shape kube-apiserver's has: revision and the last key given).
 fn continue_token(revision: u64, last: &Entry) -> String {
     let start = format!("{}/{}", last.key.namespace, last.key.name);
-    BASE64_URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
+    BASE64.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
 }
 
 fn read_token(token: &str) -> Result<(u64, (String, String)), ApiError> {
     let bad = |why: String| ApiError::BadRequest(format!("invalid continue token: continue key is not valid: {why}"));
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| bad(e.to_string()))?;
+    let bytes = BASE64.decode(token).map_err(|e| bad(e.to_string()))?;
     let value = super::body::parse_json(&bytes).map_err(bad)?.value;
     let revision = value["rv"].as_u64().ok_or_else(|| bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()))?;
     let (namespace, name) = value["start"]
@@ -320,8 +326,12 @@ impl Pieces {
     }
 }
 
-fn list_meta(found: &Found) -> Value {
+fn list_meta(found: &Found, r: &Resource, shape: Shape) -> Value {
     let mut metadata = json!({"resourceVersion": found.revision.to_string()});
+    if r.custom.is_some() && shape == Shape::Object {
+        // Lists of custom resources are written untyped, and say so where a page ends and where none does.
+        metadata["continue"] = "".into();
+    }
     if let Some(token) = &found.next {
         metadata["continue"] = token.as_str().into();
     }
@@ -337,7 +347,7 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
     if view.accept.shape == Shape::Table {
         let values: Vec<Value> = found.entries.iter().map(|e| view.value(&e.json)).collect();
         let mut table = table::table(r, &values, view.include);
-        table["metadata"] = list_meta(found);
+        table["metadata"] = list_meta(found, r, view.accept.shape);
         return respond::value(200, &table, view.accept.format);
     }
     let (kind, version) = match view.accept.shape {
@@ -346,7 +356,7 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
     };
     let mut pieces = Pieces::default();
     pieces.text(format!("{{\"kind\":{},\"apiVersion\":{},", json!(kind), json!(version)).as_bytes());
-    pieces.text(format!("\"metadata\":{},\"items\":[", list_meta(found)).as_bytes());
+    pieces.text(format!("\"metadata\":{},\"items\":[", list_meta(found, r, view.accept.shape)).as_bytes());
     for (i, entry) in found.entries.iter().enumerate() {
         if i > 0 {
             pieces.text(b",");

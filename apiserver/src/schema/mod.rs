@@ -5,7 +5,7 @@
 //! checks values, [`cel`] runs `x-kubernetes-validations`, [`openapi`] writes schemas back for clients.
 
 pub mod builtin;
-//CEL pub mod cel;
+pub mod cel;
 pub mod decode;
 pub mod default;
 pub mod formats;
@@ -17,6 +17,8 @@ pub mod validate;
 
 #[cfg(test)]
 mod proptests;
+
+pub use cel::{Rules, validate_custom};
 
 use serde_json::Value;
 use std::collections::BTreeMap;

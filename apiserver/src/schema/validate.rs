@@ -119,7 +119,8 @@ impl Run {
             return;
         }
         self.kind(schema, new);
-        if !schema.enumeration.is_empty() && !(new.is_null() && schema.nullable) {
+        let allowed_null = new.is_null() && schema.nullable;
+        if !schema.enumeration.is_empty() && !allowed_null {
             self.enumeration(schema, new);
         }
         match new {
@@ -185,7 +186,7 @@ impl Run {
         for name in &schema.required {
             if !map.contains_key(&**name) {
                 self.within(name, |run| {
-                    run.push(FieldErrorKind::Required, "Required value".into())
+                    run.push(FieldErrorKind::Required, "Required value".into());
                 });
             }
         }
@@ -258,10 +259,10 @@ impl Run {
                 Err(e) => self.should(new, &format!("match '{pattern}', but pattern is invalid: {e}")),
             }
         }
-        if let Some(format) = &schema.format {
-            if !formats::matches(format, text) {
-                self.wrong_type(format, text);
-            }
+        if let Some(format) = &schema.format
+            && !formats::matches(format, text)
+        {
+            self.wrong_type(format, text);
         }
     }
 
@@ -356,10 +357,10 @@ impl Run {
                 self.composite("must validate all the schemas (allOf)");
             }
         }
-        if let Some(not) = &schema.not {
-            if self.branch(not, new, old).is_empty() {
-                self.composite("must not validate the schema (not)");
-            }
+        if let Some(not) = &schema.not
+            && self.branch(not, new, old).is_empty()
+        {
+            self.composite("must not validate the schema (not)");
         }
     }
 
@@ -385,17 +386,17 @@ impl Run {
                         Some(ListType::Map(keys)) => Some(Self::keys_of(schema, keys, item)),
                         _ => None,
                     };
-                    if let Some(identity) = identity {
-                        if !seen.insert(identity.to_string()) {
-                            self.at(i, |run| {
-                                run.errors
-                                    .push(FieldError::duplicate(run.path.clone(), &identity))
-                            });
-                        }
+                    if let Some(identity) = identity
+                        && !seen.insert(identity.to_string())
+                    {
+                        self.at(i, |run| {
+                            run.errors
+                                .push(FieldError::duplicate(run.path.clone(), &identity));
+                        });
                     }
                     let old = schema.correlated(item, old);
                     self.at(i, |run| {
-                        run.uniqueness(schema.items().unwrap_or_else(|| builtin::any()), item, old)
+                        run.uniqueness(schema.items().unwrap_or_else(|| builtin::any()), item, old);
                     });
                 }
             }
@@ -416,3 +417,6 @@ impl Run {
         Value::Object(identity)
     }
 }
+
+#[cfg(test)]
+mod tests;

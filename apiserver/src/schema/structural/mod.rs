@@ -285,3 +285,129 @@ impl Reader {
 fn is_int_or_string(branches: &[Schema]) -> bool {
     matches!(branches, [a, b] if a.kind == Type::Integer && b.kind == Type::String)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_kube_apiserver_refuses() {
+        let field = |spec: Value| json!({"type": "object", "properties": {"spec": spec}});
+        let list = |extra: Value| {
+            let mut node = json!({"type": "array", "items": {"type": "object", "properties": {"k": {"type": "string"}}}});
+            node.as_object_mut()
+                .unwrap()
+                .extend(extra.as_object().unwrap().clone());
+            field(node)
+        };
+        let cases = [
+            (
+                field(json!({"properties": {"a": {"type": "string"}}})),
+                "p.properties[spec].type: Required value: must not be empty for specified object fields",
+            ),
+            (json!({}), "p.type: Required value: must not be empty at the root"),
+            (
+                json!({"type": "array", "items": {"type": "string"}}),
+                "p.type: Invalid value: \"array\": must be object at the root",
+            ),
+            (
+                field(json!({"type": "array", "items": {"x": 1}})),
+                "p.properties[spec].items.type: Required value: must not be empty for specified array items",
+            ),
+            (
+                field(json!({"type": "array"})),
+                "p.properties[spec].items: Required value: must be specified",
+            ),
+            (
+                field(json!({"type": "string", "pattern": "("})),
+                "p.properties[spec].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: unclosed group",
+            ),
+            (
+                field(json!({"type": "integer", "default": "x"})),
+                "p.properties[spec].default: Invalid value: \"string\": p.properties[spec].default in body must be of type \
+                 integer: \"string\"",
+            ),
+            (
+                field(
+                    json!({"type": "object", "default": {"zz": 1}, "properties": {"a": {"type": "string"}}}),
+                ),
+                "p.properties[spec].default: Invalid value: {\"zz\":1}: must not have unknown fields, has zz",
+            ),
+            (
+                field(
+                    json!({"type": "object", "properties": {"a": {"type": "string"}}, "oneOf": [{"required": ["a"],
+                    "properties": {"b": {"enum": ["x"]}}}]}),
+                ),
+                "p.properties[spec].properties[b]: Required value: because it is defined in \
+                 p.properties[spec].oneOf[0].properties[b]",
+            ),
+            (
+                field(json!({"type": "string", "anyOf": [{"type": "string"}]})),
+                "p.properties[spec].anyOf[0].type: Forbidden: must be empty to be structural",
+            ),
+            (
+                field(json!({"type": "object", "additionalProperties": false})),
+                "p.properties[spec].additionalProperties: Forbidden: additionalProperties cannot be set to false",
+            ),
+            (
+                field(json!({"type": "text"})),
+                "p.properties[spec].type: Unsupported value: \"text\": supported values: \"array\", \"boolean\", \"integer\", \
+                 \"number\", \"object\", \"string\"",
+            ),
+            (
+                list(json!({"x-kubernetes-list-type": "map"})),
+                "p.properties[spec].x-kubernetes-list-map-keys: Required value: must not be empty if x-kubernetes-list-type \
+                 is map",
+            ),
+            (
+                list(json!({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]})),
+                "p.properties[spec].items.properties[k].default: Required value: this property is in \
+                 x-kubernetes-list-map-keys, so it must have a default or be a required property",
+            ),
+            (
+                list(json!({"uniqueItems": true})),
+                "p.properties[spec].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity \
+                 becomes quadratic",
+            ),
+            (
+                json!({"type": "object", "properties": {"metadata": {"type": "object", "properties": {"labels": {"type":
+                    "object"}}}}}),
+                "p.properties[metadata]: Forbidden: must not specify anything other than name and generateName, but metadata \
+                 is implicitly specified",
+            ),
+        ];
+        for (schema, expected) in cases {
+            let errors = parse(&schema, "p").map(|_| ()).unwrap_err();
+            let lines: Vec<String> = errors
+                .iter()
+                .map(|e| format!("{}: {}", e.field, e.message))
+                .collect();
+            assert!(
+                lines.iter().any(|l| l == expected),
+                "{schema}\nwanted {expected}\ngot {lines:#?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_structural() {
+        for schema in [
+            json!({"type": "object"}),
+            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+            json!({"type": "object", "properties": {"p": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"},
+                {"type": "string"}], "pattern": "^a$"}}}),
+            json!({"type": "object", "properties": {"p": {"x-kubernetes-int-or-string": true, "allOf": [{"anyOf": [{"type":
+                "integer"}, {"type": "string"}]}, {"pattern": "^a$"}]}}}),
+            json!({"type": "object", "properties": {"p": {"x-kubernetes-preserve-unknown-fields": true}}}),
+            json!({"type": "object", "properties": {"e": {"type": "object", "x-kubernetes-embedded-resource": true,
+                "x-kubernetes-preserve-unknown-fields": true}}}),
+            json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+                "oneOf": [{"required": ["a"]}, {"required": ["b"]}], "not": {"required": ["a", "b"]}}),
+        ] {
+            if let Err(errors) = parse(&schema, "p") {
+                panic!("{schema}: {errors:#?}");
+            }
+        }
+    }
+}
