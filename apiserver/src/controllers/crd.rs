@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Holds a definition until its objects are gone.
-const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// Where a definition in a group of Kubernetes' own says who approved it (KEP-1111).
 const APPROVAL: &str = "api-approved.kubernetes.io";
 
