@@ -1,6 +1,7 @@
 //! What the server serves, as clients ask for it: one path at a time (`/api`, `/apis`, `/apis/<group>/<version>`) or all
 //! at once (aggregated discovery, KEP-3352).
 
+use super::respond::Body;
 use crate::error::ApiError;
 use crate::registry::{Registry, Resource, Snapshot, api_version};
 use bytes::Bytes;
@@ -27,7 +28,7 @@ pub fn serve(
     registry: &Registry,
     path: &str,
     headers: &HeaderMap,
-) -> Option<Result<Response<Bytes>, ApiError>> {
+) -> Option<Result<Response<Body>, ApiError>> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let snapshot = registry.snapshot();
     let document = match parts.as_slice() {
@@ -40,7 +41,7 @@ pub fn serve(
     Some(answer(&document, "application/json", headers))
 }
 
-fn root_document(snapshot: &Snapshot, root: &str, headers: &HeaderMap) -> Result<Response<Bytes>, ApiError> {
+fn root_document(snapshot: &Snapshot, root: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
     let core = root == "api";
     match form(headers)? {
         Form::Aggregated(version) => {
@@ -201,7 +202,7 @@ fn aggregated(snapshot: &Snapshot, version: &str, core: bool) -> Value {
 }
 
 /// A document with its ETag, or 304 when the client has it already.
-fn answer(document: &Value, content_type: &str, headers: &HeaderMap) -> Result<Response<Bytes>, ApiError> {
+fn answer(document: &Value, content_type: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
     tagged(Bytes::from(document.to_string()), content_type, headers)
 }
 
@@ -210,7 +211,7 @@ pub(super) fn tagged(
     bytes: Bytes,
     content_type: &str,
     headers: &HeaderMap,
-) -> Result<Response<Bytes>, ApiError> {
+) -> Result<Response<Body>, ApiError> {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     let tag = format!("\"{:016X}\"", hasher.finish());
@@ -222,7 +223,7 @@ pub(super) fn tagged(
         .header(CONTENT_TYPE, content_type)
         .header(ETAG, tag)
         .header(VARY, "Accept")
-        .body(bytes)
+        .body(Body::full(bytes))
         .map_err(|e| ApiError::Internal(e.to_string()))
 }
 

@@ -2,6 +2,7 @@
 //! `kubectl explain`, its validation, and clients that merge by schema; made when first asked for.
 
 use super::discovery;
+use super::respond::Body;
 use crate::error::ApiError;
 use crate::registry::{Registry, Resource, Snapshot};
 use crate::schema::{builtin, openapi};
@@ -21,7 +22,7 @@ pub fn serve(
     registry: &Registry,
     path: &str,
     headers: &HeaderMap,
-) -> Option<Result<Response<Bytes>, ApiError>> {
+) -> Option<Result<Response<Body>, ApiError>> {
     let path = path.trim_end_matches('/');
     let snapshot = registry.snapshot();
     if path == "/openapi/v3" {

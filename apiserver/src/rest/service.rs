@@ -173,7 +173,7 @@ impl Api {
         let document = discovery::serve(&self.registry, &info.path, &parts.headers)
             .or_else(|| openapi::serve(&self.registry, &info.path, &parts.headers));
         if let Some(document) = document {
-            return Ok(document?.map(Body::full));
+            return document;
         }
         Ok(respond::no_such_path())
     }
