@@ -4,7 +4,7 @@
 pub use super::crd_versions::resources;
 use super::crd_versions::{schema, schema_path, uniform};
 use super::names;
-use crate::error::FieldError;
+use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -118,17 +118,20 @@ fn validate_names(spec: &Value, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// The versions as kube-apiserver shows them in an error about all of them.
-fn shown_versions(spec: &Value) -> Value {
-    let list = spec["versions"].as_array().into_iter().flatten();
-    list.map(|v| {
-        json!({
-            "Name": v["name"], "Served": v["served"], "Storage": v["storage"],
-            "Deprecated": v["deprecated"].as_bool().unwrap_or(false), "DeprecationWarning": v["deprecationWarning"],
-            "Schema": null, "Subresources": null, "AdditionalPrinterColumns": null, "SelectableFields": null,
-        })
-    })
-    .collect()
+/// An error about all versions, which kube-apiserver shows as it keeps them: Go's fields in their declared order.
+fn versions_error(spec: &Value, message: &str) -> FieldError {
+    let list = spec["versions"].as_array().into_iter().flatten().map(|v| {
+        format!(
+            "{{\"Name\":{},\"Served\":{},\"Storage\":{},\"Deprecated\":{},\"DeprecationWarning\":{},\"Schema\":null,\"Subresources\":null,\"AdditionalPrinterColumns\":null,\"SelectableFields\":null}}",
+            v["name"],
+            v["served"],
+            v["storage"],
+            v["deprecated"].as_bool().unwrap_or(false),
+            v["deprecationWarning"],
+        )
+    });
+    let message = format!("Invalid value: [{}]: {message}", list.collect::<Vec<_>>().join(","));
+    FieldError::new(FieldErrorKind::Invalid, "spec.versions", message)
 }
 
 fn validate_columns(version: &Value, at: &str, errors: &mut Vec<FieldError>) {
@@ -206,11 +209,11 @@ fn validate_versions(spec: &Value, errors: &mut Vec<FieldError>) {
     }
     if !unique {
         let message = "must contain unique version names";
-        errors.push(FieldError::invalid("spec.versions", &shown_versions(spec), message));
+        errors.push(versions_error(spec, message));
     }
     if storage != 1 {
         let message = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid("spec.versions", &shown_versions(spec), message));
+        errors.push(versions_error(spec, message));
     }
     let one = uniform(spec);
     for (i, version) in list.iter().enumerate() {

@@ -10,6 +10,9 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+/// Version of Kubernetes whose API this is.
+pub(super) const VERSION: &str = "v1.36.0";
+
 /// Which form of the root documents the client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -34,11 +37,29 @@ pub fn serve(
     let document = match parts.as_slice() {
         [root @ ("api" | "apis")] => return Some(root_document(&snapshot, root, headers)),
         ["api", version] => resources(&snapshot, "", version)?,
+        ["version"] => version(),
         ["apis", name] => group(&snapshot, name)?,
         ["apis", group, version] => resources(&snapshot, group, version)?,
         _ => return None,
     };
     Some(answer(&document, "application/json", headers))
+}
+
+/// `/version`: the Kubernetes whose API this is, and what serves it.
+fn version() -> Value {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": format!("{VERSION}+muster-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc",
+        "platform": format!("{}/{arch}", std::env::consts::OS),
+    })
 }
 
 fn root_document(snapshot: &Snapshot, root: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {

@@ -1,7 +1,7 @@
 //! OpenAPI documents: `/openapi/v3` (an index, and one document a group version) and `/openapi/v2`. Enough for
 //! `kubectl explain`, its validation, and clients that merge by schema; made when first asked for.
 
-use super::discovery;
+use super::discovery::{self, VERSION};
 use super::respond::Body;
 use crate::error::ApiError;
 use crate::registry::{Registry, Resource, Snapshot};
@@ -12,8 +12,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-/// Version of Kubernetes whose API this is.
-const VERSION: &str = "v1.36.0";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const COMPONENTS: &str = "#/components/schemas/";
 

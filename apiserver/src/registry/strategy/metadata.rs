@@ -103,6 +103,16 @@ fn validate_finalizers(meta: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// The references as Go writes them: fields in their declared order.
+fn shown_owners(meta: &Value) -> String {
+    let owners = meta["ownerReferences"].as_array().into_iter().flatten().map(|owner| {
+        let order = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+        let fields = order.iter().filter_map(|k| Some(format!("{k:?}:{}", owner.get(k)?)));
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+    });
+    format!("[{}]", owners.collect::<Vec<_>>().join(","))
+}
+
 fn validate_owners(meta: &Value) -> Vec<FieldError> {
     const FIELD: &str = "metadata.ownerReferences";
     let mut errors = Vec::new();
@@ -130,7 +140,9 @@ fn validate_owners(meta: &Value) -> Vec<FieldError> {
                     let message = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
-                    errors.push(FieldError::invalid(FIELD, &meta["ownerReferences"], &message));
+                    let shown = shown_owners(meta);
+                    let message = format!("Invalid value: {shown}: {message}");
+                    errors.push(FieldError::new(FieldErrorKind::Invalid, FIELD, message));
                 }
                 None => controller = Some(this),
             }

@@ -68,15 +68,15 @@ pub fn matches(selector: &Value, labels: &Value) -> bool {
 }
 
 /// A selector's `spec.selector` rules and that it matches the template's labels, as every workload asks.
-pub(super) fn validate_template(spec: &Value, errors: &mut Vec<FieldError>) {
+pub(super) fn validate_template(kind: &str, spec: &Value, errors: &mut Vec<FieldError>) {
     let selector = &spec["selector"];
     if selector.is_null() {
         errors.push(FieldError::required("spec.selector", ""));
     } else {
         errors.extend(validate(selector, "spec.selector"));
         if is_empty(selector) {
-            let message = "empty selector is invalid for deployment";
-            errors.push(FieldError::invalid("spec.selector", selector, message));
+            let message = format!("empty selector is invalid for {kind}");
+            errors.push(FieldError::invalid("spec.selector", selector, &message));
         }
     }
     let labels = &spec["template"]["metadata"]["labels"];

@@ -166,12 +166,17 @@ pub(super) fn taken_errors(ctx: &Context<'_>, service: &Value) -> Vec<FieldError
     let mut errors = Vec::new();
     for (i, address) in items(&service["spec"], "clusterIPs").enumerate() {
         let known = address.as_str().and_then(|a| a.parse::<Ipv4Addr>().ok()).map(u32::from);
-        if known.is_some_and(|a| used.addresses.contains(&a)) {
-            let text = address.as_str().unwrap_or_default();
-            let message = format!("failed to allocate IP {text}: provided IP is already allocated");
-            let field = format!("spec.clusterIPs[{i}]");
-            errors.push(FieldError::invalid(field, &service["spec"]["clusterIPs"], &message));
-        }
+        let text = address.as_str().unwrap_or_default();
+        let problem = match known {
+            Some(a) if used.addresses.contains(&a) => "provided IP is already allocated".to_owned(),
+            Some(a) if a.wrapping_sub(FIRST_ADDRESS) >= ADDRESSES => format!(
+                "the provided IP ({text}) is not in the valid range. The range of valid IPs is 10.96.0.0/16"
+            ),
+            _ => continue,
+        };
+        let message = format!("failed to allocate IP {text}: {problem}");
+        let field = format!("spec.clusterIPs[{i}]");
+        errors.push(FieldError::invalid(field, &service["spec"]["clusterIPs"], &message));
     }
     for (i, port) in items(&service["spec"], "ports").enumerate() {
         let number = port["nodePort"].as_u64().and_then(|p| u16::try_from(p).ok());
@@ -312,16 +317,7 @@ pub(super) fn validate(service: &Value) -> Vec<FieldError> {
         }
         let first = text(spec, "clusterIP");
         if !first.is_empty() && !headless {
-            if let Ok(ip) = first.parse::<std::net::IpAddr>() {
-                if let std::net::IpAddr::V4(ip) = ip
-                    && u32::from(ip).wrapping_sub(FIRST_ADDRESS) >= ADDRESSES
-                {
-                    let message = format!(
-                        "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is 10.96.0.0/16"
-                    );
-                    errors.push(FieldError::invalid("spec.clusterIPs", &spec["clusterIPs"], &message));
-                }
-            } else {
+            if first.parse::<std::net::IpAddr>().is_err() {
                 let message = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
                 errors.push(FieldError::invalid("spec.clusterIPs[0]", &json!(first), message));
             }

@@ -22,6 +22,10 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
     if plural == "replicationcontrollers" && labels.is_object() && object::labels(object).next().is_none() {
         object::set_meta(object, "labels", Some(labels.clone()));
     }
+    if plural == "daemonsets" {
+        let annotations = object::metadata_mut(object).entry("annotations").or_insert_with(|| json!({}));
+        default(annotations, TEMPLATE_GENERATION, "1");
+    }
     let Some(spec) = at(object, "spec") else { return };
     match plural {
         "deployments" => {
@@ -131,8 +135,8 @@ pub(super) fn empty_status(plural: &str) -> Value {
 pub(super) fn prepare_create(plural: &str, object: &mut Value) {
     match plural {
         "daemonsets" => {
-            object::child_mut(object, "metadata").entry("annotations").or_insert_with(|| json!({}));
-            object["metadata"]["annotations"][TEMPLATE_GENERATION] = "1".into();
+            let annotations = object::metadata_mut(object).entry("annotations").or_insert_with(|| json!({}));
+            annotations[TEMPLATE_GENERATION] = "1".into();
         }
         "jobs" if object["spec"]["manualSelector"] != json!(true) => {
             let (name, uid) = (object::name(object).to_owned(), object::uid(object).to_owned());
@@ -241,7 +245,12 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         _ => {}
     }
     not_negative(&mut errors, "spec.replicas", &spec["replicas"]);
-    selector::validate_template(spec, &mut errors);
+    let kind = match plural {
+        "statefulsets" => "statefulset",
+        "daemonsets" => "daemonset",
+        _ => "deployment",
+    };
+    selector::validate_template(kind, spec, &mut errors);
     errors.extend(validate_template(&spec["template"]));
     let restart = &spec["template"]["spec"]["restartPolicy"];
     if restart.is_string() && *restart != json!("Always") {
