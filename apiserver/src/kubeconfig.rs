@@ -34,27 +34,24 @@ pub fn kubeconfig(server_url: &str, ca_pem: &str, credentials: &Credentials, nam
         }),
         Credentials::Token(token) => json!({ "token": token }),
     };
-    let mut text = String::from("apiVersion: v1\nkind: Config\n");
-    text += &section(
-        name,
-        "cluster",
-        &json!({
-            "certificate-authority-data": STANDARD.encode(ca_pem),
-            "server": server_url,
-        }),
-    );
-    text += &section(name, "user", &user);
-    text += &section(name, "context", &json!({ "cluster": name, "user": name }));
-    text += &format!("current-context: {}\n", Value::from(name));
-    text
+    let cluster = json!({ "certificate-authority-data": STANDARD.encode(ca_pem), "server": server_url });
+    [
+        "apiVersion: v1\nkind: Config\n".to_owned(),
+        section(name, "cluster", &cluster),
+        section(name, "user", &user),
+        section(name, "context", &json!({ "cluster": name, "user": name })),
+        format!("current-context: {}\n", Value::from(name)),
+    ]
+    .concat()
 }
 
 fn section(name: &str, kind: &str, fields: &Value) -> String {
-    let mut text = format!("{kind}s:\n- name: {}\n  {kind}:\n", Value::from(name));
-    for (key, value) in fields.as_object().into_iter().flatten() {
-        text += &format!("    {key}: {value}\n");
-    }
-    text
+    let head = format!("{kind}s:\n- name: {}\n  {kind}:\n", Value::from(name));
+    let fields = fields.as_object().into_iter().flatten();
+    let lines: Vec<String> = fields
+        .map(|(key, value)| format!("    {key}: {value}\n"))
+        .collect();
+    head + &lines.concat()
 }
 
 /// Writes a kubeconfig whole or not at all, readable by its owner alone.

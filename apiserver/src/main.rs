@@ -18,11 +18,15 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
         .with_writer(std::io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let ended = runtime.context("cannot start").and_then(|r| r.block_on(run::until_signal(&cli.args)));
+    let ended = runtime
+        .context("cannot start")
+        .and_then(|r| r.block_on(run::until_signal(&cli.args)));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

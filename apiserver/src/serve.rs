@@ -34,8 +34,6 @@ use tower::ServiceExt;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The server renews its own certificate when less than this part of its life is left.
-const RENEW_AT: u32 = 3;
 /// How long accepting pauses when the system has no more file descriptors: closing connections frees some.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// HTTP/2 pings on idle connections find peers that went away without a word.
@@ -230,7 +228,7 @@ struct OwnCert {
 }
 
 impl OwnCert {
-    /// A new certificate and when to replace it.
+    /// A new certificate and when to replace it: with a third of its life left.
     fn issue(
         ca: &Ca,
         names: &[String],
@@ -243,8 +241,7 @@ impl OwnCert {
         let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).map_err(bad)?;
         let key =
             CertifiedKey::from_der(vec![cert], key, provider).map_err(|e| ServeError::Tls(e.to_string()))?;
-        let early = SERVER_TTL / RENEW_AT;
-        let life = SignedDuration::try_from(SERVER_TTL - early).unwrap_or(SignedDuration::ZERO);
+        let life = SignedDuration::try_from(SERVER_TTL / 3 * 2).unwrap_or(SignedDuration::ZERO);
         Ok((Arc::new(key), now.saturating_add(life).unwrap_or(Timestamp::MAX)))
     }
 

@@ -3,7 +3,7 @@
 use super::authorizer::Authorizer;
 use super::impersonate;
 use super::jwt::ServiceAccountKeys;
-use super::tokens::{self, ISSUER, Verified};
+use super::tokens::{self, CREDENTIAL_ID, ISSUER, Verified};
 use super::types::{ALL_AUTHENTICATED, UserInfo};
 use crate::error::ApiError;
 use crate::pki::ClientCert;
@@ -167,7 +167,10 @@ impl Authenticator {
 
 /// CN is the user, every O a group.
 fn cert_user(cert: &ClientCert) -> UserInfo {
-    UserInfo::new(&cert.common_name, &cert.organizations).with_group(ALL_AUTHENTICATED)
+    let mut user = UserInfo::new(&cert.common_name, &cert.organizations).with_group(ALL_AUTHENTICATED);
+    // Which credential it was, for audit and CSRs (KEP-4193).
+    user.extra.insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={}", cert.fingerprint)]);
+    user
 }
 
 /// The token of `Authorization: Bearer …`. Other schemes are nobody's here, as in Kubernetes.

@@ -110,15 +110,17 @@ impl Authorizer {
             return Ok(());
         }
         let list: Vec<String> = missing.iter().map(Rule::compact).collect();
-        let mut message = format!(
-            "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
+        let unresolved = if errors.is_empty() {
+            String::new()
+        } else {
+            format!("; resolution errors: {}", quoted(&errors))
+        };
+        let message = format!(
+            "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}{unresolved}",
             user.name,
             quoted(&user.groups),
             list.join("\n")
         );
-        if !errors.is_empty() {
-            message += &format!("; resolution errors: {}", quoted(&errors));
-        }
         Err(ApiError::forbidden(subject, &message))
     }
 

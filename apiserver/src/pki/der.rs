@@ -120,7 +120,7 @@ pub(super) fn certificate(leaf: &Leaf<'_>, issuer: &Issuer<'_>) -> Result<Vec<u8
             w.next().write_der(leaf.subject);
             w.next().write_der(leaf.spki);
             w.next().write_tagged(Tag::context(3), |w| {
-                w.write_sequence(|w| write_extensions(w, leaf, issuer))
+                w.write_sequence(|w| write_extensions(w, leaf, issuer));
             });
         });
     });

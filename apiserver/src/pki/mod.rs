@@ -18,6 +18,7 @@ pub use usage::Usages;
 
 use jiff::Timestamp;
 use rcgen::PublicKeyData;
+use ring::digest::{SHA256, digest};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +107,8 @@ pub struct ClientCert {
     pub not_before: i64,
     /// Last second it is valid, unix time.
     pub not_after: i64,
+    /// SHA-256 of the whole certificate, in hex.
+    pub fingerprint: String,
 }
 
 impl ClientCert {
@@ -120,6 +123,7 @@ impl ClientCert {
             organizations,
             not_before: cert.validity().not_before.timestamp(),
             not_after: cert.validity().not_after.timestamp(),
+            fingerprint: digest(&SHA256, der).as_ref().iter().map(|b| format!("{b:02x}")).collect(),
         })
     }
 
@@ -161,14 +165,12 @@ impl Ca {
         std::fs::create_dir_all(dir).map_err(|e| PkiError::File(format!("{}: {e}", dir.display())))?;
         let key = load_or_create_key(&dir.join(CA_KEY_FILE), || !dir.join(CA_CERT_FILE).exists())?;
         let cert_path = dir.join(CA_CERT_FILE);
-        let ca = match read(&cert_path)? {
-            Some(pem) => Self::from_pem(&pem, key)
-                .map_err(|e| PkiError::File(format!("{}: {e}", cert_path.display())))?,
-            None => {
-                let ca = Self::self_signed(key, now)?;
-                write_private(&cert_path, ca.pem().as_bytes()).map_err(|e| PkiError::File(e.to_string()))?;
-                ca
-            }
+        let ca = if let Some(pem) = read(&cert_path)? {
+            Self::from_pem(&pem, key).map_err(|e| PkiError::File(format!("{}: {e}", cert_path.display())))?
+        } else {
+            let ca = Self::self_signed(key, now)?;
+            write_private(&cert_path, ca.pem().as_bytes()).map_err(|e| PkiError::File(e.to_string()))?;
+            ca
         };
         if ca.0.not_after < now.as_second() {
             return Err(PkiError::Expired(ca.not_after()));
@@ -179,12 +181,10 @@ impl Ca {
     fn self_signed(key: KeyPair, now: Timestamp) -> Result<Self, PkiError> {
         let spki = key.subject_public_key_info();
         // The name tells one cluster's CA from another's, for people and for clients that pick a certificate by issuer.
-        let id: String = der::key_id(&spki)
+        let id = der::key_id(&spki)[..4]
             .iter()
-            .take(4)
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        let subject = der::name(&format!("muster-ca-{id}"), &[]);
+            .fold(0, |id, b| id << 8 | u32::from(*b));
+        let subject = der::name(&format!("muster-ca-{id:08x}"), &[]);
         let not_after = now.as_second() + CA_TTL;
         let leaf = der::Leaf {
             subject: &subject,

@@ -152,7 +152,7 @@ fn bad_requests_are_refused_with_the_reason() {
                 .as_bytes(),
             "PEM block type",
         ),
-        (&[b'x'; 70_000], "too large"),
+        (&vec![b'x'; 70_000], "too large"),
     ];
     for (input, expected) in cases {
         let error = Request::parse(input).unwrap_err().to_string();

@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn names_become_bits_and_oids() {
-        let cases: &[(&[&str], Option<(&[u8], usize)>, usize)] = &[
+        type Case<'a> = (&'a [&'a str], Option<(&'a [u8], usize)>, usize);
+        let cases: &[Case<'_>] = &[
             (&[], None, 0),
             (&["client auth"], None, 1),
             (&["digital signature"], Some((&[0x80], 1)), 0),

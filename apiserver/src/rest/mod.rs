@@ -191,3 +191,6 @@ impl Api {
         api
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,16 +33,12 @@ impl View {
     /// The view a request asks for.
     pub fn of(call: &Call<'_>) -> Result<Self, ApiError> {
         let accept = negotiate::accept(call.header(header::ACCEPT))?;
-        let include = match call.query.get("includeObject") {
-            None | Some("" | "Metadata") => IncludeObject::Metadata,
-            Some("None") => IncludeObject::None,
-            Some("Object") => IncludeObject::Object,
-            Some(other) => {
-                return Err(ApiError::BadRequest(format!(
-                    "unrecognized includeObject value: {other:?}, must be one of None, Metadata, Object"
-                )));
-            }
-        };
+        let wanted = call.query.text("includeObject");
+        let include = IncludeObject::parse(wanted).ok_or_else(|| {
+            ApiError::BadRequest(format!(
+                "unrecognized includeObject value: {wanted:?}, must be one of None, Metadata, Object"
+            ))
+        })?;
         Ok(Self { resource: Arc::clone(&call.resource), accept, include })
     }
 
@@ -330,8 +326,12 @@ impl Pieces {
     }
 }
 
-fn list_meta(found: &Found) -> Value {
+fn list_meta(found: &Found, r: &Resource, shape: Shape) -> Value {
     let mut metadata = json!({"resourceVersion": found.revision.to_string()});
+    if r.custom.is_some() && shape == Shape::Object {
+        // Lists of custom resources are written untyped, and say so where a page ends and where none does.
+        metadata["continue"] = "".into();
+    }
     if let Some(token) = &found.next {
         metadata["continue"] = token.as_str().into();
     }
@@ -347,7 +347,7 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
     if view.accept.shape == Shape::Table {
         let values: Vec<Value> = found.entries.iter().map(|e| view.value(&e.json)).collect();
         let mut table = table::table(r, &values, view.include);
-        table["metadata"] = list_meta(found);
+        table["metadata"] = list_meta(found, r, view.accept.shape);
         return respond::value(200, &table, view.accept.format);
     }
     let (kind, version) = match view.accept.shape {
@@ -356,7 +356,7 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
     };
     let mut pieces = Pieces::default();
     pieces.text(format!("{{\"kind\":{},\"apiVersion\":{},", json!(kind), json!(version)).as_bytes());
-    pieces.text(format!("\"metadata\":{},\"items\":[", list_meta(found)).as_bytes());
+    pieces.text(format!("\"metadata\":{},\"items\":[", list_meta(found, r, view.accept.shape)).as_bytes());
     for (i, entry) in found.entries.iter().enumerate() {
         if i > 0 {
             pieces.text(b",");

@@ -15,6 +15,10 @@ use http::{Method, Request, Response};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// How long the rest of a body nobody wants is waited for.
+const DRAIN: Duration = Duration::from_secs(1);
 
 impl<B> tower::Service<Request<B>> for Api
 where
@@ -45,7 +49,12 @@ impl Api {
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
-        let handled = AssertUnwindSafe(self.handle(&parts, &info, &query, body)).catch_unwind().await;
+        let mut body = Some(body);
+        let handled = AssertUnwindSafe(self.handle(&parts, &info, &query, &mut body)).catch_unwind().await;
+        if let Some(unread) = body.filter(|b| !b.is_end_stream()) {
+            // An answer before the end of the request would cost HTTP/1.1 clients their connection.
+            let _ = tokio::time::timeout(DRAIN, body::read(unread)).await;
+        }
         let response = match handled {
             Ok(Ok(response)) => response,
             Ok(Err(e)) => respond::error(&e),
@@ -65,7 +74,7 @@ impl Api {
         parts: &Parts,
         info: &RequestInfo,
         query: &Query,
-        body: B,
+        body: &mut Option<B>,
     ) -> Result<Response<Body>, ApiError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -97,7 +106,12 @@ impl Api {
         Ok(response)
     }
 
-    async fn resource<B>(&self, method: &Method, call: &Call<'_>, body: B) -> Result<Response<Body>, ApiError>
+    async fn resource<B>(
+        &self,
+        method: &Method,
+        call: &Call<'_>,
+        body: &mut Option<B>,
+    ) -> Result<Response<Body>, ApiError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
@@ -108,7 +122,7 @@ impl Api {
             if !sub.verbs.iter().any(|v| *v == info.verb) {
                 return Err(ApiError::MethodNotAllowed);
             }
-            let bytes = if *method == Method::GET { Bytes::new() } else { body::read(body).await? };
+            let bytes = if *method == Method::GET { Bytes::new() } else { read_body(body).await? };
             return subresource::serve(self, call, &sub, &bytes).await;
         }
         let named = !info.name.is_empty();
@@ -125,13 +139,13 @@ impl Api {
             "list" => read::list(self, call),
             "watch" => watch::serve(self, call),
             "create" if review::is_review(&call.resource) => {
-                review::serve(self, call, &body::read(body).await?).await
+                review::serve(self, call, &read_body(body).await?).await
             }
-            "create" => write::create(self, call, &body::read(body).await?).await,
-            "update" => write::update(self, call, "", &body::read(body).await?).await,
-            "patch" => write::patch(self, call, "", &body::read(body).await?).await,
-            "delete" => delete::delete(self, call, &body::read(body).await?).await,
-            "deletecollection" => delete::collection(self, call, &body::read(body).await?).await,
+            "create" => write::create(self, call, &read_body(body).await?).await,
+            "update" => write::update(self, call, "", &read_body(body).await?).await,
+            "patch" => write::patch(self, call, "", &read_body(body).await?).await,
+            "delete" => delete::delete(self, call, &read_body(body).await?).await,
+            "deletecollection" => delete::collection(self, call, &read_body(body).await?).await,
             _ => Err(ApiError::MethodNotAllowed),
         }
     }
@@ -156,13 +170,24 @@ impl Api {
         if let Some(response) = health::serve(self, info, query) {
             return Ok(response);
         }
-        if let Some(response) = discovery::serve(&self.registry, &info.path, &parts.headers) {
-            return response;
-        }
-        if let Some(response) = openapi::serve(&self.registry, &info.path, &parts.headers) {
-            return response;
+        let document = discovery::serve(&self.registry, &info.path, &parts.headers)
+            .or_else(|| openapi::serve(&self.registry, &info.path, &parts.headers));
+        if let Some(document) = document {
+            return document;
         }
         Ok(respond::no_such_path())
+    }
+}
+
+/// The body, which is read once.
+async fn read_body<B>(body: &mut Option<B>) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display,
+{
+    match body.take() {
+        Some(body) => body::read(body).await,
+        None => Ok(Bytes::new()),
     }
 }
 

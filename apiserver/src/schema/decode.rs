@@ -85,6 +85,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    #[allow(clippy::unnecessary_wraps)] // every caller answers with it
     fn refuse(&self, what: &str) -> Option<String> {
         Some(if self.path.is_empty() {
             format!(
@@ -123,10 +124,10 @@ fn go_names(name: &str) -> (String, &str) {
 
 fn go_type(reference: &Ref) -> String {
     let schema = Schema::resolve(reference);
-    if let Ref::Named(name) = reference {
-        if !builtin::is_scalar(name) {
-            return go_names(name).0;
-        }
+    if let Ref::Named(name) = reference
+        && !builtin::is_scalar(name)
+    {
+        return go_names(name).0;
     }
     match schema.kind {
         Type::String if schema.format.as_deref() == Some("byte") => "[]uint8".into(),

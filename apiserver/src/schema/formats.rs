@@ -221,7 +221,7 @@ fn is_credit_card(text: &str) -> bool {
         .sum();
     (13..=19).contains(&digits.len())
         && text.chars().all(|c| c.is_ascii_digit() || c == ' ' || c == '-')
-        && sum % 10 == 0
+        && sum.is_multiple_of(10)
 }
 
 fn is_isbn10(text: &str) -> bool {
@@ -251,7 +251,7 @@ fn is_isbn13(text: &str) -> bool {
         .enumerate()
         .map(|(i, d)| if i % 2 == 1 { d * 3 } else { *d })
         .sum();
-    clean.len() == 13 && digits.len() == 13 && sum % 10 == 0
+    clean.len() == 13 && digits.len() == 13 && sum.is_multiple_of(10)
 }
 
 #[cfg(test)]

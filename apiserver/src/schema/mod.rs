@@ -18,6 +18,8 @@ pub mod validate;
 #[cfg(test)]
 mod proptests;
 
+pub use cel::{Rules, validate_custom};
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 

@@ -25,7 +25,7 @@ pub fn to_openapi_v3(schema: &Schema) -> Value {
     match schema.kind {
         Type::Quantity => put("oneOf", json!([{"type": "string"}, {"type": "number"}])),
         Type::IntOrString if schema.format.is_some() => {
-            put("oneOf", json!([{"type": "integer"}, {"type": "string"}]))
+            put("oneOf", json!([{"type": "integer"}, {"type": "string"}]));
         }
         Type::IntOrString => put("x-kubernetes-int-or-string", true.into()),
         _ => {}

@@ -10,6 +10,11 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+/// Peer, Authorization header, when, and who that is: `None` for 401.
+type Connected<'a> = (Option<&'a Peer>, Option<&'a str>, Timestamp, Option<&'a str>);
+/// Stored secret, secret sent, and the groups or the reason.
+type Bootstrap<'a> = (Value, &'a str, Result<&'a [&'a str], &'a str>);
+
 const NOW: &str = "2026-05-04T03:02:01Z";
 
 fn now() -> Timestamp {
@@ -50,6 +55,7 @@ fn cert(name: &str) -> ClientCert {
         organizations: vec!["a".into(), "b".into()],
         not_before: now().as_second() - 10,
         not_after: now().as_second() + 10,
+        fingerprint: "00".into(),
     }
 }
 
@@ -62,8 +68,7 @@ async fn credentials_in_the_right_order() {
     let plain = peer(None, None);
     let admin = Some("Bearer admin-secret");
     let wrong = Some("Bearer admin-secres");
-    // (peer, Authorization, when, who: None for 401)
-    let cases: Vec<(Option<&Peer>, Option<&str>, Timestamp, Option<&str>)> = vec![
+    let cases: Vec<Connected<'_>> = vec![
         (None, None, now(), Some(ANONYMOUS)),
         (Some(&plain), None, now(), Some(ANONYMOUS)),
         (Some(&nameless), None, now(), Some(ANONYMOUS)),
@@ -335,7 +340,7 @@ async fn bootstrap_tokens_need_a_good_secret() {
         "system:authenticated",
     ];
     let plain: &[&str] = &["system:bootstrappers", "system:authenticated"];
-    let cases: Vec<(Value, &str, Result<&[&str], &str>)> = vec![
+    let cases: Vec<Bootstrap<'_>> = vec![
         (bootstrap_secret(&[]), "0123456789abcdef", Ok(good)),
         (
             bootstrap_secret(&[("expiration", "")]),

@@ -3,6 +3,7 @@
 //! With a CRD at hand only types matter: undeclared names and fields are errors. With an object at hand its sizes give a
 //! bound on the steps an evaluation takes, in the interpreter's way of working: it copies what it selects and iterates.
 
+use super::functions::{is_function, returns};
 use super::nodes::{Nodes, Sizes};
 use kube::core::cel::cel::IdedExpr;
 use kube::core::cel::cel::common::ast::{
@@ -47,87 +48,6 @@ pub(super) struct Infer<'a> {
     source: &'a str,
     scope: Vec<(String, Info)>,
     pub(super) errors: Vec<String>,
-}
-
-/// Functions the evaluator has: those of the `cel` crate and of kube-cel.
-const FUNCTIONS: &str = " add asApproximateFloat asInteger base64.decode base64.encode bytes charAt cidr compareTo contains \
-    containsCIDR containsIP distinct double duration endsWith family find findAll first flatten format format.byte \
-    format.date format.datetime format.dns1035Label format.dns1035LabelPrefix format.dns1123Label \
-    format.dns1123LabelPrefix format.dns1123Subdomain format.dns1123SubdomainPrefix format.labelValue format.named \
-    format.qualifiedName format.uri format.uuid getDate getDayOfMonth getDayOfWeek getDayOfYear getEscapedPath \
-    getFullYear getHost getHostname getHours getMilliseconds getMinutes getMonth getPort getQuery getScheme getSeconds \
-    hasValue indexOf int ip ip.isCanonical isCIDR isGlobalUnicast isGreaterThan isIP isInteger isLessThan \
-    isLinkLocalMulticast isLinkLocalUnicast isLoopback isQuantity isSemver isSorted isURL isUnspecified join \
-    jsonpatch.escapeKey last lastIndexOf lists.range lowerAscii major masked matches math.abs math.bitAnd math.bitNot \
-    math.bitOr math.bitShiftLeft math.bitShiftRight math.bitXor math.ceil math.floor math.greatest math.isFinite \
-    math.isInf math.isNaN math.least math.round math.sign math.sqrt math.trunc max min minor optional.none optional.of \
-    optional.ofNonZeroValue or orValue patch prefixLength quantity replace reverse semver sets.contains sets.equivalent \
-    sets.intersects sign size slice sort split startsWith string strings.quote sub substring sum timestamp trim uint \
-    upperAscii url validate value ";
-
-fn is_function(name: &str) -> bool {
-    FUNCTIONS.contains(&format!(" {name} "))
-}
-
-fn returns(name: &str) -> Ty {
-    match name {
-        "contains"
-        | "containsCIDR"
-        | "containsIP"
-        | "endsWith"
-        | "startsWith"
-        | "matches"
-        | "hasValue"
-        | "isCIDR"
-        | "isIP"
-        | "isInteger"
-        | "isQuantity"
-        | "isSemver"
-        | "isSorted"
-        | "isURL"
-        | "isGreaterThan"
-        | "isLessThan"
-        | "isLoopback"
-        | "isUnspecified"
-        | "isGlobalUnicast"
-        | "isLinkLocalMulticast"
-        | "isLinkLocalUnicast"
-        | "ip.isCanonical"
-        | "sets.contains"
-        | "sets.equivalent"
-        | "sets.intersects"
-        | "math.isFinite"
-        | "math.isInf"
-        | "math.isNaN" => Ty::Bool,
-        "size" | "indexOf" | "lastIndexOf" | "int" | "compareTo" | "asInteger" | "major" | "minor"
-        | "patch" | "prefixLength" | "getDate" | "getDayOfMonth" | "getDayOfWeek" | "getDayOfYear"
-        | "getFullYear" | "getMilliseconds" | "getMonth" => Ty::Int,
-        "uint" => Ty::Uint,
-        "double" | "asApproximateFloat" => Ty::Double,
-        "charAt"
-        | "find"
-        | "join"
-        | "lowerAscii"
-        | "replace"
-        | "string"
-        | "strings.quote"
-        | "substring"
-        | "trim"
-        | "upperAscii"
-        | "format"
-        | "base64.encode"
-        | "jsonpatch.escapeKey"
-        | "getEscapedPath"
-        | "getHost"
-        | "getHostname"
-        | "getPort"
-        | "getScheme" => Ty::String,
-        "bytes" | "base64.decode" => Ty::Bytes,
-        "timestamp" => Ty::Timestamp,
-        "duration" => Ty::Duration,
-        "split" | "findAll" => Ty::List(Box::new(Ty::String)),
-        _ => Ty::Dyn,
-    }
 }
 
 impl Info {
@@ -210,7 +130,8 @@ impl<'a> Infer<'a> {
             let before = self.source[..start].chars().next_back();
             let after = self.source[start + at.len()..].chars().next();
             let starts = at.starts_with(name) && before.is_some_and(name);
-            !starts && !(at.ends_with(name) && after.is_some_and(name))
+            let ends = at.ends_with(name) && after.is_some_and(name);
+            !(starts || ends)
         };
         let start = self
             .source
@@ -401,7 +322,6 @@ impl<'a> Infer<'a> {
                 })
             })
         };
-        let errors = self.errors.len();
         let unbound = matches!(c.iter_range.expr, Expr::List(ref l) if l.elements.is_empty());
         let step = if unbound {
             Info {
@@ -411,7 +331,6 @@ impl<'a> Infer<'a> {
         } else {
             looped(self, init.clone())
         };
-        self.errors.truncate(errors.max(self.errors.len()));
         // What one round adds, all rounds add as often.
         let accumulated = Info {
             ty: if step.ty == Ty::List(Box::new(Ty::Dyn)) || step.ty == Ty::Dyn {
@@ -476,7 +395,7 @@ impl<'a> Infer<'a> {
                 Some(Expr::Literal(LiteralValue::Int(n))) => {
                     f64::from(i32::try_from(*n.inner()).unwrap_or(i32::MAX))
                 }
-                _ => f64::INFINITY,
+                _ => f64::from(i32::MAX),
             };
         }
         let mut ty = returns(name);
@@ -521,8 +440,7 @@ impl<'a> Infer<'a> {
                 }
                 Info::scalar(Ty::Bool, cost)
             }
-            (operators::NOT_STRICTLY_FALSE, _) => Info::scalar(Ty::Bool, cost),
-            (operators::IN, _) => Info::scalar(Ty::Bool, cost),
+            (operators::NOT_STRICTLY_FALSE | operators::IN, _) => Info::scalar(Ty::Bool, cost),
             (
                 operators::EQUALS
                 | operators::NOT_EQUALS

@@ -3,6 +3,7 @@
 //! The `cel` crate has no type checker and counts no cost, so both are done here: [`infer`] finds undeclared fields and
 //! names when a CRD is written, and bounds an evaluation by the sizes of the actual values before it starts.
 
+mod functions;
 mod infer;
 mod nodes;
 mod rewrite;
@@ -173,10 +174,10 @@ impl Compiler {
             self.errors
                 .push(FieldError::not_supported(field, &(&**reason).into(), &reasons));
         }
-        if let Some(path) = &source.field_path {
-            if let Err(detail) = nodes.field_path(id, path) {
-                invalid(self, "fieldPath", &format!("{path:?}"), &detail);
-            }
+        if let Some(path) = &source.field_path
+            && let Err(detail) = nodes.field_path(id, path)
+        {
+            invalid(self, "fieldPath", &format!("{path:?}"), &detail);
         }
         let rule = self.expression(nodes, id, source.optional_old_self, &source.rule, &Ty::Bool);
         if let Err(detail) = &rule {
@@ -362,7 +363,7 @@ impl Run<'_> {
             let mut infer = Infer::new(self.nodes, id, optional, &rule.source.rule, Some(&sizes));
             let cost = infer.expression(&rule.rule).cost;
             self.budget -= cost;
-            let outcome = if cost > RULE_BUDGET || self.budget < 0.0 {
+            let outcome = if cost.is_nan() || cost > RULE_BUDGET || self.budget < 0.0 {
                 Err("call cost exceeds limit for rule, no further validation rules will be run".to_owned())
             } else {
                 evaluate(&rule.rule, &scope)
@@ -441,12 +442,12 @@ impl Run<'_> {
 fn message(rule: &Compiled, scope: &Context<'_>, nodes: &Nodes, id: u32, sizes: &Sizes) -> String {
     if let (Some(expression), Some(text)) = (&rule.message, &rule.source.message_expression) {
         let mut infer = Infer::new(nodes, id, rule.source.optional_old_self, text, Some(sizes));
-        if infer.expression(expression).cost <= RULE_BUDGET {
-            if let Ok(Cel::String(made)) = evaluate(expression, scope) {
-                let made = made.trim();
-                if !made.is_empty() && made.len() <= LONGEST_MESSAGE && !made.contains('\n') {
-                    return made.to_owned();
-                }
+        if infer.expression(expression).cost <= RULE_BUDGET
+            && let Ok(Cel::String(made)) = evaluate(expression, scope)
+        {
+            let made = made.trim();
+            if !made.is_empty() && made.len() <= LONGEST_MESSAGE && !made.contains('\n') {
+                return made.to_owned();
             }
         }
     }

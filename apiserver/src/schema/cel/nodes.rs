@@ -8,6 +8,7 @@ use kube::core::cel::cel::Value as Cel;
 use kube::core::cel::cel::objects::{Key, Map};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// CEL's reserved words; as field names they are written `__word__` (apiserver `pkg/cel/escaping.go`).
@@ -356,7 +357,7 @@ impl Nodes {
                 out.push_str(name);
                 id = child;
             } else if let Some(child) = node.additional {
-                out.push_str(&format!("[{name}]"));
+                let _ = write!(out, "[{name}]");
                 id = child;
             } else {
                 return Err(format!(

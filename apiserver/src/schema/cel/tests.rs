@@ -258,3 +258,37 @@ fn rules_like_those_of_gateway_api_compile() {
         ["spec.path: Invalid value: path"]
     );
 }
+
+#[test]
+fn rules_see_the_name_and_no_other_metadata() {
+    let schema = |rule: &str| {
+        json!({"type": "object", "x-kubernetes-validations": [{"rule": rule}], "properties": {
+        "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}})
+    };
+    let (_, rules_) = rules(&schema(
+        "self.metadata.name.startsWith('g') && self.kind == 'Gadget'",
+    ))
+    .unwrap();
+    let named = |name: &str| json!({"apiVersion": "x.io/v1", "kind": "Gadget", "metadata": {"name": name, "labels": {}}});
+    assert!(rules_.check(&named("g"), None).is_empty());
+    assert_eq!(
+        lines(&rules_.check(&named("h"), None)),
+        ["<nil>: Invalid value: failed rule: self.metadata.name.startsWith('g') && self.kind == 'Gadget'"]
+    );
+    assert!(rules(&schema("has(self.metadata.labels)")).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_expression_and_no_value_panics(rule in "[a-z.()!&|=<>'0-9 \\[\\]?:+,-]{0,24}", n in proptest::prelude::any::<i64>()) {
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "a": {"type": "integer"}, "l": {"type": "array", "items": {"type": "integer"}}},
+            "x-kubernetes-validations": [{"rule": rule}, {"rule": format!("self.a {rule}")}]}}});
+        let _ = rules(&schema);
+        let fixed = json!({"type": "object", "properties": {"a": {"type": "integer"}, "l": {"type": "array", "items": {"type":
+            "integer"}}}, "x-kubernetes-validations": [{"rule": "self.l.all(x, x / self.a * x != 7 - self.a)"}]});
+        let (_, rules) = rules(&fixed).unwrap();
+        rules.check(&json!({"a": n, "l": [n, 0, i64::MIN, i64::MAX]}), None);
+        rules.check(&json!({"a": null, "l": [n.to_string(), null, {}]}), None);
+    }
+}

@@ -12,11 +12,11 @@ impl Reader {
         self.check_type(node, schema, level, path);
         self.check_unsupported(node, path);
         self.check_lists(node, schema, path);
-        if let Some(pattern) = &schema.pattern {
-            if let Err(e) = regexes::compile(pattern) {
-                let detail = format!("must be a valid regular expression, but isn't: {e}");
-                self.invalid(format!("{path}.pattern"), &pattern.to_string().into(), &detail);
-            }
+        if let Some(pattern) = &schema.pattern
+            && let Err(e) = regexes::compile(pattern)
+        {
+            let detail = format!("must be a valid regular expression, but isn't: {e}");
+            self.invalid(format!("{path}.pattern"), &pattern.to_string().into(), &detail);
         }
         let types = ["atomic", "granular"];
         if let Some(kind) = node.get("x-kubernetes-map-type").and_then(Value::as_str) {
@@ -376,11 +376,11 @@ impl Reader {
                 self.forbidden(format!("{path}.{key}"), detail);
             }
         }
-        if let Some(pattern) = &schema.pattern {
-            if let Err(e) = regexes::compile(pattern) {
-                let detail = format!("must be a valid regular expression, but isn't: {e}");
-                self.invalid(format!("{path}.pattern"), &pattern.to_string().into(), &detail);
-            }
+        if let Some(pattern) = &schema.pattern
+            && let Err(e) = regexes::compile(pattern)
+        {
+            let detail = format!("must be a valid regular expression, but isn't: {e}");
+            self.invalid(format!("{path}.pattern"), &pattern.to_string().into(), &detail);
         }
     }
 
