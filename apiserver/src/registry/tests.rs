@@ -51,11 +51,18 @@ fn built_in_kinds_are_found_by_path_and_by_kind() {
     assert_eq!(deployments.short_names, ["deploy"]);
     assert_eq!(deployments.subresource("scale").unwrap().group, "autoscaling");
     assert!(deployments.schema().property("spec").is_some());
-    assert_eq!(registry.by_kind("", "v1", "ConfigMap").unwrap().plural, "configmaps");
+    assert_eq!(
+        registry.by_kind("", "v1", "ConfigMap").unwrap().plural,
+        "configmaps"
+    );
     assert!(registry.find("apps", "v1", "frobs").is_none());
     for resource in registry.all() {
         let stored = resource.has_verb("list") && resource.plural != "componentstatuses";
-        assert!(!stored || resource.schema().property("metadata").is_some(), "{}", resource.qualified());
+        assert!(
+            !stored || resource.schema().property("metadata").is_some(),
+            "{}",
+            resource.qualified()
+        );
     }
 }
 
@@ -67,7 +74,8 @@ fn kinds_served_twice_share_their_storage() {
     assert_eq!(core.storage, modern.storage);
     assert_eq!(modern.storage_api_version, "v1");
     assert_eq!(registry.stored_as("/events").len(), 2);
-    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "note": "hi", "regarding": {"name": "a"}});
+    let event =
+        json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "note": "hi", "regarding": {"name": "a"}});
     let stored = convert::to_storage(&modern, event.clone());
     assert_eq!(stored["message"], "hi");
     assert_eq!(stored["apiVersion"], "v1");
@@ -78,7 +86,9 @@ fn kinds_served_twice_share_their_storage() {
 #[test]
 fn scalers_convert_there_and_back() {
     let registry = Registry::new();
-    let old = registry.find("autoscaling", "v1", "horizontalpodautoscalers").unwrap();
+    let old = registry
+        .find("autoscaling", "v1", "horizontalpodautoscalers")
+        .unwrap();
     let object = json!({
         "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
         "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 60},
@@ -86,7 +96,10 @@ fn scalers_convert_there_and_back() {
     });
     let stored = convert::to_storage(&old, object.clone());
     assert_eq!(stored["apiVersion"], "autoscaling/v2");
-    assert_eq!(stored["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 60);
+    assert_eq!(
+        stored["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
+        60
+    );
     assert_eq!(convert::from_storage(&old, stored), object);
 }
 
@@ -94,12 +107,18 @@ fn scalers_convert_there_and_back() {
 fn a_crd_is_served_in_all_its_versions_and_taken_away() {
     let registry = with_gadgets();
     let v1 = registry.find("x.io", "v1", "gadgets").unwrap();
-    assert_eq!(v1.storage, registry.find("x.io", "v1beta1", "gadgets").unwrap().storage);
+    assert_eq!(
+        v1.storage,
+        registry.find("x.io", "v1beta1", "gadgets").unwrap().storage
+    );
     assert_eq!(v1.storage_api_version, "x.io/v1");
     assert!(v1.has_status() && v1.is_custom());
     assert_eq!(v1.custom.as_ref().unwrap().selectable, [".spec.mode"]);
     let groups = registry.snapshot().groups();
-    assert_eq!(groups.last().unwrap(), &("x.io".to_owned(), vec!["v1".to_owned(), "v1beta1".to_owned()]));
+    assert_eq!(
+        groups.last().unwrap(),
+        &("x.io".to_owned(), vec!["v1".to_owned(), "v1beta1".to_owned()])
+    );
     let before = registry.generation();
     registry.remove_crd("gadgets.x.io");
     assert!(registry.find("x.io", "v1", "gadgets").is_none());
@@ -134,7 +153,10 @@ fn documents_are_kept_until_their_hash_changes() {
 fn versions_are_ordered_as_kubernetes_does() {
     let mut list = ["foo", "v1alpha1", "v1beta1", "v10", "v2", "bar", "v1", "v1beta2"];
     list.sort_by(|a, b| names::compare_versions(b, a));
-    assert_eq!(list, ["v10", "v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "bar", "foo"]);
+    assert_eq!(
+        list,
+        ["v10", "v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "bar", "foo"]
+    );
 }
 
 #[test]

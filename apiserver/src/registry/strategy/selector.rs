@@ -42,7 +42,9 @@ pub(super) fn validate(selector: &Value, field: &str) -> Vec<FieldError> {
 
 /// Whether nothing is asked for: matches everything.
 pub(super) fn is_empty(selector: &Value) -> bool {
-    selector["matchLabels"].as_object().is_none_or(serde_json::Map::is_empty)
+    selector["matchLabels"]
+        .as_object()
+        .is_none_or(serde_json::Map::is_empty)
         && items(selector, "matchExpressions").next().is_none()
 }
 
@@ -51,8 +53,11 @@ pub fn matches(selector: &Value, labels: &Value) -> bool {
     if !selector.is_object() {
         return false;
     }
-    let all_equal =
-        selector["matchLabels"].as_object().into_iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
+    let all_equal = selector["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .all(|(k, v)| labels.get(k) == Some(v));
     all_equal
         && items(selector, "matchExpressions").all(|e| {
             let have = labels.get(text(e, "key"));
@@ -81,8 +86,16 @@ pub(super) fn validate_template(kind: &str, spec: &Value, errors: &mut Vec<Field
     }
     let labels = &spec["template"]["metadata"]["labels"];
     if !matches(selector, labels) {
-        let shown = if labels.is_null() { json!({}) } else { labels.clone() };
+        let shown = if labels.is_null() {
+            json!({})
+        } else {
+            labels.clone()
+        };
         let message = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid("spec.template.metadata.labels", &shown, message));
+        errors.push(FieldError::invalid(
+            "spec.template.metadata.labels",
+            &shown,
+            message,
+        ));
     }
 }

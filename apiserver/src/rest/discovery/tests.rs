@@ -10,12 +10,18 @@ fn headers(accept: &'static str) -> HeaderMap {
 }
 
 fn body(response: Response<Body>) -> Value {
-    let Body::Chunks(chunks) = response.into_body() else { panic!("a stream") };
+    let Body::Chunks(chunks) = response.into_body() else {
+        panic!("a stream")
+    };
     serde_json::from_slice(&chunks.into_iter().flatten().collect::<Vec<u8>>()).unwrap_or_default()
 }
 
 fn get(path: &str) -> Value {
-    body(serve(&with_gadgets(), path, &headers("application/json")).unwrap().unwrap())
+    body(
+        serve(&with_gadgets(), path, &headers("application/json"))
+            .unwrap()
+            .unwrap(),
+    )
 }
 
 #[test]
@@ -43,9 +49,17 @@ fn a_group_and_the_roots() {
     });
     assert_eq!(get("/apis/x.io"), want);
     assert_eq!(get("/api")["versions"], json!(["v1"]));
-    assert_eq!(get("/api")["serverAddressByClientCIDRs"][0]["serverAddress"], "127.0.0.1:6443");
+    assert_eq!(
+        get("/api")["serverAddressByClientCIDRs"][0]["serverAddress"],
+        "127.0.0.1:6443"
+    );
     let groups = get("/apis");
-    let names: Vec<&str> = groups["groups"].as_array().unwrap().iter().filter_map(|g| g["name"].as_str()).collect();
+    let names: Vec<&str> = groups["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|g| g["name"].as_str())
+        .collect();
     assert!(names.contains(&"apps") && names.contains(&"x.io") && !names.contains(&""));
     assert!(serve(&with_gadgets(), "/apis/nope.io/v1", &HeaderMap::new()).is_none());
     assert!(serve(&with_gadgets(), "/nothing", &HeaderMap::new()).is_none());
@@ -58,14 +72,20 @@ fn aggregated_by_accept_and_304_by_etag() {
     let registry = with_gadgets();
     let response = serve(&registry, "/apis", &headers(kubectl)).unwrap().unwrap();
     let kind = response.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
-    assert_eq!(kind, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    assert_eq!(
+        kind,
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    );
     let tag = response.headers()[ETAG].clone();
     let list = body(response);
     assert_eq!(list["apiVersion"], "apidiscovery.k8s.io/v2");
     let gadgets = list["items"].as_array().unwrap().last().unwrap();
     assert_eq!(gadgets["metadata"]["name"], "x.io");
     let scale = &gadgets["versions"][0]["resources"][0]["subresources"][1];
-    assert_eq!(scale["responseKind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
+    assert_eq!(
+        scale["responseKind"],
+        json!({"group": "autoscaling", "version": "v1", "kind": "Scale"})
+    );
 
     let mut again = headers(kubectl);
     again.insert(IF_NONE_MATCH, tag);
@@ -77,5 +97,8 @@ fn aggregated_by_accept_and_304_by_etag() {
     assert_eq!(list["apiVersion"], "apidiscovery.k8s.io/v2beta1");
     assert_eq!(list["items"].as_array().unwrap().len(), 1);
     let none = headers("application/vnd.kubernetes.protobuf");
-    assert!(matches!(serve(&registry, "/api", &none), Some(Err(ApiError::NotAcceptable(_)))));
+    assert!(matches!(
+        serve(&registry, "/api", &none),
+        Some(Err(ApiError::NotAcceptable(_)))
+    ));
 }

@@ -3,7 +3,9 @@ use crate::registry::tests::{gadgets, with_gadgets};
 
 fn get(registry: &Registry, path: &str) -> Value {
     let response = serve(registry, path, &HeaderMap::new()).unwrap().unwrap();
-    let Body::Chunks(chunks) = response.into_body() else { panic!("a stream") };
+    let Body::Chunks(chunks) = response.into_body() else {
+        panic!("a stream")
+    };
     serde_json::from_slice(&chunks.into_iter().flatten().collect::<Vec<u8>>()).unwrap()
 }
 
@@ -28,20 +30,38 @@ fn dangling(value: &Value, prefix: &str, known: &Value, out: &mut BTreeSet<Strin
 fn documents_name_kinds_and_what_patches_take() {
     let registry = with_gadgets();
     for (path, item, group, kind) in [
-        ("/openapi/v3/apis/apps/v1", "/apis/apps/v1/namespaces/{namespace}/deployments/{name}", "apps", "Deployment"),
-        ("/openapi/v3/apis/x.io/v1", "/apis/x.io/v1/namespaces/{namespace}/gadgets/{name}", "x.io", "Gadget"),
+        (
+            "/openapi/v3/apis/apps/v1",
+            "/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
+            "apps",
+            "Deployment",
+        ),
+        (
+            "/openapi/v3/apis/x.io/v1",
+            "/apis/x.io/v1/namespaces/{namespace}/gadgets/{name}",
+            "x.io",
+            "Gadget",
+        ),
     ] {
         let document = get(&registry, path);
         let patch = &document["paths"][item]["patch"];
         let gvk = json!({"group": group, "version": "v1", "kind": kind});
         assert_eq!(patch["x-kubernetes-group-version-kind"], gvk);
         let parameters = patch["parameters"].as_array().unwrap();
-        assert!(parameters.iter().any(|p| p["name"] == "fieldValidation"), "{path}");
+        assert!(
+            parameters.iter().any(|p| p["name"] == "fieldValidation"),
+            "{path}"
+        );
         let schemas = &document["components"]["schemas"];
         let of_kind = schemas.as_object().unwrap().values().find(|s| {
-            s["x-kubernetes-group-version-kind"].as_array().is_some_and(|l| l.contains(&gvk))
+            s["x-kubernetes-group-version-kind"]
+                .as_array()
+                .is_some_and(|l| l.contains(&gvk))
         });
-        assert!(of_kind.is_some_and(|s| s["properties"]["spec"].is_object()), "{kind}");
+        assert!(
+            of_kind.is_some_and(|s| s["properties"]["spec"].is_object()),
+            "{kind}"
+        );
         let mut missing = BTreeSet::new();
         dangling(&document, COMPONENTS, schemas, &mut missing);
         assert_eq!(missing, BTreeSet::new(), "{path}");
@@ -54,7 +74,12 @@ fn the_index_changes_with_a_crd_and_only_there() {
     let registry = with_gadgets();
     let url = |name: &str| get(&registry, "/openapi/v3")["paths"][name]["serverRelativeURL"].clone();
     let (apps, custom) = (url("apis/apps/v1"), url("apis/x.io/v1"));
-    assert!(custom.as_str().unwrap().starts_with("/openapi/v3/apis/x.io/v1?hash="));
+    assert!(
+        custom
+            .as_str()
+            .unwrap()
+            .starts_with("/openapi/v3/apis/x.io/v1?hash=")
+    );
     let mut changed = gadgets();
     changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["extra"] =
         json!({"type": "string"});

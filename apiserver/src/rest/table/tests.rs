@@ -10,7 +10,12 @@ fn cells(group: &str, version: &str, plural: &str, mut object: Value) -> Vec<Val
     let registry = Registry::new();
     let resource = registry.find(group, version, plural).unwrap();
     object["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
-    let table = table_at(&resource, &[object], IncludeObject::None, at("2026-01-01T00:05:07Z"));
+    let table = table_at(
+        &resource,
+        &[object],
+        IncludeObject::None,
+        at("2026-01-01T00:05:07Z"),
+    );
     let columns = table["columnDefinitions"].as_array().unwrap().len();
     let cells = table["rows"][0]["cells"].as_array().unwrap().clone();
     assert_eq!(cells.len(), columns);
@@ -71,7 +76,14 @@ fn json_paths() {
         let found = JsonPath::parse(path).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert_eq!(json!(found.find(&object)), want, "{path}");
     }
-    for path in ["spec.size", ".spec[", ".a..", ".spec[x]", ".spec[?(size)]", "{range .a}{end}"] {
+    for path in [
+        "spec.size",
+        ".spec[",
+        ".a..",
+        ".spec[x]",
+        ".spec[?(size)]",
+        "{range .a}{end}",
+    ] {
         let parsed = JsonPath::parse(path);
         assert!(parsed.is_err() || path == ".a..", "{path}: {parsed:?}");
     }
@@ -89,13 +101,24 @@ fn rows_of_built_in_kinds() {
     assert_eq!(json!(cells("apps", "v1", "deployments", deployment)), want);
 
     let config = json!({"metadata": {"name": "c"}, "data": {"a": "1"}, "binaryData": {"b": "AQ=="}});
-    assert_eq!(json!(cells("", "v1", "configmaps", config)), json!(["c", 2, "5m7s"]));
+    assert_eq!(
+        json!(cells("", "v1", "configmaps", config)),
+        json!(["c", 2, "5m7s"])
+    );
 
     let service = json!({
         "metadata": {"name": "s"},
         "spec": {"type": "NodePort", "clusterIP": "10.96.0.9", "ports": [{"port": 80, "nodePort": 30001, "protocol": "TCP"}]},
     });
-    let want = json!(["s", "NodePort", "10.96.0.9", "<none>", "80:30001/TCP", "5m7s", "<none>"]);
+    let want = json!([
+        "s",
+        "NodePort",
+        "10.96.0.9",
+        "<none>",
+        "80:30001/TCP",
+        "5m7s",
+        "<none>"
+    ]);
     assert_eq!(json!(cells("", "v1", "services", service)), want);
 
     let node = json!({
@@ -105,7 +128,15 @@ fn rows_of_built_in_kinds() {
                    "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]},
     });
     let row = cells("", "v1", "nodes", node);
-    let want = json!(["n", "Ready,SchedulingDisabled", "worker", "5m7s", "v1.36.0", "10.0.0.1", "<none>"]);
+    let want = json!([
+        "n",
+        "Ready,SchedulingDisabled",
+        "worker",
+        "5m7s",
+        "v1.36.0",
+        "10.0.0.1",
+        "<none>"
+    ]);
     assert_eq!(json!(row[..7]), want);
 
     let csr = json!({
@@ -113,12 +144,30 @@ fn rows_of_built_in_kinds() {
         "spec": {"signerName": "kubernetes.io/kube-apiserver-client", "username": "u", "expirationSeconds": 3600},
         "status": {"conditions": [{"type": "Approved", "status": "True"}], "certificate": "eA=="},
     });
-    let want = json!(["c", "5m7s", "kubernetes.io/kube-apiserver-client", "u", "60m", "Approved,Issued"]);
-    assert_eq!(json!(cells("certificates.k8s.io", "v1", "certificatesigningrequests", csr)), want);
+    let want = json!([
+        "c",
+        "5m7s",
+        "kubernetes.io/kube-apiserver-client",
+        "u",
+        "60m",
+        "Approved,Issued"
+    ]);
+    assert_eq!(
+        json!(cells(
+            "certificates.k8s.io",
+            "v1",
+            "certificatesigningrequests",
+            csr
+        )),
+        want
+    );
 
     let role = json!({"metadata": {"name": "r"}});
     let want = json!(["r", "2026-01-01T00:00:00Z"]);
-    assert_eq!(json!(cells("rbac.authorization.k8s.io", "v1", "roles", role)), want);
+    assert_eq!(
+        json!(cells("rbac.authorization.k8s.io", "v1", "roles", role)),
+        want
+    );
 }
 
 #[test]
@@ -132,7 +181,10 @@ fn what_a_pod_is_doing() {
     });
     let row = |pod: Value| cells("", "v1", "pods", pod);
     let shown = row(base.clone());
-    assert_eq!(json!(shown[..7]), json!(["p", "1/1", "Running", "2 (60s ago)", "5m7s", "<none>", "n1"]));
+    assert_eq!(
+        json!(shown[..7]),
+        json!(["p", "1/1", "Running", "2 (60s ago)", "5m7s", "<none>", "n1"])
+    );
 
     let mut pod = base.clone();
     pod["status"]["containerStatuses"][0]["state"] = json!({"waiting": {"reason": "CrashLoopBackOff"}});
@@ -157,7 +209,12 @@ fn every_listable_kind_fills_every_column() {
             let columns = table["columnDefinitions"].as_array().unwrap().len();
             let cells = table["rows"][0]["cells"].as_array().unwrap();
             assert_eq!(cells.len(), columns, "{}", resource.qualified());
-            assert_eq!(cells[0] == "x" || resource.plural == "events", true, "{}", resource.qualified());
+            assert_eq!(
+                cells[0] == "x" || resource.plural == "events",
+                true,
+                "{}",
+                resource.qualified()
+            );
         }
     }
 }
@@ -168,12 +225,22 @@ fn custom_columns() {
     let object = json!({
         "metadata": {"name": "g"}, "spec": {"size": 6, "mode": "A", "when": "2026-01-01T00:00:00Z"},
     });
-    let table = table_at(&resource, &[object.clone()], IncludeObject::Object, at("2026-01-01T00:02:00Z"));
+    let table = table_at(
+        &resource,
+        &[object.clone()],
+        IncludeObject::Object,
+        at("2026-01-01T00:02:00Z"),
+    );
     assert_eq!(table["rows"][0]["cells"], json!(["g", 6, "A", "2m"]));
     assert_eq!(table["rows"][0]["object"], object);
     assert_eq!(table["columnDefinitions"][2]["priority"], 1);
     let beta = with_gadgets().find("x.io", "v1beta1", "gadgets").unwrap();
-    let table = table_at(&beta, &[object], IncludeObject::Metadata, at("2026-01-01T00:02:00Z"));
+    let table = table_at(
+        &beta,
+        &[object],
+        IncludeObject::Metadata,
+        at("2026-01-01T00:02:00Z"),
+    );
     assert_eq!(table["columnDefinitions"][1]["name"], "Age");
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
 }
