@@ -84,7 +84,7 @@ pub(super) fn prepare_update(crd: &mut Value) {
     remember_storage(crd);
 }
 
-fn check(errors: &mut Vec<FieldError>, field: &str, value: &str, messages: Vec<String>) {
+fn check(errors: &mut Vec<FieldError>, field: &str, value: &str, messages: &[String]) {
     errors.extend(
         messages
             .iter()
@@ -100,7 +100,7 @@ fn validate_names(spec: &Value, errors: &mut Vec<FieldError>) {
         if value.is_empty() && key == "plural" {
             errors.push(FieldError::required(field, ""));
         } else if !value.is_empty() {
-            check(errors, &field, value, names::dns_1035_label(value));
+            check(errors, &field, value, &names::dns_1035_label(value));
         }
     }
     for (key, plural) in [("shortNames", "shortNames"), ("categories", "categories")] {
@@ -115,7 +115,7 @@ fn validate_names(spec: &Value, errors: &mut Vec<FieldError>) {
                 errors,
                 &format!("spec.names.{plural}[{i}]"),
                 name,
-                names::dns_1035_label(name),
+                &names::dns_1035_label(name),
             );
         }
     }
@@ -130,7 +130,7 @@ fn validate_names(spec: &Value, errors: &mut Vec<FieldError>) {
             .into_iter()
             .map(|m| format!("may have mixed case, but should otherwise match: {m}"))
             .collect();
-        check(errors, &field, value, messages);
+        check(errors, &field, value, &messages);
     }
     if !text(list, "kind").is_empty() && list["kind"] == list["listKind"] {
         let message = "kind and listKind may not be the same";
@@ -248,7 +248,7 @@ fn validate_versions(spec: &Value, errors: &mut Vec<FieldError>) {
         unique &= seen.insert(name);
         storage += usize::from(version["storage"] == json!(true));
         let messages = names::dns_1035_label(name);
-        check(errors, &format!("spec.versions[{i}].name"), name, messages);
+        check(errors, &format!("spec.versions[{i}].name"), name, &messages);
     }
     if list.is_empty() {
         let message = "must have exactly one version marked as storage version";
@@ -397,7 +397,7 @@ pub fn validate(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if group.is_empty() {
         errors.push(FieldError::required("spec.group", ""));
     } else {
-        check(&mut errors, "spec.group", group, names::dns_subdomain(group));
+        check(&mut errors, "spec.group", group, &names::dns_subdomain(group));
         if !group.contains('.') {
             let message = "should be a domain with at least one dot";
             errors.push(FieldError::invalid("spec.group", &json!(group), message));

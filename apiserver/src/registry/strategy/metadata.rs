@@ -22,9 +22,6 @@ enum NameRule {
 }
 
 fn name_rule(resource: &Resource) -> NameRule {
-    if resource.is_custom() {
-        return NameRule::Subdomain;
-    }
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "namespaces") => NameRule::Label,
         ("", "services") => NameRule::ServiceName,
@@ -44,9 +41,8 @@ fn check_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
     };
     match rule {
         NameRule::Subdomain => names::dns_subdomain(name),
-        NameRule::Label => names::dns_label(name),
         NameRule::ServiceName if name.contains('.') => vec!["must not contain dots".to_owned()],
-        NameRule::ServiceName => names::dns_label(name),
+        NameRule::Label | NameRule::ServiceName => names::dns_label(name),
         NameRule::PathSegment => names::path_segment(name),
     }
 }

@@ -13,10 +13,10 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
     if !plural.ends_with("bindings") {
         return;
     }
-    if let Some(role) = at(object, "roleRef") {
-        if text(role, "apiGroup").is_empty() {
-            role["apiGroup"] = GROUP.into();
-        }
+    if let Some(role) = at(object, "roleRef")
+        && text(role, "apiGroup").is_empty()
+    {
+        role["apiGroup"] = GROUP.into();
     }
     for subject in each(object, "subjects") {
         if matches!(text(subject, "kind"), "User" | "Group") && text(subject, "apiGroup").is_empty() {

@@ -268,9 +268,9 @@ fn quota(row: &Row<'_>) -> Vec<Value> {
             .map_or_else(|| "0".to_owned(), show);
         let part = format!("{name}: {used}/{}", show(hard));
         if name.starts_with("limits.") {
-            limits.push(part)
+            limits.push(part);
         } else {
-            requests.push(part)
+            requests.push(part);
         }
     }
     vec![

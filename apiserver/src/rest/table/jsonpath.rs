@@ -99,7 +99,6 @@ fn closing(chars: &[char], from: usize) -> Option<usize> {
         match (quote, chars[i]) {
             (Some(_), '\\') => i += 1,
             (Some(q), c) if c == q => quote = None,
-            (Some(_), _) => {}
             (None, c @ ('"' | '\'')) => quote = Some(c),
             (None, '[') => depth += 1,
             (None, ']') => {
@@ -108,7 +107,7 @@ fn closing(chars: &[char], from: usize) -> Option<usize> {
                     return Some(i);
                 }
             }
-            (None, _) => {}
+            _ => {}
         }
         i += 1;
     }

@@ -11,7 +11,7 @@ pub use duration::human_duration;
 pub use jsonpath::JsonPath;
 
 use crate::object;
-use crate::registry::{PrinterColumn, Resource};
+use crate::registry::{Custom, PrinterColumn, Resource};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -90,46 +90,9 @@ pub fn table(resource: &Resource, objects: &[Value], include: IncludeObject) -> 
 
 /// As [`table`], ages counted up to `now`.
 pub fn table_at(resource: &Resource, objects: &[Value], include: IncludeObject, now: Timestamp) -> Value {
-    let (definitions, cells): (Vec<Value>, Vec<Vec<Value>>) = match &resource.custom {
-        Some(custom) => {
-            let mut definitions = vec![definition("Name", "string", "name", describe("Name"), 0)];
-            definitions.extend(custom.columns.iter().map(custom_definition));
-            let paths: Vec<Option<JsonPath>> = custom
-                .columns
-                .iter()
-                .map(|c| JsonPath::parse(&c.json_path).ok())
-                .collect();
-            let row = |o: &Value| {
-                let mut cells = vec![object::name(o).into()];
-                let values = custom.columns.iter().zip(&paths);
-                cells.extend(values.map(|(c, p)| custom_cell(c, p.as_ref(), o, now)));
-                cells
-            };
-            (definitions, objects.iter().map(row).collect())
-        }
-        None => {
-            let known = columns(resource).unwrap_or_default();
-            if known.is_empty() {
-                let definitions = vec![
-                    definition("Name", "string", "name", describe("Name"), 0),
-                    definition("Age", "string", "", describe("Age"), 0),
-                ];
-                (
-                    definitions,
-                    objects
-                        .iter()
-                        .map(|o| vec![object::name(o).into(), age(o, now)])
-                        .collect(),
-                )
-            } else {
-                let definitions = known
-                    .iter()
-                    .map(|(n, k, f, p)| definition(n, k, f, describe(n), *p))
-                    .collect();
-                let row = |o: &Value| builtin_row(resource, known, o, now);
-                (definitions, objects.iter().map(row).collect())
-            }
-        }
+    let (definitions, cells) = match &resource.custom {
+        Some(custom) => custom_table(custom, objects, now),
+        None => builtin_table(resource, objects, now),
     };
     let rows: Vec<Value> = objects
         .iter()
@@ -140,6 +103,54 @@ pub fn table_at(resource: &Resource, objects: &[Value], include: IncludeObject, 
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {},
         "columnDefinitions": definitions, "rows": rows,
     })
+}
+
+/// Column definitions and rows of cells.
+type Cells = (Vec<Value>, Vec<Vec<Value>>);
+
+fn custom_table(custom: &Custom, objects: &[Value], now: Timestamp) -> Cells {
+    let mut definitions = vec![definition("Name", "string", "name", describe("Name"), 0)];
+    definitions.extend(custom.columns.iter().map(custom_definition));
+    let paths: Vec<Option<JsonPath>> = custom
+        .columns
+        .iter()
+        .map(|c| JsonPath::parse(&c.json_path).ok())
+        .collect();
+    let row = |o: &Value| {
+        let mut cells = vec![object::name(o).into()];
+        let values = custom.columns.iter().zip(&paths);
+        cells.extend(values.map(|(c, p)| custom_cell(c, p.as_ref(), o, now)));
+        cells
+    };
+    (definitions, objects.iter().map(row).collect())
+}
+
+fn builtin_table(resource: &Resource, objects: &[Value], now: Timestamp) -> Cells {
+    let known = columns(resource).unwrap_or_default();
+    if known.is_empty() {
+        let definitions = vec![
+            definition("Name", "string", "name", describe("Name"), 0),
+            definition("Age", "string", "", describe("Age"), 0),
+        ];
+        return (
+            definitions,
+            objects
+                .iter()
+                .map(|o| vec![object::name(o).into(), age(o, now)])
+                .collect(),
+        );
+    }
+    let definitions = known
+        .iter()
+        .map(|(n, k, f, p)| definition(n, k, f, describe(n), *p))
+        .collect();
+    (
+        definitions,
+        objects
+            .iter()
+            .map(|o| builtin_row(resource, known, o, now))
+            .collect(),
+    )
 }
 
 fn carried(object: &Value, include: IncludeObject) -> Value {
