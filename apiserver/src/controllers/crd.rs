@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Holds a definition until its objects are gone.
-const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// Where a definition in a group of Kubernetes' own says who approved it (KEP-1111).
 const APPROVAL: &str = "api-approved.kubernetes.io";
 
@@ -77,31 +77,24 @@ fn accept_names(crd: &mut Value, others: &[Value], now: &str) {
         })
     };
     let kind_taken = |name: &Value| taken.iter().any(|t| t["kind"] == *name || t["listKind"] == *name);
+    // Of several conflicts the last is told, in this order.
     let mut conflict = None;
-    let refuse = |conflict: &mut Option<(&str, String)>, reason: &'static str, name: &Value| {
-        conflict.get_or_insert((reason, format!("{name} is already in use")));
-    };
     for (field, reason, is_kind) in [
         ("plural", "PluralConflict", false),
         ("singular", "SingularConflict", false),
+        ("shortNames", "ShortNamesConflict", false),
         ("kind", "KindConflict", true),
         ("listKind", "ListKindConflict", true),
     ] {
-        let name = &wanted[field];
-        if name.as_str().is_none_or(str::is_empty) {
-            continue;
+        let names = match &wanted[field] {
+            Value::Array(names) => names.clone(),
+            name => vec![name.clone()],
+        };
+        let mut named = names.iter().filter(|n| n.as_str().is_some_and(|n| !n.is_empty()));
+        match named.find(|n| if is_kind { kind_taken(n) } else { resource_taken(n) }) {
+            Some(name) => conflict = Some((reason, format!("{name} is already in use"))),
+            None => copy(&mut accepted, &wanted, field),
         }
-        let is_taken = if is_kind { kind_taken(name) } else { resource_taken(name) };
-        if is_taken {
-            refuse(&mut conflict, reason, name);
-        } else {
-            accepted[field] = name.clone();
-        }
-    }
-    let short: Vec<&Value> = wanted["shortNames"].as_array().into_iter().flatten().collect();
-    match short.iter().find(|n| resource_taken(n)) {
-        Some(name) => refuse(&mut conflict, "ShortNamesConflict", name),
-        None => copy(&mut accepted, &wanted, "shortNames"),
     }
     copy(&mut accepted, &wanted, "categories");
     let status = object::child_mut(crd, "status");

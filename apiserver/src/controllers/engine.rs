@@ -49,13 +49,11 @@ pub async fn run<R: Reactor>(reactor: Arc<R>, store: Store, shutdown: Cancellati
             // All that happened is known before anything is decided.
             let mut missed = false;
             while let Some(event) = watch.try_next() {
-                match event {
-                    Ok(event) => reactor.on_event(&event, &mut |work| queue.add(work, now)),
-                    Err(_) => {
-                        missed = true;
-                        break;
-                    }
-                }
+                let Ok(event) = event else {
+                    missed = true;
+                    break;
+                };
+                reactor.on_event(&event, &mut |work| queue.add(work, now));
             }
             if missed {
                 break;

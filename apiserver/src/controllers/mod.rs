@@ -17,7 +17,7 @@ pub mod namespace;
 pub mod plan;
 pub mod queue;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::ApiError;
 use crate::pki::Ca;
@@ -58,6 +58,11 @@ pub mod kinds {
 /// Starts the controllers; they stop when `shutdown` is cancelled. `ca` signs certificates, and its certificate is what
 /// the ConfigMap `kube-root-ca.crt` of every namespace holds.
 pub fn start(api: Api, ca: Ca, shutdown: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(run(api, ca, shutdown))
+}
+
+/// The same, to be spawned by the caller.
+pub async fn run(api: Api, ca: Ca, shutdown: CancellationToken) {
     let store = api.store.clone();
     let controllers = Controllers {
         apiserver: Access::new(api.clone(), "kube-apiserver"),
@@ -65,7 +70,7 @@ pub fn start(api: Api, ca: Ca, shutdown: CancellationToken) -> JoinHandle<()> {
         ca,
         shared: Mutex::default(),
     };
-    tokio::spawn(engine::run(Arc::new(controllers), store, shutdown))
+    engine::run(Arc::new(controllers), store, shutdown).await;
 }
 
 /// What one item of work is about.
@@ -163,6 +168,15 @@ impl Controllers {
     }
 }
 
+impl Controllers {
+    /// All definitions of a definition's group. Their names end in it, so that no other has to be parsed.
+    fn same_group(&self, crd: &Value) -> Vec<Value> {
+        let suffix = format!(".{}", crd["spec"]["group"].as_str().unwrap_or_default());
+        let all = self.access.list(kinds::CRDS, None);
+        all.iter().filter(|e| e.key.name.ends_with(&suffix)).map(|e| e.value()).collect()
+    }
+}
+
 impl Reactor for Controllers {
     type Work = Work;
 
@@ -213,7 +227,7 @@ impl Reactor for Controllers {
             },
             Work::Definition(name) => {
                 let Some(found) = object(kinds::CRDS, name) else { return Ok(None) };
-                let others: Vec<Value> = access.list(kinds::CRDS, None).iter().map(|e| e.value()).collect();
+                let others = self.same_group(&found);
                 let left = access.list(&crd::storage(&found), None);
                 let plan = crd::decide(&found, &others, &left, now);
                 return self.apiserver.carry_out(plan).await;

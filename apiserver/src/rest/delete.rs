@@ -8,6 +8,7 @@ use super::respond::{self, Body};
 use super::{Api, Call, body, key, modified, negotiate, rfc3339, store_error, subject};
 use crate::ApiError;
 use crate::auth::UserInfo;
+use crate::controllers::crd::CLEANUP as CRD_CLEANUP;
 use crate::error::Subject;
 use crate::object::{self, set_meta};
 use crate::registry::{Resource, convert};
@@ -102,7 +103,12 @@ fn check_preconditions(r: &Resource, current: &Value, options: &DeleteOptions) -
 /// The object marked as being deleted, or `None` when it already says all that.
 fn marked(r: &Resource, current: &Value, options: &DeleteOptions, now: &str) -> Option<Value> {
     let mut new = current.clone();
-    let finalizers = finalizers_for(current, options.propagation);
+    let mut finalizers = finalizers_for(current, options.propagation);
+    // Its objects go before it.
+    let is_crd = &*r.storage == crate::controllers::kinds::CRDS;
+    if is_crd && !object::is_deleting(current) && !finalizers.iter().any(|f| f == CRD_CLEANUP) {
+        finalizers.push(CRD_CLEANUP.into());
+    }
     if finalizers.is_empty() {
         set_meta(&mut new, "finalizers", None);
     } else {
