@@ -1,7 +1,7 @@
 //! One API server as a test sees it: objects of any kind as plain JSON by their URL path, and waits by watch.
 
 use anyhow::Context as _;
-use futures::TryStreamExt as _;
+use futures::StreamExt as _;
 use http::Method;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::WatchEvent;
@@ -237,9 +237,9 @@ impl Kube {
             .body(Vec::new())
             .map_err(|e| Refused { code: 0, reason: String::new(), message: e.to_string() })?;
         let events = self.client.request_events::<Value>(request).await?;
-        let mut events = std::pin::pin!(events.into_stream());
-        while let Some(event) = events.try_next().await? {
-            match event {
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            match event? {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     objects.insert(key(&object), object);
                 }
