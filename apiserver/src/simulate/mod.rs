@@ -87,6 +87,11 @@ impl Simulation {
                     .filter(|i| node::name(*i) == *key.name)
                     .for_each(|i| add(Work::Node(i)));
             }
+            crate::controllers::kinds::NAMESPACES
+                if before.is_none() && !gone && &*key.name == node::LEASE_NAMESPACE =>
+            {
+                (0..self.nodes).for_each(|i| add(Work::Node(i)));
+            }
             PODS | kinds::REPLICA_SETS => {
                 let meta = Meta::of(now);
                 let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);

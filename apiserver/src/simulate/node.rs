@@ -113,7 +113,8 @@ pub fn decide(
     let micro = now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
     let mut after = RENEW_SECONDS;
     match lease {
-        None if !has_namespace => after = 1,
+        // Looked at again when the namespace comes.
+        None if !has_namespace => {}
         None => {
             let lease = json!({
                 "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
