@@ -13,12 +13,27 @@ pub fn resources() -> &'static [Arc<Resource>] {
 }
 
 fn list(cell: &str) -> Vec<String> {
-    cell.split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect()
+    cell.split(',')
+        .filter(|s| !s.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn parse(line: &str) -> Option<Resource> {
     let cells: Vec<&str> = line.split('\t').collect();
-    let [group, version, plural, kind, scope, singular, short, categories, verbs, subs] = cells.as_slice() else {
+    let [
+        group,
+        version,
+        plural,
+        kind,
+        scope,
+        singular,
+        short,
+        categories,
+        verbs,
+        subs,
+    ] = cells.as_slice()
+    else {
         return None;
     };
     let (storage, storage_version, storage_group) = match (*group, *plural) {
@@ -37,7 +52,10 @@ fn parse(line: &str) -> Option<Resource> {
         short_names: list(short),
         categories: list(categories),
         verbs: list(verbs),
-        subresources: subs.split(' ').filter_map(|s| subresource(s, group, version, kind)).collect(),
+        subresources: subs
+            .split(' ')
+            .filter_map(|s| subresource(s, group, version, kind))
+            .collect(),
         storage: storage.into(),
         storage_version: storage_version.to_owned(),
         storage_api_version: api_version(storage_group, storage_version),

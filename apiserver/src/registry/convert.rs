@@ -59,7 +59,9 @@ fn rename(value: &mut Value, pick: impl Fn((&'static str, &'static str)) -> (&'s
 
 fn utilization(metric: &Value) -> Option<&Value> {
     let resource = &metric["resource"];
-    (resource["name"] == CPU).then(|| &resource["target"]["averageUtilization"]).filter(|v| !v.is_null())
+    (resource["name"] == CPU)
+        .then(|| &resource["target"]["averageUtilization"])
+        .filter(|v| !v.is_null())
 }
 
 /// autoscaling/v1 knows one metric, the cpu utilization; others travel in annotations there, as in Kubernetes.
@@ -67,7 +69,7 @@ const METRICS_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/metrics";
 const BEHAVIOR_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/behavior";
 
 fn take_annotation(value: &mut Value, key: &str) -> Option<Value> {
-    let annotations = value["metadata"]["annotations"].as_object_mut()?;
+    let annotations = value.pointer_mut("/metadata/annotations")?.as_object_mut()?;
     let text = annotations.remove(key)?;
     if annotations.is_empty() {
         object::set_meta(value, "annotations", None);
@@ -101,7 +103,10 @@ fn scaler_to_v2(value: &mut Value) {
 
 fn scaler_to_v1(value: &mut Value) {
     let spec = object::child_mut(value, "spec");
-    let mut metrics = spec.remove("metrics").and_then(|m| m.as_array().cloned()).unwrap_or_default();
+    let mut metrics = spec
+        .remove("metrics")
+        .and_then(|m| m.as_array().cloned())
+        .unwrap_or_default();
     let behavior = spec.remove("behavior");
     let cpu = metrics.iter().position(|m| utilization(m).is_some());
     if let Some(at) = cpu {
@@ -126,13 +131,18 @@ fn scaler_to_v1(value: &mut Value) {
     status.remove("conditions");
     let mut extra = Map::new();
     if !metrics.is_empty() {
-        extra.insert(METRICS_ANNOTATION.to_owned(), Value::Array(metrics).to_string().into());
+        extra.insert(
+            METRICS_ANNOTATION.to_owned(),
+            Value::Array(metrics).to_string().into(),
+        );
     }
     if let Some(behavior) = behavior {
         extra.insert(BEHAVIOR_ANNOTATION.to_owned(), behavior.to_string().into());
     }
     if !extra.is_empty() {
-        let annotations = object::metadata_mut(value).entry("annotations").or_insert_with(|| json!({}));
+        let annotations = object::metadata_mut(value)
+            .entry("annotations")
+            .or_insert_with(|| json!({}));
         if let Value::Object(own) = annotations {
             own.extend(extra);
         }

@@ -4,7 +4,7 @@
 pub use super::crd_versions::resources;
 use super::crd_versions::{schema, schema_path, uniform};
 use super::names;
-use crate::error::FieldError;
+use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -33,7 +33,7 @@ pub(super) fn defaults(crd: &mut Value) {
         return;
     }
     let kind = text(&crd["spec"]["names"], "kind").to_owned();
-    if let Value::Object(list) = &mut crd["spec"]["names"] {
+    if let Some(list) = crd.pointer_mut("/spec/names").and_then(Value::as_object_mut) {
         fill(list, "singular", &kind.to_lowercase());
         if !kind.is_empty() {
             fill(list, "listKind", &format!("{kind}List"));
@@ -41,8 +41,9 @@ pub(super) fn defaults(crd: &mut Value) {
     }
     let conversion = object::child_mut(&mut crd["spec"], "conversion");
     fill(conversion, "strategy", "None");
-    if let Some(service) =
-        crd.pointer_mut("/spec/conversion/webhook/clientConfig/service").and_then(Value::as_object_mut)
+    if let Some(service) = crd
+        .pointer_mut("/spec/conversion/webhook/clientConfig/service")
+        .and_then(Value::as_object_mut)
     {
         service.entry("port").or_insert_with(|| 443.into());
     }
@@ -54,11 +55,15 @@ pub(super) fn empty_status() -> Value {
 }
 
 fn remember_storage(crd: &mut Value) {
-    let Some(storage) = versions(crd).find(|v| v["storage"] == json!(true)).map(|v| text(v, "name").to_owned())
+    let Some(storage) = versions(crd)
+        .find(|v| v["storage"] == json!(true))
+        .map(|v| text(v, "name").to_owned())
     else {
         return;
     };
-    let stored = &mut object::child_mut(crd, "status")["storedVersions"];
+    let stored = object::child_mut(crd, "status")
+        .entry("storedVersions")
+        .or_insert(Value::Null);
     if !stored.is_array() {
         *stored = json!([]);
     }
@@ -79,8 +84,12 @@ pub(super) fn prepare_update(crd: &mut Value) {
     remember_storage(crd);
 }
 
-fn check(errors: &mut Vec<FieldError>, field: &str, value: &str, messages: Vec<String>) {
-    errors.extend(messages.iter().map(|m| FieldError::invalid(field, &json!(value), m)));
+fn check(errors: &mut Vec<FieldError>, field: &str, value: &str, messages: &[String]) {
+    errors.extend(
+        messages
+            .iter()
+            .map(|m| FieldError::invalid(field, &json!(value), m)),
+    );
 }
 
 fn validate_names(spec: &Value, errors: &mut Vec<FieldError>) {
@@ -91,12 +100,23 @@ fn validate_names(spec: &Value, errors: &mut Vec<FieldError>) {
         if value.is_empty() && key == "plural" {
             errors.push(FieldError::required(field, ""));
         } else if !value.is_empty() {
-            check(errors, &field, value, names::dns_1035_label(value));
+            check(errors, &field, value, &names::dns_1035_label(value));
         }
     }
     for (key, plural) in [("shortNames", "shortNames"), ("categories", "categories")] {
-        for (i, name) in list[key].as_array().into_iter().flatten().filter_map(Value::as_str).enumerate() {
-            check(errors, &format!("spec.names.{plural}[{i}]"), name, names::dns_1035_label(name));
+        for (i, name) in list[key]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .enumerate()
+        {
+            check(
+                errors,
+                &format!("spec.names.{plural}[{i}]"),
+                name,
+                &names::dns_1035_label(name),
+            );
         }
     }
     for key in ["kind", "listKind"] {
@@ -110,32 +130,55 @@ fn validate_names(spec: &Value, errors: &mut Vec<FieldError>) {
             .into_iter()
             .map(|m| format!("may have mixed case, but should otherwise match: {m}"))
             .collect();
-        check(errors, &field, value, messages);
+        check(errors, &field, value, &messages);
     }
     if !text(list, "kind").is_empty() && list["kind"] == list["listKind"] {
         let message = "kind and listKind may not be the same";
-        errors.push(FieldError::invalid("spec.names.listKind", &list["listKind"], message));
+        errors.push(FieldError::invalid(
+            "spec.names.listKind",
+            &list["listKind"],
+            message,
+        ));
     }
 }
 
-/// The versions as kube-apiserver shows them in an error about all of them.
-fn shown_versions(spec: &Value) -> Value {
-    let list = spec["versions"].as_array().into_iter().flatten();
-    list.map(|v| {
-        json!({
-            "Name": v["name"], "Served": v["served"], "Storage": v["storage"],
-            "Deprecated": v["deprecated"].as_bool().unwrap_or(false), "DeprecationWarning": v["deprecationWarning"],
-            "Schema": null, "Subresources": null, "AdditionalPrinterColumns": null, "SelectableFields": null,
-        })
-    })
-    .collect()
+/// An error about all versions, which kube-apiserver shows as it keeps them: Go's fields in their declared order.
+fn versions_error(spec: &Value, message: &str) -> FieldError {
+    let list = spec["versions"].as_array().into_iter().flatten().map(|v| {
+        format!(
+            "{{\"Name\":{},\"Served\":{},\"Storage\":{},\"Deprecated\":{},\"DeprecationWarning\":{},\"Schema\":null,\"Subresources\":null,\"AdditionalPrinterColumns\":null,\"SelectableFields\":null}}",
+            v["name"],
+            v["served"],
+            v["storage"],
+            v["deprecated"].as_bool().unwrap_or(false),
+            v["deprecationWarning"],
+        )
+    });
+    let message = format!(
+        "Invalid value: [{}]: {message}",
+        list.collect::<Vec<_>>().join(",")
+    );
+    FieldError::new(FieldErrorKind::Invalid, "spec.versions", message)
 }
 
 fn validate_columns(version: &Value, at: &str, errors: &mut Vec<FieldError>) {
     const TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
-    const FORMATS: [&str; 8] =
-        ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
-    for (i, column) in version["additionalPrinterColumns"].as_array().into_iter().flatten().enumerate() {
+    const FORMATS: [&str; 8] = [
+        "byte",
+        "date",
+        "date-time",
+        "double",
+        "float",
+        "int32",
+        "int64",
+        "password",
+    ];
+    for (i, column) in version["additionalPrinterColumns"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
         let at = format!("{at}.additionalPrinterColumns[{i}]");
         if text(column, "name").is_empty() {
             errors.push(FieldError::required(format!("{at}.name"), ""));
@@ -146,12 +189,20 @@ fn validate_columns(version: &Value, at: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::required(format!("{at}.type"), message));
         } else if !TYPES.contains(&kind) {
             let message = "must be one of boolean,date,integer,number,string";
-            errors.push(FieldError::invalid(format!("{at}.type"), &column["type"], message));
+            errors.push(FieldError::invalid(
+                format!("{at}.type"),
+                &column["type"],
+                message,
+            ));
         }
         let format = text(column, "format");
         if !format.is_empty() && !FORMATS.contains(&format) {
             let message = "must be one of byte,date,date-time,double,float,int32,int64,password";
-            errors.push(FieldError::invalid(format!("{at}.format"), &column["format"], message));
+            errors.push(FieldError::invalid(
+                format!("{at}.format"),
+                &column["format"],
+                message,
+            ));
         }
         let path = text(column, "jsonPath");
         let field = format!("{at}.jsonPath");
@@ -197,7 +248,7 @@ fn validate_versions(spec: &Value, errors: &mut Vec<FieldError>) {
         unique &= seen.insert(name);
         storage += usize::from(version["storage"] == json!(true));
         let messages = names::dns_1035_label(name);
-        check(errors, &format!("spec.versions[{i}].name"), name, messages);
+        check(errors, &format!("spec.versions[{i}].name"), name, &messages);
     }
     if list.is_empty() {
         let message = "must have exactly one version marked as storage version";
@@ -206,17 +257,24 @@ fn validate_versions(spec: &Value, errors: &mut Vec<FieldError>) {
     }
     if !unique {
         let message = "must contain unique version names";
-        errors.push(FieldError::invalid("spec.versions", &shown_versions(spec), message));
+        errors.push(versions_error(spec, message));
     }
     if storage != 1 {
         let message = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid("spec.versions", &shown_versions(spec), message));
+        errors.push(versions_error(spec, message));
     }
     let one = uniform(spec);
     for (i, version) in list.iter().enumerate() {
-        let at = if one { "spec".to_owned() } else { format!("spec.versions[{i}]") };
+        let at = if one {
+            "spec".to_owned()
+        } else {
+            format!("spec.versions[{i}]")
+        };
         if version["schema"]["openAPIV3Schema"].is_null() {
-            errors.push(FieldError::required(format!("spec.versions[{i}].schema.openAPIV3Schema"), ""));
+            errors.push(FieldError::required(
+                format!("spec.versions[{i}].schema.openAPIV3Schema"),
+                "",
+            ));
         } else if (!one || i == 0)
             && let Err(found) = schema(version, &schema_path(spec, i))
         {
@@ -243,14 +301,23 @@ fn validate_conversion(spec: &Value, errors: &mut Vec<FieldError>) {
             let config = &webhook["clientConfig"];
             if config.is_null() {
                 let message = "required when strategy is set to Webhook";
-                errors.push(FieldError::required("spec.conversion.webhookClientConfig", message));
+                errors.push(FieldError::required(
+                    "spec.conversion.webhookClientConfig",
+                    message,
+                ));
             } else if config["url"].is_null() == config["service"].is_null() {
                 let message = "exactly one of url or service is required";
-                errors.push(FieldError::required("spec.conversion.webhookClientConfig", message));
+                errors.push(FieldError::required(
+                    "spec.conversion.webhookClientConfig",
+                    message,
+                ));
             }
             let reviews = webhook["conversionReviewVersions"].as_array().map_or(0, Vec::len);
             if reviews == 0 {
-                errors.push(FieldError::required("spec.conversion.conversionReviewVersions", ""));
+                errors.push(FieldError::required(
+                    "spec.conversion.conversionReviewVersions",
+                    "",
+                ));
             }
         }
         "" => errors.push(FieldError::required("spec.conversion.strategy", "")),
@@ -266,8 +333,12 @@ fn validate_conversion(spec: &Value, errors: &mut Vec<FieldError>) {
 }
 
 fn validate_stored(crd: &Value, errors: &mut Vec<FieldError>) {
-    let stored: Vec<&str> =
-        crd["status"]["storedVersions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let stored: Vec<&str> = crd["status"]["storedVersions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     if stored.is_empty() {
         if crd["status"]["storedVersions"].is_array() {
             let message = "must have at least one stored version";
@@ -287,20 +358,31 @@ fn validate_stored(crd: &Value, errors: &mut Vec<FieldError>) {
             ));
         }
     }
-    let storage = versions(crd).filter(|v| v["storage"] == json!(true)).last().map_or("", |v| text(v, "name"));
+    let storage = versions(crd)
+        .filter(|v| v["storage"] == json!(true))
+        .last()
+        .map_or("", |v| text(v, "name"));
     if !storage.is_empty() && !stored.contains(&storage) {
         let message = format!("must have the storage version {storage}");
-        errors.push(FieldError::invalid("status.storedVersions", &json!(stored), &message));
+        errors.push(FieldError::invalid(
+            "status.storedVersions",
+            &json!(stored),
+            &message,
+        ));
     }
 }
 
 fn is_protected(group: &str) -> bool {
-    PROTECTED.iter().any(|p| group == *p || group.strip_suffix(p).is_some_and(|r| r.ends_with('.')))
+    PROTECTED
+        .iter()
+        .any(|p| group == *p || group.strip_suffix(p).is_some_and(|r| r.ends_with('.')))
 }
 
 fn is_established(crd: &Value) -> bool {
     let conditions = crd["status"]["conditions"].as_array().into_iter().flatten();
-    conditions.into_iter().any(|c| text(c, "type") == "Established" && text(c, "status") == "True")
+    conditions
+        .into_iter()
+        .any(|c| text(c, "type") == "Established" && text(c, "status") == "True")
 }
 
 /// What is wrong with a CustomResourceDefinition, `old` being its last state on a change.
@@ -315,7 +397,7 @@ pub fn validate(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if group.is_empty() {
         errors.push(FieldError::required("spec.group", ""));
     } else {
-        check(&mut errors, "spec.group", group, names::dns_subdomain(group));
+        check(&mut errors, "spec.group", group, &names::dns_subdomain(group));
         if !group.contains('.') {
             let message = "should be a domain with at least one dot";
             errors.push(FieldError::invalid("spec.group", &json!(group), message));
@@ -331,7 +413,11 @@ pub fn validate(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
     }
     if spec["preserveUnknownFields"] == json!(true) {
         let message = "must be false";
-        errors.push(FieldError::invalid("spec.preserveUnknownFields", &json!(true), message));
+        errors.push(FieldError::invalid(
+            "spec.preserveUnknownFields",
+            &json!(true),
+            message,
+        ));
     }
     validate_versions(spec, &mut errors);
     validate_names(spec, &mut errors);

@@ -8,8 +8,16 @@ use serde_json::{Value, json};
 use std::sync::{Arc, OnceLock};
 
 /// Verbs of a custom resource, in discovery's order.
-const VERBS: [&str; 8] =
-    ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+const VERBS: [&str; 8] = [
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "create",
+    "update",
+    "watch",
+];
 const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -17,7 +25,13 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 }
 
 fn texts(value: &Value) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn owned(list: &[&str]) -> Vec<String> {
@@ -28,11 +42,18 @@ fn owned(list: &[&str]) -> Vec<String> {
 /// `spec.validation`, where such a CRD keeps its one schema internally.
 pub(super) fn uniform(spec: &Value) -> bool {
     let mut versions = spec["versions"].as_array().into_iter().flatten();
-    let Some(first) = versions.next() else { return false };
+    let Some(first) = versions.next() else {
+        return false;
+    };
     versions.all(|v| {
-        ["schema", "subresources", "additionalPrinterColumns", "selectableFields"]
-            .iter()
-            .all(|key| v[*key] == first[*key])
+        [
+            "schema",
+            "subresources",
+            "additionalPrinterColumns",
+            "selectableFields",
+        ]
+        .iter()
+        .all(|key| v[*key] == first[*key])
     })
 }
 
@@ -48,7 +69,10 @@ pub(super) fn schema_path(spec: &Value, index: usize) -> String {
 /// Schema and compiled rules of one version.
 pub(super) fn schema(version: &Value, path: &str) -> Result<(Schema, cel::Rules), Vec<FieldError>> {
     let schema = match &version["schema"]["openAPIV3Schema"] {
-        Value::Null => Schema { preserve_unknown: true, ..Schema::default() },
+        Value::Null => Schema {
+            preserve_unknown: true,
+            ..Schema::default()
+        },
         openapi => structural::parse(openapi, path)?,
     };
     let rules = cel::Rules::compile(&schema, path)?;
@@ -56,7 +80,9 @@ pub(super) fn schema(version: &Value, path: &str) -> Result<(Schema, cel::Rules)
 }
 
 fn columns(version: &Value) -> Vec<PrinterColumn> {
-    let listed = version["additionalPrinterColumns"].as_array().filter(|c| !c.is_empty());
+    let listed = version["additionalPrinterColumns"]
+        .as_array()
+        .filter(|c| !c.is_empty());
     let Some(listed) = listed else {
         return vec![PrinterColumn {
             name: "Age".to_owned(),
@@ -104,7 +130,10 @@ fn custom(crd: &Value, version: &Value, index: usize) -> Result<Custom, Vec<Fiel
         scale: scale.is_object().then(|| ScalePaths {
             spec: text(scale, "specReplicasPath").to_owned(),
             status: text(scale, "statusReplicasPath").to_owned(),
-            selector: scale["labelSelectorPath"].as_str().filter(|p| !p.is_empty()).map(str::to_owned),
+            selector: scale["labelSelectorPath"]
+                .as_str()
+                .filter(|p| !p.is_empty())
+                .map(str::to_owned),
         }),
         selectable: version["selectableFields"]
             .as_array()
@@ -122,13 +151,18 @@ fn custom(crd: &Value, version: &Value, index: usize) -> Result<Custom, Vec<Fiel
 pub fn resources(crd: &Value) -> Result<Vec<Resource>, Vec<FieldError>> {
     let spec = &crd["spec"];
     let accepted = &crd["status"]["acceptedNames"];
-    let names = if text(accepted, "plural").is_empty() { &spec["names"] } else { accepted };
+    let names = if text(accepted, "plural").is_empty() {
+        &spec["names"]
+    } else {
+        accepted
+    };
     let group = text(spec, "group");
     let plural = text(names, "plural");
     let kind = text(names, "kind");
     let versions = || spec["versions"].as_array().into_iter().flatten();
-    let storage_version =
-        versions().find(|v| v["storage"] == json!(true)).map_or("", |v| text(v, "name"));
+    let storage_version = versions()
+        .find(|v| v["storage"] == json!(true))
+        .map_or("", |v| text(v, "name"));
     let storage: Arc<str> = format!("{group}/{plural}").into();
     let mut out = Vec::new();
     for (index, version) in versions().enumerate() {
@@ -157,7 +191,9 @@ pub fn resources(crd: &Value) -> Result<Vec<Resource>, Vec<FieldError>> {
             });
         }
         let or = |key: &str, other: String| {
-            Some(text(names, key)).filter(|s| !s.is_empty()).map_or(other, str::to_owned)
+            Some(text(names, key))
+                .filter(|s| !s.is_empty())
+                .map_or(other, str::to_owned)
         };
         out.push(Resource {
             group: group.to_owned(),

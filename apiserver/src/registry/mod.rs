@@ -161,7 +161,11 @@ impl Resource {
 
     /// `configmaps` or `deployments.apps`: how messages and CRD names call it.
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() {
+            self.plural.clone()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 
     /// Whether it comes from a CustomResourceDefinition.
@@ -172,7 +176,11 @@ impl Resource {
 
 /// `version`, or `group/version` outside core.
 pub fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 /// Splits an apiVersion into group and version.
@@ -192,7 +200,10 @@ pub struct Snapshot {
 
 impl Snapshot {
     fn new(generation: u64, resources: Vec<Arc<Resource>>) -> Self {
-        let mut snapshot = Self { generation, ..Self::default() };
+        let mut snapshot = Self {
+            generation,
+            ..Self::default()
+        };
         for (i, r) in resources.iter().enumerate() {
             let path = (r.group.clone(), r.version.clone(), r.plural.clone());
             snapshot.by_path.entry(path).or_insert(i);
@@ -249,7 +260,9 @@ impl Snapshot {
         group: &'a str,
         version: &'a str,
     ) -> impl Iterator<Item = &'a Arc<Resource>> {
-        self.resources.iter().filter(move |r| r.group == group && r.version == version)
+        self.resources
+            .iter()
+            .filter(move |r| r.group == group && r.version == version)
     }
 }
 
@@ -282,13 +295,26 @@ impl Registry {
     /// The built-in kinds.
     pub fn new() -> Self {
         let snapshot = Arc::new(Snapshot::new(0, builtin::resources().to_vec()));
-        let state = RwLock::new(State { snapshot, crds: BTreeMap::new() });
-        Self(Arc::new(Inner { state, documents: Mutex::default() }))
+        let state = RwLock::new(State {
+            snapshot,
+            crds: BTreeMap::new(),
+        });
+        Self(Arc::new(Inner {
+            state,
+            documents: Mutex::default(),
+        }))
     }
 
     /// One consistent view; cheap.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.0.state.read().unwrap_or_else(PoisonError::into_inner).snapshot)
+        Arc::clone(
+            &self
+                .0
+                .state
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .snapshot,
+        )
     }
 
     /// Counts changes of what is served.
@@ -313,7 +339,12 @@ impl Registry {
 
     /// The resources stored under a key's first part, one per served version.
     pub fn stored_as(&self, storage: &str) -> Vec<Arc<Resource>> {
-        self.snapshot().all().iter().filter(|r| &*r.storage == storage).cloned().collect()
+        self.snapshot()
+            .all()
+            .iter()
+            .filter(|r| &*r.storage == storage)
+            .cloned()
+            .collect()
     }
 
     /// Serves what a CustomResourceDefinition describes, in place of what it described before. The caller decides when:
@@ -350,7 +381,14 @@ impl Registry {
 
     /// Names of the CustomResourceDefinitions served.
     pub fn crds(&self) -> BTreeSet<String> {
-        self.0.state.read().unwrap_or_else(PoisonError::into_inner).crds.keys().cloned().collect()
+        self.0
+            .state
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .crds
+            .keys()
+            .cloned()
+            .collect()
     }
 }
 
@@ -369,4 +407,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

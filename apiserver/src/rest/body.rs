@@ -2,6 +2,7 @@
 
 use super::negotiate::Format;
 use super::params::FieldValidation;
+use super::protobuf;
 use crate::ApiError;
 use crate::registry::{Registry, Resource};
 use bytes::{Bytes, BytesMut};
@@ -250,6 +251,9 @@ pub fn parse_object(bytes: &[u8], format: Format, kind: &str) -> Result<Parsed, 
     };
     let parsed = match format {
         Format::Json => parse_json(bytes).map_err(unrecognised)?,
+        Format::Protobuf => protobuf::decode(bytes)
+            .map(|value| Parsed { value, duplicates: Vec::new() })
+            .map_err(|e| ApiError::BadRequest(format!("unable to decode the body as {kind}: {e}")))?,
         Format::Yaml => parse_yaml(bytes).map_err(|e| {
             ApiError::BadRequest(format!(
                 "the object provided is unrecognized (must be of type {kind}): {e}"

@@ -221,7 +221,7 @@ fn options(call: &Call<'_>, bytes: &Bytes) -> Result<DeleteOptions, ApiError> {
     if bytes.is_empty() {
         return DeleteOptions::parse(None, call.query);
     }
-    let format = negotiate::body_format(call.header(header::CONTENT_TYPE))?;
+    let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
     let parsed = body::parse_object(bytes, format, "DeleteOptions")?;
     DeleteOptions::parse(Some(&parsed.value), call.query)
 }

@@ -10,6 +10,9 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+/// Version of Kubernetes whose API this is.
+pub(super) const VERSION: &str = "v1.36.0";
+
 /// Which form of the root documents the client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -34,11 +37,29 @@ pub fn serve(
     let document = match parts.as_slice() {
         [root @ ("api" | "apis")] => return Some(root_document(&snapshot, root, headers)),
         ["api", version] => resources(&snapshot, "", version)?,
+        ["version"] => version(),
         ["apis", name] => group(&snapshot, name)?,
         ["apis", group, version] => resources(&snapshot, group, version)?,
         _ => return None,
     };
     Some(answer(&document, "application/json", headers))
+}
+
+/// `/version`: the Kubernetes whose API this is, and what serves it.
+fn version() -> Value {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": format!("{VERSION}+muster-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc",
+        "platform": format!("{}/{arch}", std::env::consts::OS),
+    })
 }
 
 fn root_document(snapshot: &Snapshot, root: &str, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
@@ -49,7 +70,10 @@ fn root_document(snapshot: &Snapshot, root: &str, headers: &HeaderMap) -> Result
             answer(&aggregated(snapshot, version, core), &kind, headers)
         }
         Form::Plain if core => {
-            let host = headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+            let host = headers
+                .get(HOST)
+                .and_then(|h| h.to_str().ok())
+                .unwrap_or_default();
             let document = json!({
                 "kind": "APIVersions", "versions": ["v1"],
                 "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host}],
@@ -68,7 +92,11 @@ fn root_document(snapshot: &Snapshot, root: &str, headers: &HeaderMap) -> Result
 
 /// The first of the accepted media types that can be served.
 fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
-    let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+    let accept: Vec<&str> = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .collect();
     let accept = accept.join(",");
     if accept.trim().is_empty() {
         return Ok(Form::Plain);
@@ -80,7 +108,12 @@ fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
             continue;
         }
         let parameters: Vec<(&str, &str)> = parts.filter_map(|p| p.split_once('=')).collect();
-        let of = |key: &str| parameters.iter().find(|(k, _)| k.trim() == key).map(|(_, v)| v.trim());
+        let of = |key: &str| {
+            parameters
+                .iter()
+                .find(|(k, _)| k.trim() == key)
+                .map(|(_, v)| v.trim())
+        };
         match (of("as"), of("v")) {
             (None, _) => return Ok(Form::Plain),
             (Some("APIGroupDiscoveryList"), Some("v2")) => return Ok(Form::Aggregated("v2")),
@@ -96,8 +129,10 @@ fn named_groups(snapshot: &Snapshot) -> impl Iterator<Item = (String, Vec<String
 }
 
 fn group_object(name: &str, versions: &[String]) -> Value {
-    let list: Vec<Value> =
-        versions.iter().map(|v| json!({"groupVersion": api_version(name, v), "version": v})).collect();
+    let list: Vec<Value> = versions
+        .iter()
+        .map(|v| json!({"groupVersion": api_version(name, v), "version": v}))
+        .collect();
     json!({"name": name, "versions": list, "preferredVersion": list.first()})
 }
 
@@ -153,11 +188,23 @@ fn resources(snapshot: &Snapshot, group: &str, version: &str) -> Option<Value> {
 }
 
 fn discovered(resource: &Resource) -> Value {
-    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let kind =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut out = Map::new();
     out.insert("resource".into(), resource.plural.as_str().into());
-    out.insert("responseKind".into(), kind(&resource.group, &resource.version, &resource.kind));
-    out.insert("scope".into(), if resource.namespaced { "Namespaced" } else { "Cluster" }.into());
+    out.insert(
+        "responseKind".into(),
+        kind(&resource.group, &resource.version, &resource.kind),
+    );
+    out.insert(
+        "scope".into(),
+        if resource.namespaced {
+            "Namespaced"
+        } else {
+            "Cluster"
+        }
+        .into(),
+    );
     out.insert("singularResource".into(), resource.singular.as_str().into());
     out.insert("verbs".into(), json!(resource.verbs));
     set_list(&mut out, "shortNames", &resource.short_names);
@@ -186,8 +233,7 @@ fn aggregated(snapshot: &Snapshot, version: &str, core: bool) -> Value {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|v| {
-                    let list: Vec<Value> =
-                        snapshot.in_version(&name, v).map(|r| discovered(r)).collect();
+                    let list: Vec<Value> = snapshot.in_version(&name, v).map(|r| discovered(r)).collect();
                     json!({"version": v, "resources": list, "freshness": "Current"})
                 })
                 .collect();
@@ -215,9 +261,15 @@ pub(super) fn tagged(
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     let tag = format!("\"{:016X}\"", hasher.finish());
-    let known = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains(&tag));
-    let (code, bytes) =
-        if known { (StatusCode::NOT_MODIFIED, Bytes::new()) } else { (StatusCode::OK, bytes) };
+    let known = headers
+        .get(IF_NONE_MATCH)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|t| t.contains(&tag));
+    let (code, bytes) = if known {
+        (StatusCode::NOT_MODIFIED, Bytes::new())
+    } else {
+        (StatusCode::OK, bytes)
+    };
     Response::builder()
         .status(code)
         .header(CONTENT_TYPE, content_type)

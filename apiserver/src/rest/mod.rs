@@ -19,6 +19,7 @@ pub mod negotiate;
 pub mod openapi;
 pub mod params;
 pub mod path;
+pub mod protobuf;
 pub mod raw;
 pub mod read;
 pub mod respond;

@@ -23,6 +23,8 @@ pub enum Format {
     Json,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`; requests only.
+    Protobuf,
 }
 
 /// Result of reading an Accept header.
@@ -95,11 +97,12 @@ pub fn media_type(content_type: Option<&str>) -> String {
     content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// How a create or update body is written. Protobuf is refused with the 415 that makes clients send JSON.
-pub fn body_format(content_type: Option<&str>) -> Result<Format, ApiError> {
+/// How a create or update body is written. Custom resources have no protobuf.
+pub fn body_format(content_type: Option<&str>, custom: bool) -> Result<Format, ApiError> {
     match media_type(content_type).as_str() {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
+        "application/vnd.kubernetes.protobuf" if !custom => Ok(Format::Protobuf),
         _ => Err(ApiError::UnsupportedMediaType(format!(
             "the body of the request was in an unknown format - accepted media types include: {SERVED}"
         ))),
@@ -161,8 +164,8 @@ mod tests {
 
     #[test]
     fn body_types_are_read() {
-        assert_eq!(body_format(Some("application/json; charset=utf-8")), Ok(Format::Json));
-        assert_eq!(body_format(Some("text/plain")).map_err(|e| e.code()), Err(415));
+        assert_eq!(body_format(Some("application/json; charset=utf-8"), true), Ok(Format::Json));
+        assert_eq!(body_format(Some("text/plain"), false).map_err(|e| e.code()), Err(415));
         assert_eq!(patch_kind(Some("application/strategic-merge-patch+json"), true).map_err(|e| e.code()), Err(415));
         assert_eq!(patch_kind(Some("application/json"), false).map_err(|e| e.code()), Err(415));
     }

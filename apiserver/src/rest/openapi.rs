@@ -1,7 +1,7 @@
 //! OpenAPI documents: `/openapi/v3` (an index, and one document a group version) and `/openapi/v2`. Enough for
 //! `kubectl explain`, its validation, and clients that merge by schema; made when first asked for.
 
-use super::discovery;
+use super::discovery::{self, VERSION};
 use super::respond::Body;
 use crate::error::ApiError;
 use crate::registry::{Registry, Resource, Snapshot};
@@ -12,8 +12,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-/// Version of Kubernetes whose API this is.
-const VERSION: &str = "v1.36.0";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const COMPONENTS: &str = "#/components/schemas/";
 
@@ -27,7 +25,11 @@ pub fn serve(
     let snapshot = registry.snapshot();
     if path == "/openapi/v3" {
         let index = index(&snapshot);
-        return Some(discovery::tagged(Bytes::from(index.to_string()), "application/json", headers));
+        return Some(discovery::tagged(
+            Bytes::from(index.to_string()),
+            "application/json",
+            headers,
+        ));
     }
     if path == "/openapi/v2" {
         let bytes = registry.document(path, &snapshot.generation.to_string(), || swagger(&snapshot));
@@ -46,7 +48,11 @@ pub fn serve(
 }
 
 fn root(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
 /// Changes when what is served in the group version changes.
@@ -54,7 +60,13 @@ fn hash(snapshot: &Snapshot, group: &str, version: &str) -> String {
     let mut hasher = DefaultHasher::new();
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
     for resource in snapshot.in_version(group, version) {
-        (&resource.plural, &resource.kind, resource.namespaced, &resource.subresources.len()).hash(&mut hasher);
+        (
+            &resource.plural,
+            &resource.kind,
+            resource.namespaced,
+            &resource.subresources.len(),
+        )
+            .hash(&mut hasher);
         if let Some(custom) = &resource.custom {
             custom.openapi.to_string().hash(&mut hasher);
         }
@@ -121,7 +133,10 @@ fn reference(resource: &Resource, group: &str, version: &str, kind: &str) -> Val
     } else {
         builtin::name_of(group, version, kind).map(str::to_owned)
     };
-    name.map_or_else(|| json!({"type": "object"}), |n| json!({"$ref": format!("{COMPONENTS}{n}")}))
+    name.map_or_else(
+        || json!({"type": "object"}),
+        |n| json!({"$ref": format!("{COMPONENTS}{n}")}),
+    )
 }
 
 fn parameter(name: &str, place: &str, kind: &str) -> Value {
@@ -132,7 +147,11 @@ fn parameter(name: &str, place: &str, kind: &str) -> Value {
 fn operation(resource: &Resource, verb: &str, kind: (&str, &str, &str), list: bool) -> Value {
     let (group, version, name) = kind;
     let object = reference(resource, group, version, name);
-    let answered = if list { reference(resource, group, version, &resource.list_kind) } else { object.clone() };
+    let answered = if list {
+        reference(resource, group, version, &resource.list_kind)
+    } else {
+        object.clone()
+    };
     let content = |schema: &Value| json!({"application/json": {"schema": schema}});
     let mut out = json!({
         "x-kubernetes-action": verb,
@@ -141,9 +160,8 @@ fn operation(resource: &Resource, verb: &str, kind: (&str, &str, &str), list: bo
     });
     let mut parameters = Vec::new();
     if matches!(verb, "post" | "put" | "patch") {
-        parameters.extend(
-            ["dryRun", "fieldManager", "fieldValidation"].map(|p| parameter(p, "query", "string")),
-        );
+        parameters
+            .extend(["dryRun", "fieldManager", "fieldValidation"].map(|p| parameter(p, "query", "string")));
     }
     match verb {
         "post" | "put" => out["requestBody"] = json!({"required": true, "content": content(&object)}),
@@ -151,7 +169,12 @@ fn operation(resource: &Resource, verb: &str, kind: (&str, &str, &str), list: bo
             parameters.push(parameter("force", "query", "boolean"));
             let mut types = Map::new();
             let plain = json!({"schema": {"type": "object"}});
-            for media in ["apply-patch+yaml", "json-patch+json", "merge-patch+json", "strategic-merge-patch+json"] {
+            for media in [
+                "apply-patch+yaml",
+                "json-patch+json",
+                "merge-patch+json",
+                "strategic-merge-patch+json",
+            ] {
                 if !(resource.is_custom() && media.starts_with("strategic")) {
                     types.insert(format!("application/{media}"), plain.clone());
                 }
@@ -176,7 +199,11 @@ fn operation(resource: &Resource, verb: &str, kind: (&str, &str, &str), list: bo
 
 fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
     let base = format!("/{}", root(&resource.group, &resource.version));
-    let scoped = if resource.namespaced { format!("{base}/namespaces/{{namespace}}") } else { base.clone() };
+    let scoped = if resource.namespaced {
+        format!("{base}/namespaces/{{namespace}}")
+    } else {
+        base.clone()
+    };
     let place = |named: bool| {
         let mut list = Vec::new();
         if named {
@@ -209,14 +236,40 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
         paths.insert(path, Value::Object(item));
     };
     let plural = &resource.plural;
-    let collection = [("list", "get"), ("create", "post"), ("deletecollection", "delete")];
-    let one = [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")];
-    insert(format!("{scoped}/{plural}"), methods(&resource.verbs, &collection, kind), false);
-    insert(format!("{scoped}/{plural}/{{name}}"), methods(&resource.verbs, &one, kind), true);
+    let collection = [
+        ("list", "get"),
+        ("create", "post"),
+        ("deletecollection", "delete"),
+    ];
+    let one = [
+        ("get", "get"),
+        ("update", "put"),
+        ("patch", "patch"),
+        ("delete", "delete"),
+    ];
+    insert(
+        format!("{scoped}/{plural}"),
+        methods(&resource.verbs, &collection, kind),
+        false,
+    );
+    insert(
+        format!("{scoped}/{plural}/{{name}}"),
+        methods(&resource.verbs, &one, kind),
+        true,
+    );
     for sub in &resource.subresources {
         let kind = (sub.group.as_str(), sub.version.as_str(), sub.kind.as_str());
-        let all = [("get", "get"), ("update", "put"), ("patch", "patch"), ("create", "post")];
-        insert(format!("{scoped}/{plural}/{{name}}/{}", sub.name), methods(&sub.verbs, &all, kind), true);
+        let all = [
+            ("get", "get"),
+            ("update", "put"),
+            ("patch", "patch"),
+            ("create", "post"),
+        ];
+        insert(
+            format!("{scoped}/{plural}/{{name}}/{}", sub.name),
+            methods(&sub.verbs, &all, kind),
+            true,
+        );
     }
 }
 
@@ -272,11 +325,17 @@ fn to_v2(value: &mut Value) {
 
 fn operation_to_v2(operation: &mut Value) {
     let schema = |content: &Value| {
-        content.as_object().and_then(|c| c.values().next()).map_or(Value::Null, |c| c["schema"].clone())
+        content
+            .as_object()
+            .and_then(|c| c.values().next())
+            .map_or(Value::Null, |c| c["schema"].clone())
     };
     let Value::Object(map) = operation else { return };
-    let mut parameters: Vec<Value> =
-        map.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut parameters: Vec<Value> = map
+        .get("parameters")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     for p in &mut parameters {
         parameter_to_v2(p);
     }
@@ -317,7 +376,11 @@ fn swagger(snapshot: &Snapshot) -> Value {
     for item in all_paths.values_mut().filter_map(Value::as_object_mut) {
         for (key, value) in item.iter_mut() {
             if key == "parameters" {
-                value.as_array_mut().into_iter().flatten().for_each(parameter_to_v2);
+                value
+                    .as_array_mut()
+                    .into_iter()
+                    .flatten()
+                    .for_each(parameter_to_v2);
             } else {
                 operation_to_v2(value);
             }

@@ -366,7 +366,7 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
     pieces.text(b"]}");
     let body = pieces.finish();
     match view.accept.format {
-        Format::Json => respond::with_type(200, "application/json", body),
+        Format::Json | Format::Protobuf => respond::with_type(200, "application/json", body),
         Format::Yaml => {
             let Body::Chunks(chunks) = body else { return respond::text(500, "") };
             let whole: Vec<u8> = chunks.iter().flat_map(|b| b.iter().copied()).collect();

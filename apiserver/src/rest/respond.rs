@@ -80,7 +80,7 @@ pub fn json_bytes(code: u16, bytes: impl Into<Bytes>) -> Response<Body> {
 /// A value in the format asked for.
 pub fn value(code: u16, value: &Value, format: Format) -> Response<Body> {
     match format {
-        Format::Json => json_bytes(code, to_bytes(value)),
+        Format::Json | Format::Protobuf => json_bytes(code, to_bytes(value)),
         Format::Yaml => with_type(code, "application/yaml", Body::full(to_yaml(value))),
     }
 }
@@ -97,7 +97,7 @@ fn to_yaml(value: &Value) -> String {
 /// Stored JSON in the format asked for.
 pub fn stored(code: u16, json: Bytes, format: Format) -> Response<Body> {
     match format {
-        Format::Json => json_bytes(code, json),
+        Format::Json | Format::Protobuf => json_bytes(code, json),
         Format::Yaml => value(code, &serde_json::from_slice(&json).unwrap_or_default(), format),
     }
 }

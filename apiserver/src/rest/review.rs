@@ -26,7 +26,7 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
     let r = &call.resource;
     let accept = negotiate::accept(call.header(header::ACCEPT))?;
     let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
-    let format = negotiate::body_format(call.header(header::CONTENT_TYPE))?;
+    let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
     let mut parsed = body::parse_object(bytes, format, &r.kind)?;
     body::check_type(&api.registry, r, &r.kind, (&r.group, &r.version), &mut parsed.value)?;
     let (mut object, warnings) = decode::object(r, parsed, options.validation)?;
@@ -78,7 +78,7 @@ pub async fn token_request(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<
     const GROUP: &str = "authentication.k8s.io";
     let accept = negotiate::accept(call.header(header::ACCEPT))?;
     let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
-    let format = negotiate::body_format(call.header(header::CONTENT_TYPE))?;
+    let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
     let mut parsed = body::parse_object(bytes, format, "TokenRequest")?;
     body::check_type(&api.registry, &call.resource, "TokenRequest", (GROUP, "v1"), &mut parsed.value)?;
     let mut object = parsed.value;

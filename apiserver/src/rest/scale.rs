@@ -122,7 +122,7 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
         change(api, call, &target, &options, &|current| patch.onto(schema, current)).await?
     } else {
         let options = WriteOptions::parse(call.query, OptionsKind::Update, call.user_agent())?;
-        let format = negotiate::body_format(content_type)?;
+        let format = negotiate::body_format(content_type, false)?;
         let mut parsed = body::parse_object(bytes, format, "Scale")?;
         body::check_type(&api.registry, r, "Scale", (GROUP, VERSION), &mut parsed.value)?;
         let scale = parsed.value;

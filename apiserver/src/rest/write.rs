@@ -66,7 +66,7 @@ pub async fn create(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respons
     let view = View::of(call)?;
     let r = &call.resource;
     let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
-    let format = negotiate::body_format(content_type(call))?;
+    let format = negotiate::body_format(content_type(call), r.custom.is_some())?;
     let mut parsed = body::parse_object(bytes, format, &r.kind)?;
     body::check_type(&api.registry, r, &r.kind, (&r.group, &r.version), &mut parsed.value)?;
     let (mut object, warnings) = decode::object(r, parsed, options.validation)?;
@@ -81,7 +81,7 @@ pub async fn update(api: &Api, call: &Call<'_>, sub: &str, bytes: &Bytes) -> Res
     let view = View::of(call)?;
     let r = &call.resource;
     let options = WriteOptions::parse(call.query, OptionsKind::Update, call.user_agent())?;
-    let format = negotiate::body_format(content_type(call))?;
+    let format = negotiate::body_format(content_type(call), r.custom.is_some())?;
     let mut parsed = body::parse_object(bytes, format, &r.kind)?;
     body::check_type(&api.registry, r, &r.kind, (&r.group, &r.version), &mut parsed.value)?;
     let (mut object, warnings) = decode::object(r, parsed, options.validation)?;

@@ -91,12 +91,34 @@ fn validate_webhooks(object: &Value) -> Vec<FieldError> {
         }
         let rules: Vec<Value> = items(hook, "rules").cloned().collect();
         validate_rules(rules.into_iter(), &format!("{at}.rules"), &mut errors);
-        one_of(&mut errors, &format!("{at}.failurePolicy"), &hook["failurePolicy"], &["Fail", "Ignore"]);
-        one_of(&mut errors, &format!("{at}.matchPolicy"), &hook["matchPolicy"], &["Equivalent", "Exact"]);
-        one_of(&mut errors, &format!("{at}.sideEffects"), &hook["sideEffects"], &["None", "NoneOnDryRun"]);
-        if !hook["timeoutSeconds"].as_i64().is_some_and(|s| (1..=30).contains(&s)) {
+        one_of(
+            &mut errors,
+            &format!("{at}.failurePolicy"),
+            &hook["failurePolicy"],
+            &["Fail", "Ignore"],
+        );
+        one_of(
+            &mut errors,
+            &format!("{at}.matchPolicy"),
+            &hook["matchPolicy"],
+            &["Equivalent", "Exact"],
+        );
+        one_of(
+            &mut errors,
+            &format!("{at}.sideEffects"),
+            &hook["sideEffects"],
+            &["None", "NoneOnDryRun"],
+        );
+        if !hook["timeoutSeconds"]
+            .as_i64()
+            .is_some_and(|s| (1..=30).contains(&s))
+        {
             let message = "the timeout value must be between 1 and 30 seconds";
-            errors.push(FieldError::invalid(format!("{at}.timeoutSeconds"), &hook["timeoutSeconds"], message));
+            errors.push(FieldError::invalid(
+                format!("{at}.timeoutSeconds"),
+                &hook["timeoutSeconds"],
+                message,
+            ));
         }
         for key in ["namespaceSelector", "objectSelector"] {
             errors.extend(selector::validate(&hook[key], &format!("{at}.{key}")));
@@ -110,16 +132,26 @@ fn validate_webhooks(object: &Value) -> Vec<FieldError> {
         {
             let field = format!("{at}.clientConfig.url");
             let scheme = url.split_once("://").map_or("", |(s, _)| s);
-            let message = format!("'https' is the only allowed URL scheme; desired format: https://host[/path], not {scheme:?}");
+            let message = format!(
+                "'https' is the only allowed URL scheme; desired format: https://host[/path], not {scheme:?}"
+            );
             errors.push(FieldError::invalid(field, &config["url"], &message));
         }
         if items(hook, "admissionReviewVersions").next().is_none() {
             let message = "must specify one of v1, v1beta1";
-            errors.push(FieldError::required(format!("{at}.admissionReviewVersions"), message));
-        } else if !items(hook, "admissionReviewVersions").any(|v| *v == json!("v1") || *v == json!("v1beta1")) {
+            errors.push(FieldError::required(
+                format!("{at}.admissionReviewVersions"),
+                message,
+            ));
+        } else if !items(hook, "admissionReviewVersions").any(|v| *v == json!("v1") || *v == json!("v1beta1"))
+        {
             let message = "must include at least one of v1, v1beta1";
             let field = format!("{at}.admissionReviewVersions");
-            errors.push(FieldError::invalid(field, &hook["admissionReviewVersions"], message));
+            errors.push(FieldError::invalid(
+                field,
+                &hook["admissionReviewVersions"],
+                message,
+            ));
         }
     }
     errors
@@ -138,7 +170,10 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         }
         if plural == "validatingadmissionpolicybindings" {
             if items(spec, "validationActions").next().is_none() {
-                errors.push(FieldError::required("spec.validationActions", "at least one validation action is required"));
+                errors.push(FieldError::required(
+                    "spec.validationActions",
+                    "at least one validation action is required",
+                ));
             }
             for (i, action) in items(spec, "validationActions").enumerate() {
                 let field = format!("spec.validationActions[{i}]");
@@ -147,12 +182,19 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         }
         return errors;
     }
-    one_of(&mut errors, "spec.failurePolicy", &spec["failurePolicy"], &["Fail", "Ignore"]);
+    one_of(
+        &mut errors,
+        "spec.failurePolicy",
+        &spec["failurePolicy"],
+        &["Fail", "Ignore"],
+    );
     if spec["matchConstraints"].is_null() {
         errors.push(FieldError::required("spec.matchConstraints", ""));
     } else {
         let field = "spec.matchConstraints.resourceRules";
-        let rules: Vec<Value> = items(&spec["matchConstraints"], "resourceRules").cloned().collect();
+        let rules: Vec<Value> = items(&spec["matchConstraints"], "resourceRules")
+            .cloned()
+            .collect();
         if rules.is_empty() {
             errors.push(FieldError::required(field, ""));
         }
@@ -167,7 +209,10 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         for (i, validation) in items(spec, "validations").enumerate() {
             if text(validation, "expression").trim().is_empty() {
                 let message = "expression is not specified";
-                errors.push(FieldError::required(format!("spec.validations[{i}].expression"), message));
+                errors.push(FieldError::required(
+                    format!("spec.validations[{i}].expression"),
+                    message,
+                ));
             }
         }
     } else if items(spec, "mutations").next().is_none() {

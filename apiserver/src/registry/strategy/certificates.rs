@@ -83,9 +83,15 @@ pub(super) fn prepare_update(subresource: &str, ctx: &Context<'_>, new: &mut Val
     for condition in &mut conditions {
         let before = items(&old["status"], "conditions").find(|c| c["type"] == condition["type"]);
         let same_status = before.is_some_and(|b| b["status"] == condition["status"]);
-        for (key, keep) in [("lastTransitionTime", same_status), ("lastUpdateTime", before.is_some())] {
+        for (key, keep) in [
+            ("lastTransitionTime", same_status),
+            ("lastUpdateTime", before.is_some()),
+        ] {
             if condition.is_object() && condition[key].is_null() {
-                let kept = before.filter(|_| keep).map(|b| b[key].clone()).filter(|t| !t.is_null());
+                let kept = before
+                    .filter(|_| keep)
+                    .map(|b| b[key].clone())
+                    .filter(|t| !t.is_null());
                 condition[key] = kept.unwrap_or_else(|| now.clone());
             }
         }
@@ -129,7 +135,11 @@ fn validate_signer(spec: &Value, errors: &mut Vec<FieldError>) {
                 messages.push("should be a domain with at least two segments separated by dots".to_owned());
             }
             messages.extend(names::dns_subdomain(path));
-            errors.extend(messages.iter().map(|m| FieldError::invalid("spec.signerName", value, m)));
+            errors.extend(
+                messages
+                    .iter()
+                    .map(|m| FieldError::invalid("spec.signerName", value, m)),
+            );
         }
         _ => {
             let message = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
@@ -151,7 +161,11 @@ pub(super) fn validate(csr: &Value, old: Option<&Value>, subresource: &str) -> V
         for (i, usage) in items(spec, "usages").enumerate() {
             let name = usage.as_str().unwrap_or_default();
             if !USAGES.contains(&name) {
-                errors.push(FieldError::not_supported(format!("spec.usages[{i}]"), usage, &USAGES));
+                errors.push(FieldError::not_supported(
+                    format!("spec.usages[{i}]"),
+                    usage,
+                    &USAGES,
+                ));
             }
             if !seen.insert(name) {
                 errors.push(FieldError::duplicate(format!("spec.usages[{i}]"), usage));
@@ -162,7 +176,11 @@ pub(super) fn validate(csr: &Value, old: Option<&Value>, subresource: &str) -> V
             && seconds < SHORTEST
         {
             let message = "may not specify a duration less than 600 seconds (10 minutes)";
-            errors.push(FieldError::invalid("spec.expirationSeconds", &json!(seconds), message));
+            errors.push(FieldError::invalid(
+                "spec.expirationSeconds",
+                &json!(seconds),
+                message,
+            ));
         }
     }
     validate_conditions(csr, &mut errors);
@@ -181,13 +199,20 @@ fn validate_conditions(csr: &Value, errors: &mut Vec<FieldError>) {
         if kind.is_empty() {
             errors.push(FieldError::required(format!("{at}.type"), ""));
         }
-        let allowed: &[&str] =
-            if is_decision(condition) || kind == "Failed" { &["True"] } else { &["False", "True", "Unknown"] };
+        let allowed: &[&str] = if is_decision(condition) || kind == "Failed" {
+            &["True"]
+        } else {
+            &["False", "True", "Unknown"]
+        };
         let status = text(condition, "status");
         if status.is_empty() {
             errors.push(FieldError::required(format!("{at}.status"), ""));
         } else if !allowed.contains(&status) {
-            errors.push(FieldError::not_supported(format!("{at}.status"), &condition["status"], allowed));
+            errors.push(FieldError::not_supported(
+                format!("{at}.status"),
+                &condition["status"],
+                allowed,
+            ));
         }
         if is_decision(condition) {
             if decision.is_some_and(|d| d != kind) {
@@ -220,7 +245,10 @@ fn validate_conditions(csr: &Value, errors: &mut Vec<FieldError>) {
 
 fn validate_change(new: &Value, old: &Value, subresource: &str, errors: &mut Vec<FieldError>) {
     let decisions = |csr: &Value| -> Vec<Value> {
-        items(&csr["status"], "conditions").filter(|c| is_decision(c)).cloned().collect()
+        items(&csr["status"], "conditions")
+            .filter(|c| is_decision(c))
+            .cloned()
+            .collect()
     };
     for kind in ["Approved", "Denied", "Failed"] {
         let has = |csr: &Value| items(&csr["status"], "conditions").any(|c| text(c, "type") == kind);

@@ -27,7 +27,9 @@ fn add_finalizer(object: &mut Value, name: &str) {
     if object::finalizers(object).any(|f| f == name) {
         return;
     }
-    let list = object::metadata_mut(object).entry("finalizers").or_insert_with(|| json!([]));
+    let list = object::metadata_mut(object)
+        .entry("finalizers")
+        .or_insert_with(|| json!([]));
     if let Value::Array(list) = list {
         list.push(name.into());
     }
@@ -39,7 +41,9 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
         "namespaces" => {
             let name = object::name(object).to_owned();
             if !name.is_empty() {
-                object::child_mut(object, "metadata").entry("labels").or_insert_with(|| json!({}));
+                object::child_mut(object, "metadata")
+                    .entry("labels")
+                    .or_insert_with(|| json!({}));
                 if let Some(labels) = at(object, "metadata").and_then(|m| made(m, "labels")) {
                     labels[NAMESPACE_NAME] = name.into();
                 }
@@ -116,7 +120,11 @@ fn default_limit(limit: &mut Value) {
     if text(limit, "type") != "Container" {
         return;
     }
-    for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
+    for (from, to) in [
+        ("max", "default"),
+        ("default", "defaultRequest"),
+        ("min", "defaultRequest"),
+    ] {
         if let Value::Object(amounts) = limit[from].clone()
             && let Some(target) = made(limit, to)
         {
@@ -129,7 +137,9 @@ fn default_limit(limit: &mut Value) {
 
 fn default_node(node: &mut Value) {
     made(node, "spec");
-    let Some(status) = made(node, "status") else { return };
+    let Some(status) = made(node, "status") else {
+        return;
+    };
     let capacity = status["capacity"].clone();
     if capacity.is_object() && status["allocatable"].is_null() {
         status["allocatable"] = capacity;
@@ -168,7 +178,9 @@ pub(super) fn prepare_create(plural: &str, object: &mut Value) {
             if let Some(spec) = made(object, "spec") {
                 default(spec, "taints", json!([]));
                 if let Some(list) = spec["taints"].as_array_mut()
-                    && !list.iter().any(|t| t["key"] == NOT_READY && t["effect"] == "NoSchedule")
+                    && !list
+                        .iter()
+                        .any(|t| t["key"] == NOT_READY && t["effect"] == "NoSchedule")
                 {
                     list.push(json!({ "key": NOT_READY, "effect": "NoSchedule" }));
                 }
@@ -225,7 +237,10 @@ pub(super) fn validate(plural: &str, modern: bool, object: &Value) -> Vec<FieldE
         }
         "persistentvolumeclaims" => {
             if items(spec, "accessModes").next().is_none() {
-                errors.push(FieldError::required("spec.accessModes", "at least 1 access mode is required"));
+                errors.push(FieldError::required(
+                    "spec.accessModes",
+                    "at least 1 access mode is required",
+                ));
             }
             if spec["resources"]["requests"]["storage"].is_null() {
                 errors.push(FieldError::required("spec.resources[storage]", ""));
@@ -269,14 +284,26 @@ pub(super) fn validate(plural: &str, modern: bool, object: &Value) -> Vec<FieldE
 fn validate_event(event: &Value, modern: bool) -> Vec<FieldError> {
     // Both groups' names of the same fields.
     let of = |new: &str, old: &str| -> Value {
-        event.get(new).or_else(|| event.get(old)).cloned().unwrap_or_default()
+        event
+            .get(new)
+            .or_else(|| event.get(old))
+            .cloned()
+            .unwrap_or_default()
     };
     let about = of("involvedObject", "regarding");
     let (own, theirs) = (object::namespace(event), text(&about, "namespace"));
     let mut errors = Vec::new();
-    let fits = if theirs.is_empty() { matches!(own, "" | "default") } else { own == theirs };
+    let fits = if theirs.is_empty() {
+        matches!(own, "" | "default")
+    } else {
+        own == theirs
+    };
     let mismatch = || {
-        FieldError::invalid("involvedObject.namespace", &json!(theirs), "does not match event.namespace")
+        FieldError::invalid(
+            "involvedObject.namespace",
+            &json!(theirs),
+            "does not match event.namespace",
+        )
     };
     if !fits {
         errors.push(mismatch());
@@ -285,7 +312,11 @@ fn validate_event(event: &Value, modern: bool) -> Vec<FieldError> {
     if timed {
         let controller = of("reportingController", "reportingComponent");
         let name = controller.as_str().unwrap_or_default();
-        let field = if modern { "reportingController" } else { "reportingComponent" };
+        let field = if modern {
+            "reportingController"
+        } else {
+            "reportingComponent"
+        };
         if name.is_empty() {
             errors.push(FieldError::required(field, ""));
         } else {
@@ -298,12 +329,20 @@ fn validate_event(event: &Value, modern: bool) -> Vec<FieldError> {
             if value.is_empty() {
                 errors.push(FieldError::required(key, ""));
             } else if value.len() > 128 {
-                errors.push(FieldError::invalid(key, &event[key], "can have at most 128 characters"));
+                errors.push(FieldError::invalid(
+                    key,
+                    &event[key],
+                    "can have at most 128 characters",
+                ));
             }
         }
         let note = of("message", "note");
         if note.as_str().is_some_and(|n| n.len() > 1024) {
-            errors.push(FieldError::invalid("message", &note, "can have at most 1024 characters"));
+            errors.push(FieldError::invalid(
+                "message",
+                &note,
+                "can have at most 1024 characters",
+            ));
         }
     }
     if modern {
@@ -312,10 +351,16 @@ fn validate_event(event: &Value, modern: bool) -> Vec<FieldError> {
         }
         let kind = text(event, "type");
         if !matches!(kind, "Normal" | "Warning") {
-            errors.push(FieldError::invalid("type", &json!(kind), &format!("has invalid value: {kind}")));
+            errors.push(FieldError::invalid(
+                "type",
+                &json!(kind),
+                &format!("has invalid value: {kind}"),
+            ));
         }
-        for (new, old) in [("deprecatedFirstTimestamp", "firstTimestamp"), ("deprecatedLastTimestamp", "lastTimestamp")]
-        {
+        for (new, old) in [
+            ("deprecatedFirstTimestamp", "firstTimestamp"),
+            ("deprecatedLastTimestamp", "lastTimestamp"),
+        ] {
             if of(new, old).is_string() {
                 errors.push(FieldError::invalid(old, &of(new, old), "needs to be unset"));
             }
@@ -345,7 +390,11 @@ pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<Fie
             vec![FieldError::forbidden("spec", message)]
         }
         "endpointslices" if !same(&new["addressType"], &old["addressType"]) => {
-            vec![FieldError::invalid("addressType", &new["addressType"], "field is immutable")]
+            vec![FieldError::invalid(
+                "addressType",
+                &new["addressType"],
+                "field is immutable",
+            )]
         }
         "controllerrevisions" if !same(&new["data"], &old["data"]) => {
             vec![FieldError::invalid("data", &new["data"], "field is immutable")]

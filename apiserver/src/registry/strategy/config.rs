@@ -48,7 +48,11 @@ pub(super) fn drop_empty(object: &mut Value) {
 fn check_keys(object: &Value, key: &str, errors: &mut Vec<FieldError>) {
     for name in object[key].as_object().into_iter().flatten().map(|(k, _)| k) {
         for message in names::config_key(name) {
-            errors.push(FieldError::invalid(format!("{key}[{name}]"), &json!(name), &message));
+            errors.push(FieldError::invalid(
+                format!("{key}[{name}]"),
+                &json!(name),
+                &message,
+            ));
         }
     }
 }
@@ -81,7 +85,12 @@ pub(super) fn validate_config_map(map: &Value) -> Vec<FieldError> {
         size += value.as_str().map_or(0, str::len);
     }
     check_keys(map, "binaryData", &mut errors);
-    size += map["binaryData"].as_object().into_iter().flatten().map(|(_, v)| decoded_len(v)).sum::<usize>();
+    size += map["binaryData"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(_, v)| decoded_len(v))
+        .sum::<usize>();
     check_size(size, "", &mut errors);
     errors
 }
@@ -91,15 +100,33 @@ pub(super) fn validate_secret(secret: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     check_keys(secret, "data", &mut errors);
     let data = &secret["data"];
-    let size = data.as_object().into_iter().flatten().map(|(_, v)| decoded_len(v)).sum();
+    let size = data
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(_, v)| decoded_len(v))
+        .sum();
     check_size(size, "data", &mut errors);
     let required = |key: &str| FieldError::required(format!("data[{key}]"), "");
     match text(secret, "type") {
-        TOKEN_TYPE if secret["metadata"]["annotations"][ACCOUNT_NAME].as_str().unwrap_or_default().is_empty() => {
-            errors.push(FieldError::required(format!("metadata.annotations[{ACCOUNT_NAME}]"), ""));
+        TOKEN_TYPE
+            if secret["metadata"]["annotations"][ACCOUNT_NAME]
+                .as_str()
+                .unwrap_or_default()
+                .is_empty() =>
+        {
+            errors.push(FieldError::required(
+                format!("metadata.annotations[{ACCOUNT_NAME}]"),
+                "",
+            ));
         }
         "kubernetes.io/tls" => {
-            errors.extend(["tls.crt", "tls.key"].iter().filter(|k| data[**k].is_null()).map(|k| required(k)));
+            errors.extend(
+                ["tls.crt", "tls.key"]
+                    .iter()
+                    .filter(|k| data[**k].is_null())
+                    .map(|k| required(k)),
+            );
         }
         "kubernetes.io/dockerconfigjson" => json_key(data, ".dockerconfigjson", &mut errors),
         "kubernetes.io/dockercfg" => json_key(data, ".dockercfg", &mut errors),
@@ -120,10 +147,17 @@ fn json_key(data: &Value, key: &str, errors: &mut Vec<FieldError>) {
     match data[key].as_str() {
         None => errors.push(FieldError::required(field, "")),
         Some(encoded) => {
-            let parsed = STANDARD.decode(encoded).ok().and_then(|b| serde_json::from_slice::<Value>(&b).ok());
+            let parsed = STANDARD
+                .decode(encoded)
+                .ok()
+                .and_then(|b| serde_json::from_slice::<Value>(&b).ok());
             if parsed.is_none() {
                 // The value is secret and stays out of the message.
-                errors.push(FieldError::invalid(field, &json!("<secret contents redacted>"), "invalid JSON"));
+                errors.push(FieldError::invalid(
+                    field,
+                    &json!("<secret contents redacted>"),
+                    "invalid JSON",
+                ));
             }
         }
     }

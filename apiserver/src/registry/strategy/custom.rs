@@ -33,7 +33,10 @@ pub(super) fn prepare_update(custom: &Custom, subresource: &str, new: &mut Value
         // Nothing but the status is taken from the request.
         let status = new.get("status").cloned();
         let fields = new["metadata"].get("managedFields").cloned();
-        let (api_version, version) = (new["apiVersion"].clone(), new["metadata"].get("resourceVersion").cloned());
+        let (api_version, version) = (
+            new["apiVersion"].clone(),
+            new["metadata"].get("resourceVersion").cloned(),
+        );
         *new = old.clone();
         new["apiVersion"] = api_version;
         object::set_meta(new, "managedFields", fields);
@@ -78,17 +81,25 @@ fn go_type(value: &Value) -> &'static str {
 fn validate_scale(paths: &ScalePaths, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for path in [&paths.spec, &paths.status] {
-        let Some(value) = scale_value(object, path) else { continue };
+        let Some(value) = scale_value(object, path) else {
+            continue;
+        };
         let field = path.clone();
         match value.as_i64() {
             None => {
                 let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                let message =
-                    format!("{path} accessor error: {shown} is of the type {}, expected int64", go_type(value));
+                let message = format!(
+                    "{path} accessor error: {shown} is of the type {}, expected int64",
+                    go_type(value)
+                );
                 errors.push(FieldError::invalid(field, &json!(0), &message));
             }
             Some(n) if n < 0 => {
-                errors.push(FieldError::invalid(field, value, "should be a non-negative integer"));
+                errors.push(FieldError::invalid(
+                    field,
+                    value,
+                    "should be a non-negative integer",
+                ));
             }
             Some(n) if n > i64::from(i32::MAX) => {
                 let message = format!("should be less than or equal to {}", i32::MAX);

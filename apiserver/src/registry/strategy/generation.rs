@@ -30,7 +30,8 @@ pub(super) fn counts(resource: &Resource) -> bool {
 pub(super) fn changed(resource: &Resource, new: &Value, old: &Value) -> bool {
     let group = resource.group.as_str();
     // A Deployment's annotations are read by its controller.
-    if resource.plural == "deployments" && !same(&new["metadata"]["annotations"], &old["metadata"]["annotations"])
+    if resource.plural == "deployments"
+        && !same(&new["metadata"]["annotations"], &old["metadata"]["annotations"])
     {
         return true;
     }
@@ -40,9 +41,18 @@ pub(super) fn changed(resource: &Resource, new: &Value, old: &Value) -> bool {
     if group == "scheduling.k8s.io" {
         return false;
     }
-    let keys: std::collections::BTreeSet<&String> =
-        new.as_object().into_iter().chain(old.as_object()).flat_map(|m| m.keys()).collect();
+    let keys: std::collections::BTreeSet<&String> = new
+        .as_object()
+        .into_iter()
+        .chain(old.as_object())
+        .flat_map(|m| m.keys())
+        .collect();
     keys.into_iter()
         .filter(|k| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
-        .any(|k| !same(new.get(k).unwrap_or(&json!(null)), old.get(k).unwrap_or(&json!(null))))
+        .any(|k| {
+            !same(
+                new.get(k).unwrap_or(&json!(null)),
+                old.get(k).unwrap_or(&json!(null)),
+            )
+        })
 }

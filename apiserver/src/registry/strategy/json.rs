@@ -20,7 +20,10 @@ pub(super) fn remove(object: &mut Value, key: &str) {
 
 /// The value at `key` when it is an object or list.
 pub(super) fn at<'a>(object: &'a mut Value, key: &str) -> Option<&'a mut Value> {
-    object.as_object_mut()?.get_mut(key).filter(|v| v.is_object() || v.is_array())
+    object
+        .as_object_mut()?
+        .get_mut(key)
+        .filter(|v| v.is_object() || v.is_array())
 }
 
 /// The object at `key`, made when absent; `None` when `object` itself is none.
@@ -34,7 +37,12 @@ pub(super) fn made<'a>(object: &'a mut Value, key: &str) -> Option<&'a mut Value
 
 /// Items of the list at `key`, to change.
 pub(super) fn each<'a>(object: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> {
-    object.as_object_mut().and_then(|m| m.get_mut(key)).and_then(Value::as_array_mut).into_iter().flatten()
+    object
+        .as_object_mut()
+        .and_then(|m| m.get_mut(key))
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
 }
 
 /// Items of the list at `key`.
@@ -70,9 +78,7 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
             x.iter().all(|(k, v)| same(v, y.get(k).unwrap_or(&Value::Null)))
                 && y.iter().all(|(k, v)| x.contains_key(k) || empty(v))
         }
-        (Value::Array(x), Value::Array(y)) => {
-            x.len() == y.len() && x.iter().zip(y).all(|(p, q)| same(p, q))
-        }
+        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(p, q)| same(p, q)),
         _ => a == b || (empty(a) && empty(b)),
     }
 }

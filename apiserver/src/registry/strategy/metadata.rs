@@ -23,9 +23,6 @@ enum NameRule {
 }
 
 fn name_rule(resource: &Resource) -> NameRule {
-    if resource.is_custom() {
-        return NameRule::Subdomain;
-    }
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "namespaces") => NameRule::Label,
         ("", "services") => NameRule::ServiceName,
@@ -45,9 +42,8 @@ fn check_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
     };
     match rule {
         NameRule::Subdomain => names::dns_subdomain(name),
-        NameRule::Label => names::dns_label(name),
         NameRule::ServiceName if name.contains('.') => vec!["must not contain dots".to_owned()],
-        NameRule::ServiceName => names::dns_label(name),
+        NameRule::Label | NameRule::ServiceName => names::dns_label(name),
         NameRule::PathSegment => names::path_segment(name),
     }
 }
@@ -85,7 +81,12 @@ fn validate_annotations(annotations: &Value, field: &str) -> Vec<FieldError> {
 
 fn validate_finalizers(meta: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let all: Vec<&str> = meta["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let all: Vec<&str> = meta["finalizers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     for (i, name) in all.iter().enumerate() {
         let field = format!("metadata.finalizers[{i}]");
         for message in names::qualified_name(name) {
@@ -104,6 +105,29 @@ fn validate_finalizers(meta: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// The references as Go writes them: fields in their declared order.
+fn shown_owners(meta: &Value) -> String {
+    let owners = meta["ownerReferences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|owner| {
+            let order = [
+                "apiVersion",
+                "kind",
+                "name",
+                "uid",
+                "controller",
+                "blockOwnerDeletion",
+            ];
+            let fields = order
+                .iter()
+                .filter_map(|k| Some(format!("{k:?}:{}", owner.get(k)?)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+        });
+    format!("[{}]", owners.collect::<Vec<_>>().join(","))
+}
+
 fn validate_owners(meta: &Value) -> Vec<FieldError> {
     const FIELD: &str = "metadata.ownerReferences";
     let mut errors = Vec::new();
@@ -113,11 +137,19 @@ fn validate_owners(meta: &Value) -> Vec<FieldError> {
         let api_version = part("apiVersion");
         if api_version.is_empty() || api_version.ends_with('/') {
             let message = "version must not be empty";
-            errors.push(FieldError::invalid(format!("{FIELD}.apiVersion"), &json!(api_version), message));
+            errors.push(FieldError::invalid(
+                format!("{FIELD}.apiVersion"),
+                &json!(api_version),
+                message,
+            ));
         }
         for key in ["kind", "name", "uid"] {
             if part(key).is_empty() {
-                errors.push(FieldError::invalid(format!("{FIELD}.{key}"), &json!(""), "must not be empty"));
+                errors.push(FieldError::invalid(
+                    format!("{FIELD}.{key}"),
+                    &json!(""),
+                    "must not be empty",
+                ));
             }
         }
         if api_version == "v1" && part("kind") == "Event" {
@@ -131,7 +163,9 @@ fn validate_owners(meta: &Value) -> Vec<FieldError> {
                     let message = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
-                    errors.push(FieldError::invalid(FIELD, &meta["ownerReferences"], &message));
+                    let shown = shown_owners(meta);
+                    let message = format!("Invalid value: {shown}: {message}");
+                    errors.push(FieldError::new(FieldErrorKind::Invalid, FIELD, message));
                 }
                 None => controller = Some(this),
             }
@@ -156,12 +190,19 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let generate = text("generateName");
     if !generate.is_empty() {
         for message in check_name(rule, generate, true) {
-            errors.push(FieldError::invalid("metadata.generateName", &json!(generate), &message));
+            errors.push(FieldError::invalid(
+                "metadata.generateName",
+                &json!(generate),
+                &message,
+            ));
         }
     }
     let name = text("name");
     if name.is_empty() {
-        errors.push(FieldError::required("metadata.name", "name or generateName is required"));
+        errors.push(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
     } else {
         for message in check_name(rule, name, false) {
             errors.push(FieldError::invalid("metadata.name", &json!(name), &message));
@@ -173,15 +214,26 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
             errors.push(FieldError::required("metadata.namespace", ""));
         } else {
             for message in names::dns_label(namespace) {
-                errors.push(FieldError::invalid("metadata.namespace", &json!(namespace), &message));
+                errors.push(FieldError::invalid(
+                    "metadata.namespace",
+                    &json!(namespace),
+                    &message,
+                ));
             }
         }
     } else if !namespace.is_empty() {
-        errors.push(FieldError::forbidden("metadata.namespace", "not allowed on this type"));
+        errors.push(FieldError::forbidden(
+            "metadata.namespace",
+            "not allowed on this type",
+        ));
     }
     if meta["generation"].as_i64().is_some_and(|g| g < 0) {
         let message = "must be greater than or equal to 0";
-        errors.push(FieldError::invalid("metadata.generation", &meta["generation"], message));
+        errors.push(FieldError::invalid(
+            "metadata.generation",
+            &meta["generation"],
+            message,
+        ));
     }
     errors.extend(validate_common(meta));
     errors.extend(validate_finalizers(meta));
@@ -194,8 +246,10 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if object::is_deleting(old) {
         let before: BTreeSet<&str> = object::finalizers(old).collect();
-        let added: Vec<String> =
-            object::finalizers(new).filter(|f| !before.contains(f)).map(|f| format!("{f:?}")).collect();
+        let added: Vec<String> = object::finalizers(new)
+            .filter(|f| !before.contains(f))
+            .map(|f| format!("{f:?}"))
+            .collect();
         if !added.is_empty() {
             let message = format!(
                 "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
@@ -205,13 +259,26 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         }
     }
     if meta["generation"].as_i64().unwrap_or(0) < was["generation"].as_i64().unwrap_or(0) {
-        errors.push(FieldError::invalid("metadata.generation", &meta["generation"], "must not be decremented"));
+        errors.push(FieldError::invalid(
+            "metadata.generation",
+            &meta["generation"],
+            "must not be decremented",
+        ));
     }
-    for key in
-        ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
-    {
+    for key in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         if !same(&meta[key], &was[key]) {
-            errors.push(FieldError::invalid(format!("metadata.{key}"), &meta[key], IMMUTABLE));
+            errors.push(FieldError::invalid(
+                format!("metadata.{key}"),
+                &meta[key],
+                IMMUTABLE,
+            ));
         }
     }
     errors.extend(validate_common(meta));
@@ -228,7 +295,13 @@ pub fn prepare_update(new: &mut Value, old: &Value) {
         }
     }
     // Only the server writes these.
-    for key in ["creationTimestamp", "generation", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in [
+        "creationTimestamp",
+        "generation",
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         object::set_meta(new, key, was.get(key).filter(|v| !v.is_null()).cloned());
     }
 }

@@ -66,7 +66,9 @@ fn family(resource: &Resource) -> Family {
         ("", "services") => Family::Service,
         ("", "configmaps" | "secrets" | "serviceaccounts") => Family::Config,
         ("", "replicationcontrollers" | "podtemplates") | ("batch", _) => Family::Workload,
-        ("apps", "controllerrevisions") | ("events.k8s.io" | "coordination.k8s.io" | "", _) => Family::Cluster,
+        ("apps", "controllerrevisions") | ("events.k8s.io" | "coordination.k8s.io" | "", _) => {
+            Family::Cluster
+        }
         ("apps", _) => Family::Workload,
         ("discovery.k8s.io", _) => Family::Cluster,
         ("rbac.authorization.k8s.io", _) => Family::Rbac,
@@ -269,7 +271,11 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<FieldError> {
 /// What a client named that another object has already: cluster addresses and node ports. Asked after
 /// [`validate_create`], because it looks at the store.
 pub fn validate_allocation(resource: &Resource, ctx: &Context<'_>, object: &Value) -> Vec<FieldError> {
-    if family(resource) == Family::Service { service::taken_errors(ctx, object) } else { Vec::new() }
+    if family(resource) == Family::Service {
+        service::taken_errors(ctx, object)
+    } else {
+        Vec::new()
+    }
 }
 
 /// What is wrong with a prepared change; empty when it may be written.

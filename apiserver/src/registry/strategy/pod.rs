@@ -25,9 +25,12 @@ fn default_http(get: &mut Value) {
 }
 
 fn default_probe(probe: &mut Value) {
-    for (key, value) in
-        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
-    {
+    for (key, value) in [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ] {
         if probe[key] == 0 {
             probe[key] = value.into();
         }
@@ -62,7 +65,10 @@ fn default_container(container: &mut Value, ephemeral: bool) {
         }
     }
     for hook in ["postStart", "preStop"] {
-        if let Some(get) = at(container, "lifecycle").and_then(|l| at(l, hook)).and_then(|h| at(h, "httpGet")) {
+        if let Some(get) = at(container, "lifecycle")
+            .and_then(|l| at(l, hook))
+            .and_then(|h| at(h, "httpGet"))
+        {
             default_http(get);
         }
     }
@@ -104,8 +110,9 @@ fn default_volume(volume: &mut Value) {
             }
         }
     }
-    if let Some(claim) =
-        at(volume, "ephemeral").and_then(|e| at(e, "volumeClaimTemplate")).and_then(|t| at(t, "spec"))
+    if let Some(claim) = at(volume, "ephemeral")
+        .and_then(|e| at(e, "volumeClaimTemplate"))
+        .and_then(|t| at(t, "spec"))
     {
         default(claim, "volumeMode", "Filesystem");
     }
@@ -122,7 +129,10 @@ pub(super) fn default_spec(spec: &mut Value) {
     default(spec, "securityContext", json!({}));
     default(spec, "schedulerName", "default-scheduler");
     // The older name of the same field is kept equal.
-    if let Some(account) = spec.get("serviceAccountName").or_else(|| spec.get("serviceAccount")).cloned()
+    if let Some(account) = spec
+        .get("serviceAccountName")
+        .or_else(|| spec.get("serviceAccount"))
+        .cloned()
         && account.as_str().is_some_and(|a| !a.is_empty())
     {
         spec["serviceAccountName"] = account.clone();
@@ -171,7 +181,11 @@ pub(super) fn default_pod(pod: &mut Value) {
             }
         }
     }
-    for condition in pod.get_mut("status").into_iter().flat_map(|s| each(s, "conditions")) {
+    for condition in pod
+        .get_mut("status")
+        .into_iter()
+        .flat_map(|s| each(s, "conditions"))
+    {
         for key in ["lastProbeTime", "lastTransitionTime"] {
             default(condition, key, Value::Null);
         }
@@ -204,7 +218,10 @@ pub(super) fn prepare_create(pod: &mut Value) {
 
 fn qos_class(spec: &Value) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
-    for container in ["initContainers", "containers"].iter().flat_map(|l| items(spec, l)) {
+    for container in ["initContainers", "containers"]
+        .iter()
+        .flat_map(|l| items(spec, l))
+    {
         let amounts = &container["resources"];
         for name in ["cpu", "memory"] {
             let (request, limit) = (&amounts["requests"][name], &amounts["limits"][name]);

@@ -12,7 +12,11 @@ const POSITIVE: &str = "must be greater than or equal to 0";
 
 /// An error for each of `messages`.
 fn all(errors: &mut Vec<FieldError>, field: &str, value: &Value, messages: Vec<String>) {
-    errors.extend(messages.into_iter().map(|m| FieldError::invalid(field, value, &m)));
+    errors.extend(
+        messages
+            .into_iter()
+            .map(|m| FieldError::invalid(field, value, &m)),
+    );
 }
 
 pub(super) fn one_of(errors: &mut Vec<FieldError>, field: &str, value: &Value, allowed: &[&str]) {
@@ -38,7 +42,11 @@ pub(super) fn not_negative(errors: &mut Vec<FieldError>, field: &str, value: &Va
 
 pub(super) fn port_number(errors: &mut Vec<FieldError>, field: &str, value: &Value) {
     if !value.as_i64().is_some_and(|n| (1..=65535).contains(&n)) {
-        errors.push(FieldError::invalid(field, value, "must be between 1 and 65535, inclusive"));
+        errors.push(FieldError::invalid(
+            field,
+            value,
+            "must be between 1 and 65535, inclusive",
+        ));
     }
 }
 
@@ -62,12 +70,23 @@ fn validate_ports(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
         if port["hostPort"].as_i64().unwrap_or(0) != 0 {
             port_number(errors, &format!("{at}.hostPort"), &port["hostPort"]);
         }
-        one_of(errors, &format!("{at}.protocol"), &port["protocol"], &["SCTP", "TCP", "UDP"]);
+        one_of(
+            errors,
+            &format!("{at}.protocol"),
+            &port["protocol"],
+            &["SCTP", "TCP", "UDP"],
+        );
     }
 }
 
 fn validate_env(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    const SOURCES: [&str; 5] = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
+    const SOURCES: [&str; 5] = [
+        "fieldRef",
+        "resourceFieldRef",
+        "configMapKeyRef",
+        "secretKeyRef",
+        "fileKeyRef",
+    ];
     for (i, variable) in items(container, "env").enumerate() {
         let at = format!("{at}.env[{i}]");
         if text(variable, "name").is_empty() {
@@ -83,7 +102,11 @@ fn validate_env(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
         let set = SOURCES.iter().filter(|s| !from[**s].is_null()).count();
         let field = format!("{at}.valueFrom");
         if !text(variable, "value").is_empty() && set > 0 {
-            errors.push(FieldError::invalid(field, &json!(""), "may not be specified when `value` is not empty"));
+            errors.push(FieldError::invalid(
+                field,
+                &json!(""),
+                "may not be specified when `value` is not empty",
+            ));
         } else if set == 0 {
             let message = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
             errors.push(FieldError::invalid(field, &json!(""), message));
@@ -103,7 +126,8 @@ fn validate_resources(container: &Value, at: &str, errors: &mut Vec<FieldError>)
     for list in ["limits", "requests"] {
         for (name, amount) in container["resources"][list].as_object().into_iter().flatten() {
             let field = format!("{at}.resources.{list}[{name}]");
-            if amount.as_str().is_some_and(|a| a.starts_with('-')) || amount.as_f64().is_some_and(|a| a < 0.0) {
+            if amount.as_str().is_some_and(|a| a.starts_with('-')) || amount.as_f64().is_some_and(|a| a < 0.0)
+            {
                 errors.push(FieldError::invalid(field, amount, POSITIVE));
             } else if !name.contains('/')
                 && !matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
@@ -134,7 +158,11 @@ fn validate_mounts(container: &Value, volumes: &BTreeSet<&str>, at: &str, errors
         if path.is_empty() {
             errors.push(FieldError::required(format!("{at}.mountPath"), ""));
         } else if !paths.insert(path) {
-            errors.push(FieldError::invalid(format!("{at}.mountPath"), &mount["mountPath"], "must be unique"));
+            errors.push(FieldError::invalid(
+                format!("{at}.mountPath"),
+                &mount["mountPath"],
+                "must be unique",
+            ));
         }
     }
 }
@@ -152,7 +180,12 @@ fn validate_containers(spec: &Value, field: &str, errors: &mut Vec<FieldError>) 
             if name.is_empty() {
                 errors.push(FieldError::required(format!("{at}.name"), ""));
             } else {
-                all(errors, &format!("{at}.name"), &container["name"], names::dns_label(name));
+                all(
+                    errors,
+                    &format!("{at}.name"),
+                    &container["name"],
+                    names::dns_label(name),
+                );
             }
             if !name.is_empty() && !names_seen.insert(name.to_owned()) {
                 errors.push(FieldError::duplicate(format!("{at}.name"), &container["name"]));
@@ -162,13 +195,22 @@ fn validate_containers(spec: &Value, field: &str, errors: &mut Vec<FieldError>) 
                 errors.push(FieldError::required(format!("{at}.image"), ""));
             } else if image.trim() != image {
                 let message = "must not have leading or trailing whitespace";
-                errors.push(FieldError::invalid(format!("{at}.image"), &container["image"], message));
+                errors.push(FieldError::invalid(
+                    format!("{at}.image"),
+                    &container["image"],
+                    message,
+                ));
             }
             validate_ports(container, &at, errors);
             validate_env(container, &at, errors);
             validate_mounts(container, &volumes, &at, errors);
             let policies = ["Always", "IfNotPresent", "Never"];
-            one_of(errors, &format!("{at}.imagePullPolicy"), &container["imagePullPolicy"], &policies);
+            one_of(
+                errors,
+                &format!("{at}.imagePullPolicy"),
+                &container["imagePullPolicy"],
+                &policies,
+            );
             validate_resources(container, &at, errors);
         }
     }
@@ -182,15 +224,28 @@ fn validate_volumes(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
         if name.is_empty() {
             errors.push(FieldError::required(format!("{at}.name"), ""));
         } else {
-            all(errors, &format!("{at}.name"), &volume["name"], names::dns_label(name));
+            all(
+                errors,
+                &format!("{at}.name"),
+                &volume["name"],
+                names::dns_label(name),
+            );
             if !seen.insert(name) {
                 errors.push(FieldError::duplicate(format!("{at}.name"), &volume["name"]));
             }
         }
-        let sources: Vec<&String> =
-            volume.as_object().into_iter().flatten().map(|(k, _)| k).filter(|k| *k != "name").collect();
+        let sources: Vec<&String> = volume
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(k, _)| k)
+            .filter(|k| *k != "name")
+            .collect();
         if let Some(second) = sources.get(1) {
-            errors.push(FieldError::forbidden(format!("{at}.{second}"), "may not specify more than 1 volume type"));
+            errors.push(FieldError::forbidden(
+                format!("{at}.{second}"),
+                "may not specify more than 1 volume type",
+            ));
         }
         for (source, key) in [("secret", "secretName"), ("persistentVolumeClaim", "claimName")] {
             if !volume[source].is_null() && text(&volume[source], key).is_empty() {
@@ -212,14 +267,32 @@ pub(super) fn validate_spec(spec: &Value, field: &str) -> Vec<FieldError> {
     validate_volumes(spec, field, &mut errors);
     validate_containers(spec, field, &mut errors);
     let policies = ["Always", "OnFailure", "Never"];
-    one_of(&mut errors, &format!("{field}.restartPolicy"), &spec["restartPolicy"], &policies);
+    one_of(
+        &mut errors,
+        &format!("{field}.restartPolicy"),
+        &spec["restartPolicy"],
+        &policies,
+    );
     let dns = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
-    one_of(&mut errors, &format!("{field}.dnsPolicy"), &spec["dnsPolicy"], &dns);
-    errors.extend(validate_labels(&spec["nodeSelector"], &format!("{field}.nodeSelector")));
+    one_of(
+        &mut errors,
+        &format!("{field}.dnsPolicy"),
+        &spec["dnsPolicy"],
+        &dns,
+    );
+    errors.extend(validate_labels(
+        &spec["nodeSelector"],
+        &format!("{field}.nodeSelector"),
+    ));
     let account = text(spec, "serviceAccountName");
     if !account.is_empty() {
         let at = format!("{field}.serviceAccountName");
-        all(&mut errors, &at, &spec["serviceAccountName"], names::dns_subdomain(account));
+        all(
+            &mut errors,
+            &at,
+            &spec["serviceAccountName"],
+            names::dns_subdomain(account),
+        );
     }
     let node = text(spec, "nodeName");
     if !node.is_empty() {
@@ -237,18 +310,36 @@ pub(super) fn validate_spec(spec: &Value, field: &str) -> Vec<FieldError> {
         let at = format!("{field}.tolerations[{i}]");
         let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
         if !key.is_empty() {
-            all(&mut errors, &format!("{at}.key"), &toleration["key"], names::qualified_name(key));
+            all(
+                &mut errors,
+                &format!("{at}.key"),
+                &toleration["key"],
+                names::qualified_name(key),
+            );
         } else if operator != "Exists" {
-            let message = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
-            errors.push(FieldError::invalid(format!("{at}.operator"), &toleration["operator"], message));
+            let message =
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            errors.push(FieldError::invalid(
+                format!("{at}.operator"),
+                &toleration["operator"],
+                message,
+            ));
         }
         if !matches!(operator, "" | "Equal" | "Exists" | "Lt" | "Gt") {
             let at = format!("{at}.operator");
-            errors.push(FieldError::not_supported(at, &toleration["operator"], &["Equal", "Exists"]));
+            errors.push(FieldError::not_supported(
+                at,
+                &toleration["operator"],
+                &["Equal", "Exists"],
+            ));
         }
         if !toleration["tolerationSeconds"].is_null() && text(toleration, "effect") != "NoExecute" {
             let message = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-            errors.push(FieldError::invalid(format!("{at}.effect"), &toleration["effect"], message));
+            errors.push(FieldError::invalid(
+                format!("{at}.effect"),
+                &toleration["effect"],
+                message,
+            ));
         }
     }
     errors
@@ -271,8 +362,8 @@ pub(super) fn validate_change(new: &Value, old: &Value) -> Vec<FieldError> {
             return errors;
         }
     }
-    let tolerations_kept = items(&old["spec"], "tolerations")
-        .all(|t| items(&new["spec"], "tolerations").any(|n| same(n, t)));
+    let tolerations_kept =
+        items(&old["spec"], "tolerations").all(|t| items(&new["spec"], "tolerations").any(|n| same(n, t)));
     let mut allowed = new["spec"].clone();
     for list in ["containers", "initContainers"] {
         for (i, container) in items(&old["spec"], list).enumerate() {
@@ -284,7 +375,9 @@ pub(super) fn validate_change(new: &Value, old: &Value) -> Vec<FieldError> {
         keys.push("tolerations");
     }
     if new["spec"]["terminationGracePeriodSeconds"] == 1
-        && old["spec"]["terminationGracePeriodSeconds"].as_i64().is_some_and(|s| s < 0)
+        && old["spec"]["terminationGracePeriodSeconds"]
+            .as_i64()
+            .is_some_and(|s| s < 0)
     {
         keys.push("terminationGracePeriodSeconds");
     }

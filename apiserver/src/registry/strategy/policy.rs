@@ -24,7 +24,15 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
                 }
             }
             let egress = items(spec, "egress").next().is_some();
-            default(spec, "policyTypes", if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
+            default(
+                spec,
+                "policyTypes",
+                if egress {
+                    json!(["Ingress", "Egress"])
+                } else {
+                    json!(["Ingress"])
+                },
+            );
         }
         "ingressclasses" => {
             if let Some(parameters) = at(object, "spec").and_then(|s| at(s, "parameters")) {
@@ -57,7 +65,12 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
         "csidrivers" => {
             if let Some(spec) = made(object, "spec") {
                 default(spec, "attachRequired", true);
-                for key in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+                for key in [
+                    "podInfoOnMount",
+                    "storageCapacity",
+                    "requiresRepublish",
+                    "seLinuxMount",
+                ] {
                     default(spec, key, false);
                 }
                 default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
@@ -91,7 +104,9 @@ fn default_behavior(behavior: &mut Value) {
     ]);
     let down = json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]);
     for (key, policies, window) in [("scaleUp", up, Some(0)), ("scaleDown", down, None)] {
-        let Some(rules) = made(behavior, key) else { continue };
+        let Some(rules) = made(behavior, key) else {
+            continue;
+        };
         default(rules, "policies", policies);
         default(rules, "selectPolicy", "Max");
         if let Some(window) = window {
@@ -129,7 +144,11 @@ fn validate_backend(backend: &Value, at: &str, errors: &mut Vec<FieldError>) {
             let (number, name) = (!port["number"].is_null(), !text(port, "name").is_empty());
             if number && name {
                 let message = "cannot set both port name & port number";
-                errors.push(FieldError::invalid(format!("{at}.service.port"), &json!(""), message));
+                errors.push(FieldError::invalid(
+                    format!("{at}.service.port"),
+                    &json!(""),
+                    message,
+                ));
             } else if !number && !name {
                 let message = "port name or number is required";
                 errors.push(FieldError::required(format!("{at}.service.port"), message));
@@ -153,7 +172,11 @@ fn validate_ingress(spec: &Value) -> Vec<FieldError> {
         if !host.is_empty() {
             let bare = host.strip_prefix("*.").unwrap_or(host);
             for message in crate::registry::names::dns_subdomain(bare) {
-                errors.push(FieldError::invalid(format!("spec.rules[{i}].host"), &rule["host"], &message));
+                errors.push(FieldError::invalid(
+                    format!("spec.rules[{i}].host"),
+                    &rule["host"],
+                    &message,
+                ));
             }
         }
         let http = &rule["http"];
@@ -169,11 +192,19 @@ fn validate_ingress(spec: &Value) -> Vec<FieldError> {
                     errors.push(FieldError::required(format!("{at}.pathType"), message));
                 }
                 Some(k) if !kinds.contains(&k) => {
-                    errors.push(FieldError::not_supported(format!("{at}.pathType"), &path["pathType"], &kinds));
+                    errors.push(FieldError::not_supported(
+                        format!("{at}.pathType"),
+                        &path["pathType"],
+                        &kinds,
+                    ));
                 }
                 Some("Exact" | "Prefix") if !text(path, "path").starts_with('/') => {
                     let message = "must be an absolute path";
-                    errors.push(FieldError::invalid(format!("{at}.path"), &json!(text(path, "path")), message));
+                    errors.push(FieldError::invalid(
+                        format!("{at}.path"),
+                        &json!(text(path, "path")),
+                        message,
+                    ));
                 }
                 Some(_) => {}
             }
@@ -191,7 +222,12 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         "networkpolicies" => {
             errors.extend(selector::validate(&spec["podSelector"], "spec.podSelector"));
             for (i, kind) in items(spec, "policyTypes").enumerate() {
-                one_of(&mut errors, &format!("spec.policyTypes[{i}]"), kind, &["Egress", "Ingress"]);
+                one_of(
+                    &mut errors,
+                    &format!("spec.policyTypes[{i}]"),
+                    kind,
+                    &["Egress", "Ingress"],
+                );
             }
         }
         "ingresses" => errors = validate_ingress(spec),
@@ -206,7 +242,10 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
             errors.extend(selector::validate(&spec["selector"], "spec.selector"));
         }
         "horizontalpodautoscalers" => {
-            let (min, max) = (spec["minReplicas"].as_i64(), spec["maxReplicas"].as_i64().unwrap_or(0));
+            let (min, max) = (
+                spec["minReplicas"].as_i64(),
+                spec["maxReplicas"].as_i64().unwrap_or(0),
+            );
             if let Some(min) = min
                 && min < 1
             {
@@ -214,7 +253,11 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
                 errors.push(FieldError::invalid("spec.minReplicas", &json!(min), message));
             }
             if max < 1 {
-                errors.push(FieldError::invalid("spec.maxReplicas", &json!(max), "must be greater than 0"));
+                errors.push(FieldError::invalid(
+                    "spec.maxReplicas",
+                    &json!(max),
+                    "must be greater than 0",
+                ));
             }
             if min.is_some_and(|m| max < m) {
                 let message = "must be greater than or equal to `minReplicas`";
@@ -228,24 +271,48 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         }
         "priorityclasses" => {
             let system = object::name(object).starts_with("system-");
-            if system && !matches!(object::name(object), "system-node-critical" | "system-cluster-critical") {
+            if system
+                && !matches!(
+                    object::name(object),
+                    "system-node-critical" | "system-cluster-critical"
+                )
+            {
                 let message = "priority class names with 'system-' prefix are reserved for system use only. error: unknown system priority class";
                 errors.push(FieldError::forbidden("metadata.name", message));
-            } else if !system && object["value"].as_i64().is_some_and(|v| v > HIGHEST_USER_PRIORITY) {
+            } else if !system
+                && object["value"]
+                    .as_i64()
+                    .is_some_and(|v| v > HIGHEST_USER_PRIORITY)
+            {
                 let message =
                     format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}");
                 errors.push(FieldError::forbidden("value", &message));
             }
             let policies = ["Never", "PreemptLowerPriority"];
-            one_of(&mut errors, "preemptionPolicy", &object["preemptionPolicy"], &policies);
+            one_of(
+                &mut errors,
+                "preemptionPolicy",
+                &object["preemptionPolicy"],
+                &policies,
+            );
         }
         "storageclasses" => {
             if text(object, "provisioner").is_empty() {
                 errors.push(FieldError::required("provisioner", ""));
             }
-            one_of(&mut errors, "reclaimPolicy", &object["reclaimPolicy"], &["Delete", "Retain"]);
+            one_of(
+                &mut errors,
+                "reclaimPolicy",
+                &object["reclaimPolicy"],
+                &["Delete", "Retain"],
+            );
             let modes = ["Immediate", "WaitForFirstConsumer"];
-            one_of(&mut errors, "volumeBindingMode", &object["volumeBindingMode"], &modes);
+            one_of(
+                &mut errors,
+                "volumeBindingMode",
+                &object["volumeBindingMode"],
+                &modes,
+            );
         }
         "runtimeclasses" => {
             let handler = text(object, "handler");
@@ -277,7 +344,11 @@ pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<Fie
             forbidden(&["value"], &|_| "may not be changed in an update.".to_owned());
             if !same(&new["preemptionPolicy"], &old["preemptionPolicy"]) {
                 let value = &new["preemptionPolicy"];
-                errors.push(FieldError::invalid("preemptionPolicy", value, "field is immutable"));
+                errors.push(FieldError::invalid(
+                    "preemptionPolicy",
+                    value,
+                    "field is immutable",
+                ));
             }
         }
         "storageclasses" => {
@@ -285,7 +356,11 @@ pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<Fie
             forbidden(&keys, &|key| format!("updates to {key} are forbidden."));
         }
         "runtimeclasses" if !same(&new["handler"], &old["handler"]) => {
-            errors.push(FieldError::invalid("handler", &new["handler"], "field is immutable"));
+            errors.push(FieldError::invalid(
+                "handler",
+                &new["handler"],
+                "field is immutable",
+            ));
         }
         _ => {}
     }

@@ -13,10 +13,10 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
     if !plural.ends_with("bindings") {
         return;
     }
-    if let Some(role) = at(object, "roleRef") {
-        if text(role, "apiGroup").is_empty() {
-            role["apiGroup"] = GROUP.into();
-        }
+    if let Some(role) = at(object, "roleRef")
+        && text(role, "apiGroup").is_empty()
+    {
+        role["apiGroup"] = GROUP.into();
     }
     for subject in each(object, "subjects") {
         if matches!(text(subject, "kind"), "User" | "Group") && text(subject, "apiGroup").is_empty() {
@@ -34,16 +34,27 @@ fn validate_rules(object: &Value, field: &str, namespaced: bool) -> Vec<FieldErr
         let at = format!("{field}[{i}]");
         let some = |key: &str| items(rule, key).next().is_some();
         if !some("verbs") {
-            errors.push(FieldError::required(format!("{at}.verbs"), "verbs must contain at least one value"));
+            errors.push(FieldError::required(
+                format!("{at}.verbs"),
+                "verbs must contain at least one value",
+            ));
         }
         if some("nonResourceURLs") {
             if namespaced {
                 let message = "namespaced rules cannot apply to non-resource URLs";
-                errors.push(FieldError::invalid(format!("{at}.nonResourceURLs"), &rule["nonResourceURLs"], message));
+                errors.push(FieldError::invalid(
+                    format!("{at}.nonResourceURLs"),
+                    &rule["nonResourceURLs"],
+                    message,
+                ));
             }
             if some("apiGroups") || some("resources") || some("resourceNames") {
                 let message = "rules cannot apply to both regular resources and non-resource URLs";
-                errors.push(FieldError::invalid(format!("{at}.nonResourceURLs"), &rule["nonResourceURLs"], message));
+                errors.push(FieldError::invalid(
+                    format!("{at}.nonResourceURLs"),
+                    &rule["nonResourceURLs"],
+                    message,
+                ));
             }
             continue;
         }
@@ -60,7 +71,11 @@ fn validate_rules(object: &Value, field: &str, namespaced: bool) -> Vec<FieldErr
 }
 
 fn validate_subject(subject: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    let (kind, name, group) = (text(subject, "kind"), text(subject, "name"), text(subject, "apiGroup"));
+    let (kind, name, group) = (
+        text(subject, "kind"),
+        text(subject, "name"),
+        text(subject, "apiGroup"),
+    );
     if name.is_empty() {
         errors.push(FieldError::required(format!("{at}.name"), ""));
     }
@@ -69,7 +84,11 @@ fn validate_subject(subject: &Value, at: &str, errors: &mut Vec<FieldError>) {
         "ServiceAccount" => {
             if !name.is_empty() {
                 for message in names::dns_subdomain(name) {
-                    errors.push(FieldError::invalid(format!("{at}.name"), &subject["name"], &message));
+                    errors.push(FieldError::invalid(
+                        format!("{at}.name"),
+                        &subject["name"],
+                        &message,
+                    ));
                 }
             }
             if !group.is_empty() {
@@ -86,7 +105,11 @@ fn validate_subject(subject: &Value, at: &str, errors: &mut Vec<FieldError>) {
         }
         _ => {
             let kinds = ["ServiceAccount", "User", "Group"];
-            errors.push(FieldError::not_supported(format!("{at}.kind"), &json!(kind), &kinds));
+            errors.push(FieldError::not_supported(
+                format!("{at}.kind"),
+                &json!(kind),
+                &kinds,
+            ));
         }
     }
 }
@@ -96,16 +119,27 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
     if !plural.ends_with("bindings") {
         let mut errors = validate_rules(object, "rules", plural == "roles");
         for (i, s) in items(&object["aggregationRule"], "clusterRoleSelectors").enumerate() {
-            errors.extend(selector::validate(s, &format!("aggregationRule.clusterRoleSelectors[{i}]")));
+            errors.extend(selector::validate(
+                s,
+                &format!("aggregationRule.clusterRoleSelectors[{i}]"),
+            ));
         }
         return errors;
     }
     let role = &object["roleRef"];
     let mut errors = Vec::new();
     if text(role, "apiGroup") != GROUP {
-        errors.push(FieldError::not_supported("roleRef.apiGroup", &role["apiGroup"], &[GROUP]));
+        errors.push(FieldError::not_supported(
+            "roleRef.apiGroup",
+            &role["apiGroup"],
+            &[GROUP],
+        ));
     }
-    let kinds: &[&str] = if plural == "rolebindings" { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    let kinds: &[&str] = if plural == "rolebindings" {
+        &["Role", "ClusterRole"]
+    } else {
+        &["ClusterRole"]
+    };
     let kind = text(role, "kind");
     if !kinds.contains(&kind) {
         errors.push(FieldError::not_supported("roleRef.kind", &json!(kind), kinds));

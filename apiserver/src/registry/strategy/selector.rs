@@ -42,7 +42,9 @@ pub(super) fn validate(selector: &Value, field: &str) -> Vec<FieldError> {
 
 /// Whether nothing is asked for: matches everything.
 pub(super) fn is_empty(selector: &Value) -> bool {
-    selector["matchLabels"].as_object().is_none_or(serde_json::Map::is_empty)
+    selector["matchLabels"]
+        .as_object()
+        .is_none_or(serde_json::Map::is_empty)
         && items(selector, "matchExpressions").next().is_none()
 }
 
@@ -51,8 +53,11 @@ pub fn matches(selector: &Value, labels: &Value) -> bool {
     if !selector.is_object() {
         return false;
     }
-    let all_equal =
-        selector["matchLabels"].as_object().into_iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
+    let all_equal = selector["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .all(|(k, v)| labels.get(k) == Some(v));
     all_equal
         && items(selector, "matchExpressions").all(|e| {
             let have = labels.get(text(e, "key"));
@@ -68,21 +73,29 @@ pub fn matches(selector: &Value, labels: &Value) -> bool {
 }
 
 /// A selector's `spec.selector` rules and that it matches the template's labels, as every workload asks.
-pub(super) fn validate_template(spec: &Value, errors: &mut Vec<FieldError>) {
+pub(super) fn validate_template(kind: &str, spec: &Value, errors: &mut Vec<FieldError>) {
     let selector = &spec["selector"];
     if selector.is_null() {
         errors.push(FieldError::required("spec.selector", ""));
     } else {
         errors.extend(validate(selector, "spec.selector"));
         if is_empty(selector) {
-            let message = "empty selector is invalid for deployment";
-            errors.push(FieldError::invalid("spec.selector", selector, message));
+            let message = format!("empty selector is invalid for {kind}");
+            errors.push(FieldError::invalid("spec.selector", selector, &message));
         }
     }
     let labels = &spec["template"]["metadata"]["labels"];
     if !matches(selector, labels) {
-        let shown = if labels.is_null() { json!({}) } else { labels.clone() };
+        let shown = if labels.is_null() {
+            json!({})
+        } else {
+            labels.clone()
+        };
         let message = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid("spec.template.metadata.labels", &shown, message));
+        errors.push(FieldError::invalid(
+            "spec.template.metadata.labels",
+            &shown,
+            message,
+        ));
     }
 }

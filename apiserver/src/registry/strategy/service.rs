@@ -66,8 +66,13 @@ struct Taken {
 fn taken(ctx: &Context<'_>, except: &Value) -> Taken {
     let mut taken = Taken::default();
     taken.addresses.insert(KUBERNETES_ADDRESS);
-    let range = Range { resource: "/services".to_owned(), ..Range::default() };
-    let Ok(page) = ctx.store.list(&range) else { return taken };
+    let range = Range {
+        resource: "/services".to_owned(),
+        ..Range::default()
+    };
+    let Ok(page) = ctx.store.list(&range) else {
+        return taken;
+    };
     for entry in page.entries {
         if *entry.key.namespace == *object::namespace(except) && *entry.key.name == *object::name(except) {
             continue;
@@ -106,7 +111,9 @@ fn free_address(uid: &str, taken: &Taken) -> Option<Ipv4Addr> {
 fn free_port(uid: &str, taken: &BTreeSet<u16>) -> Option<u16> {
     let count = NODE_PORTS.end() - NODE_PORTS.start() + 1;
     let start = u16::try_from(spread(uid, u32::from(count))).unwrap_or_default();
-    (0..count).map(|i| NODE_PORTS.start() + (start + i) % count).find(|p| !taken.contains(p))
+    (0..count)
+        .map(|i| NODE_PORTS.start() + (start + i) % count)
+        .find(|p| !taken.contains(p))
 }
 
 /// Gives a Service its cluster address, families and node ports.
@@ -127,8 +134,20 @@ pub(super) fn allocate(ctx: &Context<'_>, service: &mut Value) {
             // A Service without selector may have endpoints of either family.
             let bare = spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
             let dual = bare && spec["ipFamilies"].is_null() && spec["ipFamilyPolicy"].is_null();
-            default(spec, "ipFamilies", if dual { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
-            default(spec, "ipFamilyPolicy", if dual { "RequireDualStack" } else { "SingleStack" });
+            default(
+                spec,
+                "ipFamilies",
+                if dual {
+                    json!(["IPv4", "IPv6"])
+                } else {
+                    json!(["IPv4"])
+                },
+            );
+            default(
+                spec,
+                "ipFamilyPolicy",
+                if dual { "RequireDualStack" } else { "SingleStack" },
+            );
         }
         "" => {
             if let Some(address) = free_address(&uid, &used) {
@@ -165,19 +184,35 @@ pub(super) fn taken_errors(ctx: &Context<'_>, service: &Value) -> Vec<FieldError
     let used = taken(ctx, service);
     let mut errors = Vec::new();
     for (i, address) in items(&service["spec"], "clusterIPs").enumerate() {
-        let known = address.as_str().and_then(|a| a.parse::<Ipv4Addr>().ok()).map(u32::from);
-        if known.is_some_and(|a| used.addresses.contains(&a)) {
-            let text = address.as_str().unwrap_or_default();
-            let message = format!("failed to allocate IP {text}: provided IP is already allocated");
-            let field = format!("spec.clusterIPs[{i}]");
-            errors.push(FieldError::invalid(field, &service["spec"]["clusterIPs"], &message));
-        }
+        let known = address
+            .as_str()
+            .and_then(|a| a.parse::<Ipv4Addr>().ok())
+            .map(u32::from);
+        let text = address.as_str().unwrap_or_default();
+        let problem = match known {
+            Some(a) if used.addresses.contains(&a) => "provided IP is already allocated".to_owned(),
+            Some(a) if a.wrapping_sub(FIRST_ADDRESS) >= ADDRESSES => format!(
+                "the provided IP ({text}) is not in the valid range. The range of valid IPs is 10.96.0.0/16"
+            ),
+            _ => continue,
+        };
+        let message = format!("failed to allocate IP {text}: {problem}");
+        let field = format!("spec.clusterIPs[{i}]");
+        errors.push(FieldError::invalid(
+            field,
+            &service["spec"]["clusterIPs"],
+            &message,
+        ));
     }
     for (i, port) in items(&service["spec"], "ports").enumerate() {
         let number = port["nodePort"].as_u64().and_then(|p| u16::try_from(p).ok());
         if number.is_some_and(|p| used.ports.contains(&p)) {
             let field = format!("spec.ports[{i}].nodePort");
-            errors.push(FieldError::invalid(field, &port["nodePort"], "provided port is already allocated"));
+            errors.push(FieldError::invalid(
+                field,
+                &port["nodePort"],
+                "provided port is already allocated",
+            ));
         }
     }
     errors
@@ -189,7 +224,13 @@ pub(super) fn prepare_update(ctx: &Context<'_>, new: &mut Value, old: &Value) {
     let Some(spec) = made(new, "spec") else { return };
     if text(spec, "type") == "ExternalName" {
         if text(was, "type") != "ExternalName" {
-            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+            for key in [
+                "clusterIP",
+                "clusterIPs",
+                "ipFamilies",
+                "ipFamilyPolicy",
+                "internalTrafficPolicy",
+            ] {
                 if same(&spec[key], &was[key]) {
                     remove(spec, key);
                 }
@@ -210,7 +251,8 @@ pub(super) fn prepare_update(ctx: &Context<'_>, new: &mut Value, old: &Value) {
     }
     if matches!(text(spec, "type"), "NodePort" | "LoadBalancer") {
         for port in each(spec, "ports") {
-            let before = items(was, "ports").find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
+            let before =
+                items(was, "ports").find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
             if let Some(number) = before.and_then(|p| p.get("nodePort")) {
                 default(port, "nodePort", number.clone());
             }
@@ -222,7 +264,11 @@ pub(super) fn prepare_update(ctx: &Context<'_>, new: &mut Value, old: &Value) {
                 remove(port, "nodePort");
             }
         }
-        for key in ["externalTrafficPolicy", "allocateLoadBalancerNodePorts", "healthCheckNodePort"] {
+        for key in [
+            "externalTrafficPolicy",
+            "allocateLoadBalancerNodePorts",
+            "healthCheckNodePort",
+        ] {
             if same(&spec[key], &was[key]) {
                 remove(spec, key);
             }
@@ -249,7 +295,12 @@ fn validate_ports(spec: &Value, errors: &mut Vec<FieldError>) {
             }
         }
         port_number(errors, &format!("{at}.port"), &port["port"]);
-        one_of(errors, &format!("{at}.protocol"), &port["protocol"], &["SCTP", "TCP", "UDP"]);
+        one_of(
+            errors,
+            &format!("{at}.protocol"),
+            &port["protocol"],
+            &["SCTP", "TCP", "UDP"],
+        );
         let target = &port["targetPort"];
         if let Some(target_name) = target.as_str() {
             for message in names::port_name(target_name) {
@@ -268,7 +319,11 @@ fn validate_ports(spec: &Value, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::forbidden(format!("{at}.nodePort"), message));
         } else if node != 0 && !u16::try_from(node).is_ok_and(|p| NODE_PORTS.contains(&p)) {
             let message = "provided port is not in the valid range. The range of valid ports is 30000-32767";
-            errors.push(FieldError::invalid(format!("{at}.nodePort"), &port["nodePort"], message));
+            errors.push(FieldError::invalid(
+                format!("{at}.nodePort"),
+                &port["nodePort"],
+                message,
+            ));
         }
     }
 }
@@ -287,14 +342,23 @@ pub(super) fn validate(service: &Value) -> Vec<FieldError> {
     }
     validate_ports(spec, &mut errors);
     errors.extend(validate_labels(&spec["selector"], "spec.selector"));
-    one_of(&mut errors, "spec.sessionAffinity", &spec["sessionAffinity"], &["ClientIP", NONE]);
+    one_of(
+        &mut errors,
+        "spec.sessionAffinity",
+        &spec["sessionAffinity"],
+        &["ClientIP", NONE],
+    );
     if kind == "ExternalName" {
         let external = text(spec, "externalName");
         if external.is_empty() {
             errors.push(FieldError::required("spec.externalName", ""));
         } else {
             for message in names::dns_subdomain(external.trim_end_matches('.')) {
-                errors.push(FieldError::invalid("spec.externalName", &spec["externalName"], &message));
+                errors.push(FieldError::invalid(
+                    "spec.externalName",
+                    &spec["externalName"],
+                    &message,
+                ));
             }
         }
         if !spec["clusterIPs"].is_null() && items(spec, "clusterIPs").next().is_some() {
@@ -312,22 +376,17 @@ pub(super) fn validate(service: &Value) -> Vec<FieldError> {
         }
         let first = text(spec, "clusterIP");
         if !first.is_empty() && !headless {
-            if let Ok(ip) = first.parse::<std::net::IpAddr>() {
-                if let std::net::IpAddr::V4(ip) = ip
-                    && u32::from(ip).wrapping_sub(FIRST_ADDRESS) >= ADDRESSES
-                {
-                    let message = format!(
-                        "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is 10.96.0.0/16"
-                    );
-                    errors.push(FieldError::invalid("spec.clusterIPs", &spec["clusterIPs"], &message));
-                }
-            } else {
+            if first.parse::<std::net::IpAddr>().is_err() {
                 let message = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
                 errors.push(FieldError::invalid("spec.clusterIPs[0]", &json!(first), message));
             }
             if spec["clusterIPs"][0] != spec["clusterIP"] {
                 let message = "first value must match `clusterIP`";
-                errors.push(FieldError::invalid("spec.clusterIPs", &spec["clusterIPs"], message));
+                errors.push(FieldError::invalid(
+                    "spec.clusterIPs",
+                    &spec["clusterIPs"],
+                    message,
+                ));
             }
         }
     }
@@ -346,7 +405,11 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     }
     if !was["clusterIPs"][0].is_null() && was["clusterIPs"][0] != spec["clusterIPs"][0] {
         let message = "may not change once set";
-        return vec![FieldError::invalid("spec.clusterIPs[0]", &spec["clusterIPs"], message)];
+        return vec![FieldError::invalid(
+            "spec.clusterIPs[0]",
+            &spec["clusterIPs"],
+            message,
+        )];
     }
     Vec::new()
 }

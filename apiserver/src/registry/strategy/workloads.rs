@@ -22,6 +22,12 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
     if plural == "replicationcontrollers" && labels.is_object() && object::labels(object).next().is_none() {
         object::set_meta(object, "labels", Some(labels.clone()));
     }
+    if plural == "daemonsets" {
+        let annotations = object::metadata_mut(object)
+            .entry("annotations")
+            .or_insert_with(|| json!({}));
+        default(annotations, TEMPLATE_GENERATION, "1");
+    }
     let Some(spec) = at(object, "spec") else { return };
     match plural {
         "deployments" => {
@@ -29,7 +35,11 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
             default(spec, "replicas", 1);
             default(spec, "revisionHistoryLimit", 10);
             default(spec, "progressDeadlineSeconds", 600);
-            rolling(spec, "strategy", json!({"maxUnavailable": "25%", "maxSurge": "25%"}));
+            rolling(
+                spec,
+                "strategy",
+                json!({"maxUnavailable": "25%", "maxSurge": "25%"}),
+            );
         }
         "replicasets" => {
             default_template(spec, "template");
@@ -66,7 +76,11 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
         "daemonsets" => {
             default_template(spec, "template");
             default(spec, "revisionHistoryLimit", 10);
-            rolling(spec, "updateStrategy", json!({"maxUnavailable": 1, "maxSurge": 0}));
+            rolling(
+                spec,
+                "updateStrategy",
+                json!({"maxUnavailable": 1, "maxSurge": 0}),
+            );
         }
         "jobs" => default_job(spec),
         "cronjobs" => {
@@ -106,12 +120,20 @@ fn default_job(spec: &mut Value) {
         spec["completions"] = 1.into();
     }
     default(spec, "parallelism", 1);
-    let backoff = if spec["backoffLimitPerIndex"].is_null() { 6 } else { i64::from(i32::MAX) };
+    let backoff = if spec["backoffLimitPerIndex"].is_null() {
+        6
+    } else {
+        i64::from(i32::MAX)
+    };
     default(spec, "backoffLimit", backoff);
     default(spec, "completionMode", "NonIndexed");
     default(spec, "suspend", false);
     default(spec, "manualSelector", false);
-    let replacement = if spec["podFailurePolicy"].is_null() { "TerminatingOrFailed" } else { "Failed" };
+    let replacement = if spec["podFailurePolicy"].is_null() {
+        "TerminatingOrFailed"
+    } else {
+        "Failed"
+    };
     default(spec, "podReplacementPolicy", replacement);
 }
 
@@ -131,8 +153,10 @@ pub(super) fn empty_status(plural: &str) -> Value {
 pub(super) fn prepare_create(plural: &str, object: &mut Value) {
     match plural {
         "daemonsets" => {
-            object::child_mut(object, "metadata").entry("annotations").or_insert_with(|| json!({}));
-            object["metadata"]["annotations"][TEMPLATE_GENERATION] = "1".into();
+            let annotations = object::metadata_mut(object)
+                .entry("annotations")
+                .or_insert_with(|| json!({}));
+            annotations[TEMPLATE_GENERATION] = "1".into();
         }
         "jobs" if object["spec"]["manualSelector"] != json!(true) => {
             let (name, uid) = (object::name(object).to_owned(), object::uid(object).to_owned());
@@ -167,7 +191,9 @@ pub(super) fn prepare_update(plural: &str, new: &mut Value, old: &Value) {
             let number: i64 = was.as_str().and_then(|n| n.parse().ok()).unwrap_or(1);
             let changed = !same(&new["spec"]["template"], &old["spec"]["template"]);
             let number = if changed { number + 1 } else { number };
-            let annotations = object::metadata_mut(new).entry("annotations").or_insert_with(|| json!({}));
+            let annotations = object::metadata_mut(new)
+                .entry("annotations")
+                .or_insert_with(|| json!({}));
             if let Value::Object(map) = annotations {
                 map.insert(TEMPLATE_GENERATION.to_owned(), number.to_string().into());
             }
@@ -197,7 +223,9 @@ pub(super) fn prepare_update(plural: &str, new: &mut Value, old: &Value) {
 
 fn percent_or_number(errors: &mut Vec<FieldError>, field: &str, value: &Value) {
     if let Some(s) = value.as_str() {
-        let percent = s.strip_suffix('%').is_some_and(|p| !p.is_empty() && p.bytes().all(|c| c.is_ascii_digit()));
+        let percent = s
+            .strip_suffix('%')
+            .is_some_and(|p| !p.is_empty() && p.bytes().all(|c| c.is_ascii_digit()));
         if !percent {
             let message = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
             errors.push(FieldError::invalid(field, value, message));
@@ -230,7 +258,11 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
             let labels = &spec["template"]["metadata"]["labels"];
             if !selector::matches(&json!({"matchLabels": spec["selector"]}), labels) {
                 let message = "`selector` does not match template `labels`";
-                errors.push(FieldError::invalid("spec.template.metadata.labels", labels, message));
+                errors.push(FieldError::invalid(
+                    "spec.template.metadata.labels",
+                    labels,
+                    message,
+                ));
             }
             errors.extend(validate_template(&spec["template"]));
             return errors;
@@ -241,22 +273,38 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         _ => {}
     }
     not_negative(&mut errors, "spec.replicas", &spec["replicas"]);
-    selector::validate_template(spec, &mut errors);
+    let kind = match plural {
+        "statefulsets" => "statefulset",
+        "daemonsets" => "daemonset",
+        _ => "deployment",
+    };
+    selector::validate_template(kind, spec, &mut errors);
     errors.extend(validate_template(&spec["template"]));
     let restart = &spec["template"]["spec"]["restartPolicy"];
     if restart.is_string() && *restart != json!("Always") {
         let field = "spec.template.spec.restartPolicy";
         errors.push(FieldError::not_supported(field, restart, &["Always"]));
     }
-    let key = if plural == "deployments" { "strategy" } else { "updateStrategy" };
-    let types: &[&str] =
-        if plural == "deployments" { &["Recreate", "RollingUpdate"] } else { &["OnDelete", "RollingUpdate"] };
+    let key = if plural == "deployments" {
+        "strategy"
+    } else {
+        "updateStrategy"
+    };
+    let types: &[&str] = if plural == "deployments" {
+        &["Recreate", "RollingUpdate"]
+    } else {
+        &["OnDelete", "RollingUpdate"]
+    };
     if plural != "replicasets" {
         let strategy = &spec[key];
         one_of(&mut errors, &format!("spec.{key}.type"), &strategy["type"], types);
         let update = &strategy["rollingUpdate"];
         for part in ["maxUnavailable", "maxSurge"] {
-            percent_or_number(&mut errors, &format!("spec.{key}.rollingUpdate.{part}"), &update[part]);
+            percent_or_number(
+                &mut errors,
+                &format!("spec.{key}.rollingUpdate.{part}"),
+                &update[part],
+            );
         }
         if text(strategy, "type") == "Recreate" && !update.is_null() {
             let message = "may not be specified when strategy `type` is 'Recreate'";
@@ -276,26 +324,48 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         not_negative(&mut errors, &format!("spec.{key}"), &spec[key]);
     }
     if plural == "deployments"
-        && let (Some(deadline), ready) =
-            (spec["progressDeadlineSeconds"].as_i64(), spec["minReadySeconds"].as_i64().unwrap_or(0))
+        && let (Some(deadline), ready) = (
+            spec["progressDeadlineSeconds"].as_i64(),
+            spec["minReadySeconds"].as_i64().unwrap_or(0),
+        )
         && deadline <= ready
     {
         let message = "must be greater than minReadySeconds";
-        errors.push(FieldError::invalid("spec.progressDeadlineSeconds", &json!(deadline), message));
+        errors.push(FieldError::invalid(
+            "spec.progressDeadlineSeconds",
+            &json!(deadline),
+            message,
+        ));
     }
     if plural == "statefulsets" {
         let policies = ["OrderedReady", "Parallel"];
-        one_of(&mut errors, "spec.podManagementPolicy", &spec["podManagementPolicy"], &policies);
+        one_of(
+            &mut errors,
+            "spec.podManagementPolicy",
+            &spec["podManagementPolicy"],
+            &policies,
+        );
     }
     errors
 }
 
 fn validate_job(spec: &Value, field: &str, in_cronjob: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for key in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"] {
+    for key in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+    ] {
         not_negative(&mut errors, &format!("{field}.{key}"), &spec[key]);
     }
-    one_of(&mut errors, &format!("{field}.completionMode"), &spec["completionMode"], &["Indexed", "NonIndexed"]);
+    one_of(
+        &mut errors,
+        &format!("{field}.completionMode"),
+        &spec["completionMode"],
+        &["Indexed", "NonIndexed"],
+    );
     if in_cronjob {
         errors.retain(|e| !e.field.ends_with("completionMode"));
         errors.extend(super::pod_rules::validate_spec(
@@ -310,7 +380,11 @@ fn validate_job(spec: &Value, field: &str, in_cronjob: bool) -> Vec<FieldError> 
             let labels = &spec["template"]["metadata"]["labels"];
             if !selector::matches(&spec["selector"], labels) {
                 let message = "`selector` does not match template `labels`";
-                errors.push(FieldError::invalid("spec.template.metadata.labels", labels, message));
+                errors.push(FieldError::invalid(
+                    "spec.template.metadata.labels",
+                    labels,
+                    message,
+                ));
             }
         }
         errors.extend(validate_template(&spec["template"]));
@@ -339,7 +413,11 @@ fn validate_cronjob(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if object::name(object).len() > CRONJOB_NAME_MAX {
         let message = format!("must be no more than {CRONJOB_NAME_MAX} characters");
-        errors.push(FieldError::invalid("metadata.name", &object["metadata"]["name"], &message));
+        errors.push(FieldError::invalid(
+            "metadata.name",
+            &object["metadata"]["name"],
+            &message,
+        ));
     }
     let schedule = text(spec, "schedule");
     if schedule.is_empty() {
@@ -351,11 +429,24 @@ fn validate_cronjob(object: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid("spec.schedule", &spec["schedule"], &message));
     }
     let policies = ["Allow", "Forbid", "Replace"];
-    one_of(&mut errors, "spec.concurrencyPolicy", &spec["concurrencyPolicy"], &policies);
-    for key in ["startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+    one_of(
+        &mut errors,
+        "spec.concurrencyPolicy",
+        &spec["concurrencyPolicy"],
+        &policies,
+    );
+    for key in [
+        "startingDeadlineSeconds",
+        "successfulJobsHistoryLimit",
+        "failedJobsHistoryLimit",
+    ] {
         not_negative(&mut errors, &format!("spec.{key}"), &spec[key]);
     }
-    errors.extend(validate_job(&spec["jobTemplate"]["spec"], "spec.jobTemplate.spec", true));
+    errors.extend(validate_job(
+        &spec["jobTemplate"]["spec"],
+        "spec.jobTemplate.spec",
+        true,
+    ));
     errors
 }
 

@@ -15,7 +15,12 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
             vec![row.name(), count.into(), row.age()]
         }
         ("", "secrets") => {
-            vec![row.name(), row.text("/type").into(), size(row.at("/data")).into(), row.age()]
+            vec![
+                row.name(),
+                row.text("/type").into(),
+                size(row.at("/data")).into(),
+                row.age(),
+            ]
         }
         ("", "serviceaccounts") => vec![row.name(), row.age()],
         ("", "namespaces") => vec![row.name(), row.text("/status/phase").into(), row.age()],
@@ -51,7 +56,9 @@ fn strings<'a>(row: &Row<'a>, pointer: &str) -> impl Iterator<Item = String> + u
 }
 
 fn node(row: &Row<'_>) -> Vec<Value> {
-    let ready = row.items("/status/conditions").find(|c| text(c, "type") == "Ready");
+    let ready = row
+        .items("/status/conditions")
+        .find(|c| text(c, "type") == "Ready");
     let mut status = match ready.map(|c| text(c, "status")) {
         Some("True") => "Ready".to_owned(),
         Some(_) => "NotReady".to_owned(),
@@ -91,14 +98,25 @@ fn external_ip(row: &Row<'_>) -> String {
     let ips: Vec<String> = strings(row, "/spec/externalIPs").collect();
     let given: Vec<String> = row
         .items("/status/loadBalancer/ingress")
-        .map(|i| if text(i, "ip").is_empty() { text(i, "hostname") } else { text(i, "ip") }.to_owned())
+        .map(|i| {
+            if text(i, "ip").is_empty() {
+                text(i, "hostname")
+            } else {
+                text(i, "ip")
+            }
+            .to_owned()
+        })
         .filter(|s| !s.is_empty())
         .collect();
     match row.text("/spec/type") {
         "ExternalName" => row.text("/spec/externalName").to_owned(),
         "LoadBalancer" => {
             let all: Vec<String> = given.into_iter().chain(ips).collect();
-            if all.is_empty() { "<pending>".to_owned() } else { all.join(",") }
+            if all.is_empty() {
+                "<pending>".to_owned()
+            } else {
+                all.join(",")
+            }
         }
         _ => joined(ips),
     }
@@ -135,8 +153,12 @@ fn endpoints(row: &Row<'_>) -> String {
     let mut all = Vec::new();
     for subset in row.items("/subsets") {
         let addresses = || subset["addresses"].as_array().into_iter().flatten();
-        let ports: Vec<i64> =
-            subset["ports"].as_array().into_iter().flatten().filter_map(|p| p["port"].as_i64()).collect();
+        let ports: Vec<i64> = subset["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|p| p["port"].as_i64())
+            .collect();
         if ports.is_empty() {
             all.extend(addresses().map(|a| text(a, "ip").to_owned()));
         }
@@ -150,17 +172,35 @@ fn endpoints(row: &Row<'_>) -> String {
 fn slice(row: &Row<'_>) -> Vec<Value> {
     let ports: Vec<String> = row
         .items("/ports")
-        .map(|p| p["port"].as_i64().map_or_else(|| "*".to_owned(), |n| n.to_string()))
+        .map(|p| {
+            p["port"]
+                .as_i64()
+                .map_or_else(|| "*".to_owned(), |n| n.to_string())
+        })
         .collect();
-    let ports = if ports.is_empty() { UNSET.to_owned() } else { more(&ports) };
+    let ports = if ports.is_empty() {
+        UNSET.to_owned()
+    } else {
+        more(&ports)
+    };
     let addresses: Vec<String> = row
         .items("/endpoints")
         .flat_map(|e| e["addresses"].as_array().into_iter().flatten())
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
-    let addresses = if addresses.is_empty() { UNSET.to_owned() } else { more(&addresses) };
-    vec![row.name(), row.text("/addressType").into(), ports.into(), addresses.into(), row.age()]
+    let addresses = if addresses.is_empty() {
+        UNSET.to_owned()
+    } else {
+        more(&addresses)
+    };
+    vec![
+        row.name(),
+        row.text("/addressType").into(),
+        ports.into(),
+        addresses.into(),
+        row.age(),
+    ]
 }
 
 fn claim(row: &Row<'_>) -> Vec<Value> {
@@ -171,7 +211,10 @@ fn claim(row: &Row<'_>) -> Vec<Value> {
     };
     let bound = !row.text("/spec/volumeName").is_empty();
     let (capacity, access) = if bound {
-        (row.text("/status/capacity/storage").into(), modes(strings(row, "/status/accessModes")))
+        (
+            row.text("/status/capacity/storage").into(),
+            modes(strings(row, "/status/accessModes")),
+        )
     } else {
         ("".into(), "".into())
     };
@@ -190,8 +233,11 @@ fn claim(row: &Row<'_>) -> Vec<Value> {
 
 fn volume(row: &Row<'_>) -> Vec<Value> {
     let claim = row.at("/spec/claimRef");
-    let claim =
-        if claim.is_null() { String::new() } else { format!("{}/{}", text(claim, "namespace"), text(claim, "name")) };
+    let claim = if claim.is_null() {
+        String::new()
+    } else {
+        format!("{}/{}", text(claim, "namespace"), text(claim, "name"))
+    };
     let phase = if row.at("/metadata/deletionTimestamp").is_null() {
         row.text("/status/phase")
     } else {
@@ -216,11 +262,23 @@ fn quota(row: &Row<'_>) -> Vec<Value> {
     let (mut requests, mut limits) = (Vec::new(), Vec::new());
     for (name, hard) in row.at("/status/hard").as_object().into_iter().flatten() {
         let show = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-        let used = row.at("/status/used").get(name).map_or_else(|| "0".to_owned(), show);
+        let used = row
+            .at("/status/used")
+            .get(name)
+            .map_or_else(|| "0".to_owned(), show);
         let part = format!("{name}: {used}/{}", show(hard));
-        if name.starts_with("limits.") { limits.push(part) } else { requests.push(part) }
+        if name.starts_with("limits.") {
+            limits.push(part);
+        } else {
+            requests.push(part);
+        }
     }
-    vec![row.name(), requests.join(", ").into(), limits.join(", ").into(), row.age()]
+    vec![
+        row.name(),
+        requests.join(", ").into(),
+        limits.join(", ").into(),
+        row.age(),
+    ]
 }
 
 fn event(row: &Row<'_>) -> Vec<Value> {
@@ -233,18 +291,40 @@ fn event(row: &Row<'_>) -> Vec<Value> {
     let source = of("/source", "/deprecatedSource");
     let object = format!("{}/{}", text(about, "kind").to_lowercase(), text(about, "name"));
     let first = of("/firstTimestamp", "/deprecatedFirstTimestamp");
-    let first = if first.is_null() { row.at("/eventTime") } else { first };
+    let first = if first.is_null() {
+        row.at("/eventTime")
+    } else {
+        first
+    };
     let last = row.at("/series/lastObservedTime");
-    let last = if last.is_null() { of("/lastTimestamp", "/deprecatedLastTimestamp") } else { last };
+    let last = if last.is_null() {
+        of("/lastTimestamp", "/deprecatedLastTimestamp")
+    } else {
+        last
+    };
     let last = if last.is_null() { first } else { last };
     let component = if text(source, "component").is_empty() {
-        of("/reportingComponent", "/reportingController").as_str().unwrap_or_default()
+        of("/reportingComponent", "/reportingController")
+            .as_str()
+            .unwrap_or_default()
     } else {
         text(source, "component")
     };
-    let host = if text(source, "host").is_empty() { row.text("/reportingInstance") } else { text(source, "host") };
-    let source = if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") };
-    let count = row.at("/series/count").as_i64().or(of("/count", "/deprecatedCount").as_i64()).unwrap_or(1);
+    let host = if text(source, "host").is_empty() {
+        row.text("/reportingInstance")
+    } else {
+        text(source, "host")
+    };
+    let source = if host.is_empty() {
+        component.to_owned()
+    } else {
+        format!("{component}, {host}")
+    };
+    let count = row
+        .at("/series/count")
+        .as_i64()
+        .or(of("/count", "/deprecatedCount").as_i64())
+        .unwrap_or(1);
     vec![
         row.since(last, UNKNOWN),
         row.text("/type").into(),

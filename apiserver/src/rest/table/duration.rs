@@ -3,7 +3,11 @@
 /// The duration of so many seconds, like `3m12s`, `47h` or `2d3h` (apimachinery `util/duration`).
 pub fn human_duration(seconds: i64) -> String {
     fn two(high: i64, unit: char, low: i64, low_unit: char) -> String {
-        if low == 0 { format!("{high}{unit}") } else { format!("{high}{unit}{low}{low_unit}") }
+        if low == 0 {
+            format!("{high}{unit}")
+        } else {
+            format!("{high}{unit}{low}{low_unit}")
+        }
     }
     if seconds < -1 {
         return "<invalid>".to_owned();

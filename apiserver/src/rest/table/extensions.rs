@@ -15,7 +15,11 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
             vec![row.name(), row.text("/spec/holderIdentity").into(), row.age()]
         }
         ("networking.k8s.io", "networkpolicies") => {
-            vec![row.name(), selector_text(row.at("/spec/podSelector")).into(), row.age()]
+            vec![
+                row.name(),
+                selector_text(row.at("/spec/podSelector")).into(),
+                row.age(),
+            ]
         }
         ("networking.k8s.io", "ingresses") => ingress(row),
         ("networking.k8s.io", "ingressclasses") => {
@@ -25,22 +29,41 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
             } else {
                 let group = text(parameters, "apiGroup");
                 let kind = text(parameters, "kind");
-                let kind = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+                let kind = if group.is_empty() {
+                    kind.to_owned()
+                } else {
+                    format!("{kind}.{group}")
+                };
                 format!("{kind}/{}", text(parameters, "name"))
             };
-            vec![row.name(), row.text("/spec/controller").into(), shown.into(), row.age()]
+            vec![
+                row.name(),
+                row.text("/spec/controller").into(),
+                shown.into(),
+                row.age(),
+            ]
         }
         ("networking.k8s.io", "ipaddresses") => {
             let parent = row.at("/spec/parentRef");
             let kind = text(parent, "resource");
             let group = text(parent, "group");
-            let kind = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
-            let place: Vec<&str> =
-                [text(parent, "namespace"), text(parent, "name")].into_iter().filter(|s| !s.is_empty()).collect();
+            let kind = if group.is_empty() {
+                kind.to_owned()
+            } else {
+                format!("{kind}.{group}")
+            };
+            let place: Vec<&str> = [text(parent, "namespace"), text(parent, "name")]
+                .into_iter()
+                .filter(|s| !s.is_empty())
+                .collect();
             vec![row.name(), format!("{kind}/{}", place.join("/")).into()]
         }
         ("networking.k8s.io", "servicecidrs") => {
-            let cidrs = row.items("/spec/cidrs").filter_map(Value::as_str).collect::<Vec<_>>().join(",");
+            let cidrs = row
+                .items("/spec/cidrs")
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(",");
             vec![row.name(), cidrs.into(), row.age()]
         }
         ("policy", "poddisruptionbudgets") => {
@@ -72,7 +95,11 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
                 vec![row.name(), count("/webhooks"), row.age()]
             }
             "validatingadmissionpolicies" | "mutatingadmissionpolicies" => {
-                let list = if plural.starts_with('m') { "/spec/mutations" } else { "/spec/validations" };
+                let list = if plural.starts_with('m') {
+                    "/spec/mutations"
+                } else {
+                    "/spec/validations"
+                };
                 let param = row.at("/spec/paramKind");
                 let param = if param.is_null() {
                     UNSET.to_owned()
@@ -88,7 +115,12 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
                     ("", "") => "*".to_owned(),
                     (namespace, name) => format!("{}/{}", star(namespace), star(name)),
                 };
-                vec![row.name(), row.text("/spec/policyName").into(), param.into(), row.age()]
+                vec![
+                    row.name(),
+                    row.text("/spec/policyName").into(),
+                    param.into(),
+                    row.age(),
+                ]
             }
         },
         ("apiregistration.k8s.io", "apiservices") => {
@@ -98,7 +130,9 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
             } else {
                 format!("{}/{}", text(service, "namespace"), text(service, "name"))
             };
-            let available = row.items("/status/conditions").find(|c| text(c, "type") == "Available");
+            let available = row
+                .items("/status/conditions")
+                .find(|c| text(c, "type") == "Available");
             let available = match available {
                 None => "Unknown".to_owned(),
                 Some(c) if text(c, "status") == "True" => "True".to_owned(),
@@ -107,7 +141,9 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
             vec![row.name(), service.into(), available.into(), row.age()]
         }
         ("flowcontrol.apiserver.k8s.io", "flowschemas") => {
-            let dangling = row.items("/status/conditions").find(|c| text(c, "type") == "Dangling");
+            let dangling = row
+                .items("/status/conditions")
+                .find(|c| text(c, "type") == "Dangling");
             vec![
                 row.name(),
                 row.text("/spec/priorityLevelConfiguration/name").into(),
@@ -144,17 +180,27 @@ fn star(name: &str) -> &str {
 
 fn binding(row: &Row<'_>) -> Vec<Value> {
     let subjects = |kind: &str| {
-        let list = row.items("/subjects").filter(|s| text(s, "kind") == kind).map(|s| {
-            if kind == "ServiceAccount" {
-                format!("{}/{}", text(s, "namespace"), text(s, "name"))
-            } else {
-                text(s, "name").to_owned()
-            }
-        });
+        let list = row
+            .items("/subjects")
+            .filter(|s| text(s, "kind") == kind)
+            .map(|s| {
+                if kind == "ServiceAccount" {
+                    format!("{}/{}", text(s, "namespace"), text(s, "name"))
+                } else {
+                    text(s, "name").to_owned()
+                }
+            });
         Value::from(list.collect::<Vec<_>>().join(", "))
     };
     let role = format!("{}/{}", row.text("/roleRef/kind"), row.text("/roleRef/name"));
-    vec![row.name(), role.into(), row.age(), subjects("User"), subjects("Group"), subjects("ServiceAccount")]
+    vec![
+        row.name(),
+        role.into(),
+        row.age(),
+        subjects("User"),
+        subjects("Group"),
+        subjects("ServiceAccount"),
+    ]
 }
 
 fn csr(row: &Row<'_>) -> Vec<Value> {
@@ -172,7 +218,10 @@ fn csr(row: &Row<'_>) -> Vec<Value> {
     if !row.text("/status/certificate").is_empty() {
         condition.push_str(",Issued");
     }
-    let asked = row.at("/spec/expirationSeconds").as_i64().map_or(NONE.to_owned(), super::human_duration);
+    let asked = row
+        .at("/spec/expirationSeconds")
+        .as_i64()
+        .map_or(NONE.to_owned(), super::human_duration);
     vec![
         row.name(),
         row.age(),
@@ -184,8 +233,11 @@ fn csr(row: &Row<'_>) -> Vec<Value> {
 }
 
 fn ingress(row: &Row<'_>) -> Vec<Value> {
-    let hosts: Vec<String> =
-        row.items("/spec/rules").map(|r| text(r, "host").to_owned()).filter(|h| !h.is_empty()).collect();
+    let hosts: Vec<String> = row
+        .items("/spec/rules")
+        .map(|r| text(r, "host").to_owned())
+        .filter(|h| !h.is_empty())
+        .collect();
     let hosts = match hosts.len() {
         0 => "*".to_owned(),
         n if n > 3 => format!("{} + {} more...", hosts[..3].join(","), n - 3),
@@ -193,10 +245,20 @@ fn ingress(row: &Row<'_>) -> Vec<Value> {
     };
     let addresses: Vec<&str> = row
         .items("/status/loadBalancer/ingress")
-        .map(|i| if text(i, "ip").is_empty() { text(i, "hostname") } else { text(i, "ip") })
+        .map(|i| {
+            if text(i, "ip").is_empty() {
+                text(i, "hostname")
+            } else {
+                text(i, "ip")
+            }
+        })
         .filter(|a| !a.is_empty())
         .collect();
-    let ports = if row.items("/spec/tls").next().is_some() { "80, 443" } else { "80" };
+    let ports = if row.items("/spec/tls").next().is_some() {
+        "80, 443"
+    } else {
+        "80"
+    };
     vec![
         row.name(),
         row.text_or("/spec/ingressClassName", NONE),
@@ -224,7 +286,11 @@ fn metric(spec: &Value, current: &[&Value], index: usize) -> String {
     let target = &spec[key]["target"];
     let now = current.get(index).map(|c| &c[key]["current"]);
     let (wanted, field, percent) = if target["averageUtilization"].is_null() {
-        let field = if target["averageValue"].is_null() { "value" } else { "averageValue" };
+        let field = if target["averageValue"].is_null() {
+            "value"
+        } else {
+            "averageValue"
+        };
         (shown(&target[field]), field, "")
     } else {
         (shown(&target["averageUtilization"]), "averageUtilization", "%")
@@ -243,8 +309,11 @@ fn scaler(row: &Row<'_>) -> Vec<Value> {
     let target = row.at("/spec/scaleTargetRef");
     let reference = format!("{}/{}", text(target, "kind"), text(target, "name"));
     let current: Vec<&Value> = row.items("/status/currentMetrics").collect();
-    let mut metrics: Vec<String> =
-        row.items("/spec/metrics").enumerate().map(|(i, m)| metric(m, &current, i)).collect();
+    let mut metrics: Vec<String> = row
+        .items("/spec/metrics")
+        .enumerate()
+        .map(|(i, m)| metric(m, &current, i))
+        .collect();
     if let Some(wanted) = row.at("/spec/targetCPUUtilizationPercentage").as_i64() {
         let now = row.at("/status/currentCPUUtilizationPercentage").as_i64();
         let now = now.map_or("<unknown>".to_owned(), |n| format!("{n}%"));
@@ -255,7 +324,10 @@ fn scaler(row: &Row<'_>) -> Vec<Value> {
         n if n > 2 => format!("{} + {} more...", metrics[..2].join(", "), n - 2),
         _ => metrics.join(", "),
     };
-    let least = row.at("/spec/minReplicas").as_i64().map_or(UNSET.to_owned(), |n| n.to_string());
+    let least = row
+        .at("/spec/minReplicas")
+        .as_i64()
+        .map_or(UNSET.to_owned(), |n| n.to_string());
     vec![
         row.name(),
         reference.into(),
@@ -272,7 +344,8 @@ fn storage(plural: &str, row: &Row<'_>) -> Option<Vec<Value>> {
     Some(match plural {
         "storageclasses" => {
             let mut name = row.text("/metadata/name").to_owned();
-            if row.at("/metadata/annotations")["storageclass.kubernetes.io/is-default-class"] == json!("true") {
+            if row.at("/metadata/annotations")["storageclass.kubernetes.io/is-default-class"] == json!("true")
+            {
                 name.push_str(" (default)");
             }
             vec![
@@ -285,15 +358,24 @@ fn storage(plural: &str, row: &Row<'_>) -> Option<Vec<Value>> {
             ]
         }
         "csidrivers" => {
-            let tokens = row.items("/spec/tokenRequests").map(|t| text(t, "audience").to_owned());
-            let modes = row.items("/spec/volumeLifecycleModes").filter_map(Value::as_str).map(str::to_owned);
+            let tokens = row
+                .items("/spec/tokenRequests")
+                .map(|t| text(t, "audience").to_owned());
+            let modes = row
+                .items("/spec/volumeLifecycleModes")
+                .filter_map(Value::as_str)
+                .map(str::to_owned);
             let tokens: Vec<String> = tokens.collect();
             vec![
                 row.name(),
                 row.at("/spec/attachRequired").as_bool().unwrap_or(true).into(),
                 flag("/spec/podInfoOnMount"),
                 flag("/spec/storageCapacity"),
-                if tokens.is_empty() { UNSET.into() } else { tokens.join(",").into() },
+                if tokens.is_empty() {
+                    UNSET.into()
+                } else {
+                    tokens.join(",").into()
+                },
                 flag("/spec/requiresRepublish"),
                 joined(modes).into(),
                 row.age(),

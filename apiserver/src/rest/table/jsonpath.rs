@@ -31,7 +31,10 @@ impl JsonPath {
     /// Reads a path like `.status.conditions[?(@.type=="Ready")].status`; the error says what is not understood.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let text = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).unwrap_or(text);
+        let text = text
+            .strip_prefix('{')
+            .and_then(|t| t.strip_suffix('}'))
+            .unwrap_or(text);
         let text = text.strip_prefix('$').unwrap_or(text);
         if !(text.is_empty() || text.starts_with('.') || text.starts_with('[')) {
             return Err(format!("must begin with '.': {text}"));
@@ -96,7 +99,6 @@ fn closing(chars: &[char], from: usize) -> Option<usize> {
         match (quote, chars[i]) {
             (Some(_), '\\') => i += 1,
             (Some(q), c) if c == q => quote = None,
-            (Some(_), _) => {}
             (None, c @ ('"' | '\'')) => quote = Some(c),
             (None, '[') => depth += 1,
             (None, ']') => {
@@ -105,7 +107,7 @@ fn closing(chars: &[char], from: usize) -> Option<usize> {
                     return Some(i);
                 }
             }
-            (None, _) => {}
+            _ => {}
         }
         i += 1;
     }
@@ -129,26 +131,46 @@ fn bracket(inner: &str) -> Result<Step, String> {
     if let Some(condition) = inner.strip_prefix("?(").and_then(|c| c.strip_suffix(')')) {
         return filter(condition.trim());
     }
-    let number = |s: &str| s.trim().parse::<i64>().map_err(|_| format!("invalid array index {inner}"));
+    let number = |s: &str| {
+        s.trim()
+            .parse::<i64>()
+            .map_err(|_| format!("invalid array index {inner}"))
+    };
     if let Some((from, to)) = inner.split_once(':') {
-        let side = |s: &str| if s.trim().is_empty() { Ok(None) } else { number(s).map(Some) };
+        let side = |s: &str| {
+            if s.trim().is_empty() {
+                Ok(None)
+            } else {
+                number(s).map(Some)
+            }
+        };
         return Ok(Step::Slice(side(from)?, side(to)?));
     }
     number(inner).map(Step::Index)
 }
 
 fn filter(condition: &str) -> Result<Step, String> {
-    const OPS: [(&str, Op); 6] =
-        [("==", Op::Eq), ("!=", Op::Ne), (">=", Op::Ge), ("<=", Op::Le), (">", Op::Gt), ("<", Op::Lt)];
+    const OPS: [(&str, Op); 6] = [
+        ("==", Op::Eq),
+        ("!=", Op::Ne),
+        (">=", Op::Ge),
+        ("<=", Op::Le),
+        (">", Op::Gt),
+        ("<", Op::Lt),
+    ];
     let found = OPS
         .iter()
         .filter_map(|(sign, op)| condition.find(sign).map(|at| (at, sign.len(), *op)))
         .min_by_key(|(at, len, _)| (*at, std::cmp::Reverse(*len)));
     let path = |text: &str| {
         let text = text.trim();
-        text.strip_prefix('@').ok_or_else(|| format!("a filter must begin with '@': {text}")).and_then(steps)
+        text.strip_prefix('@')
+            .ok_or_else(|| format!("a filter must begin with '@': {text}"))
+            .and_then(steps)
     };
-    let Some((at, len, op)) = found else { return Ok(Step::Filter(path(condition)?, None)) };
+    let Some((at, len, op)) = found else {
+        return Ok(Step::Filter(path(condition)?, None));
+    };
     let right = condition[at + len..].trim();
     let value = match unquoted(right) {
         Some(text) => Value::String(text),

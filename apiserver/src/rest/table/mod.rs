@@ -11,7 +11,7 @@ pub use duration::human_duration;
 pub use jsonpath::JsonPath;
 
 use crate::object;
-use crate::registry::{PrinterColumn, Resource};
+use crate::registry::{Custom, PrinterColumn, Resource};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -67,11 +67,20 @@ fn describe(column: &str) -> &'static str {
 
 fn custom_definition(column: &PrinterColumn) -> Value {
     let description = if column.description.is_empty() {
-        format!("Custom resource definition column (in JSONPath format): {}", column.json_path)
+        format!(
+            "Custom resource definition column (in JSONPath format): {}",
+            column.json_path
+        )
     } else {
         column.description.clone()
     };
-    definition(&column.name, &column.kind, &column.format, &description, column.priority)
+    definition(
+        &column.name,
+        &column.kind,
+        &column.format,
+        &description,
+        column.priority,
+    )
 }
 
 /// The table of `objects`, all of one resource, as of now. Its `metadata` is the caller's to set.
@@ -81,35 +90,9 @@ pub fn table(resource: &Resource, objects: &[Value], include: IncludeObject) -> 
 
 /// As [`table`], ages counted up to `now`.
 pub fn table_at(resource: &Resource, objects: &[Value], include: IncludeObject, now: Timestamp) -> Value {
-    let (definitions, cells): (Vec<Value>, Vec<Vec<Value>>) = match &resource.custom {
-        Some(custom) => {
-            let mut definitions = vec![definition("Name", "string", "name", describe("Name"), 0)];
-            definitions.extend(custom.columns.iter().map(custom_definition));
-            let paths: Vec<Option<JsonPath>> =
-                custom.columns.iter().map(|c| JsonPath::parse(&c.json_path).ok()).collect();
-            let row = |o: &Value| {
-                let mut cells = vec![object::name(o).into()];
-                let values = custom.columns.iter().zip(&paths);
-                cells.extend(values.map(|(c, p)| custom_cell(c, p.as_ref(), o, now)));
-                cells
-            };
-            (definitions, objects.iter().map(row).collect())
-        }
-        None => {
-            let known = columns(resource).unwrap_or_default();
-            if known.is_empty() {
-                let definitions = vec![
-                    definition("Name", "string", "name", describe("Name"), 0),
-                    definition("Age", "string", "", describe("Age"), 0),
-                ];
-                (definitions, objects.iter().map(|o| vec![object::name(o).into(), age(o, now)]).collect())
-            } else {
-                let definitions =
-                    known.iter().map(|(n, k, f, p)| definition(n, k, f, describe(n), *p)).collect();
-                let row = |o: &Value| builtin_row(resource, known, o, now);
-                (definitions, objects.iter().map(row).collect())
-            }
-        }
+    let (definitions, cells) = match &resource.custom {
+        Some(custom) => custom_table(custom, objects, now),
+        None => builtin_table(resource, objects, now),
     };
     let rows: Vec<Value> = objects
         .iter()
@@ -120,6 +103,54 @@ pub fn table_at(resource: &Resource, objects: &[Value], include: IncludeObject, 
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {},
         "columnDefinitions": definitions, "rows": rows,
     })
+}
+
+/// Column definitions and rows of cells.
+type Cells = (Vec<Value>, Vec<Vec<Value>>);
+
+fn custom_table(custom: &Custom, objects: &[Value], now: Timestamp) -> Cells {
+    let mut definitions = vec![definition("Name", "string", "name", describe("Name"), 0)];
+    definitions.extend(custom.columns.iter().map(custom_definition));
+    let paths: Vec<Option<JsonPath>> = custom
+        .columns
+        .iter()
+        .map(|c| JsonPath::parse(&c.json_path).ok())
+        .collect();
+    let row = |o: &Value| {
+        let mut cells = vec![object::name(o).into()];
+        let values = custom.columns.iter().zip(&paths);
+        cells.extend(values.map(|(c, p)| custom_cell(c, p.as_ref(), o, now)));
+        cells
+    };
+    (definitions, objects.iter().map(row).collect())
+}
+
+fn builtin_table(resource: &Resource, objects: &[Value], now: Timestamp) -> Cells {
+    let known = columns(resource).unwrap_or_default();
+    if known.is_empty() {
+        let definitions = vec![
+            definition("Name", "string", "name", describe("Name"), 0),
+            definition("Age", "string", "", describe("Age"), 0),
+        ];
+        return (
+            definitions,
+            objects
+                .iter()
+                .map(|o| vec![object::name(o).into(), age(o, now)])
+                .collect(),
+        );
+    }
+    let definitions = known
+        .iter()
+        .map(|(n, k, f, p)| definition(n, k, f, describe(n), *p))
+        .collect();
+    (
+        definitions,
+        objects
+            .iter()
+            .map(|o| builtin_row(resource, known, o, now))
+            .collect(),
+    )
 }
 
 fn carried(object: &Value, include: IncludeObject) -> Value {
@@ -175,7 +206,11 @@ impl<'a> Row<'a> {
 
     fn text_or(&self, pointer: &str, other: &str) -> Value {
         let text = self.text(pointer);
-        if text.is_empty() { other.into() } else { text.into() }
+        if text.is_empty() {
+            other.into()
+        } else {
+            text.into()
+        }
     }
 
     fn number(&self, pointer: &str) -> i64 {
@@ -209,7 +244,11 @@ fn since(time: &str, now: Timestamp) -> Value {
 
 fn age(object: &Value, now: Timestamp) -> Value {
     let created = object::meta(object, "creationTimestamp");
-    if created.is_empty() { UNKNOWN.into() } else { since(created, now) }
+    if created.is_empty() {
+        UNKNOWN.into()
+    } else {
+        since(created, now)
+    }
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -219,27 +258,43 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 /// `a,b,c`, or `<none>`.
 fn joined(parts: impl IntoIterator<Item = String>) -> String {
     let list: Vec<String> = parts.into_iter().collect();
-    if list.is_empty() { NONE.to_owned() } else { list.join(",") }
+    if list.is_empty() {
+        NONE.to_owned()
+    } else {
+        list.join(",")
+    }
 }
 
 fn label_pairs(labels: &Value) -> impl Iterator<Item = String> {
-    labels.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+    labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
 }
 
 /// A LabelSelector as people write it: `a=b,c in (d,e),!f`.
 fn selector_text(selector: &Value) -> String {
-    let expressions = selector["matchExpressions"].as_array().into_iter().flatten().map(|e| {
-        let key = text(e, "key");
-        let mut values: Vec<&str> =
-            e["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        match text(e, "operator") {
-            "In" => format!("{key} in ({})", values.join(",")),
-            "NotIn" => format!("{key} notin ({})", values.join(",")),
-            "Exists" => key.to_owned(),
-            _ => format!("!{key}"),
-        }
-    });
+    let expressions = selector["matchExpressions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|e| {
+            let key = text(e, "key");
+            let mut values: Vec<&str> = e["values"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
+            values.sort_unstable();
+            match text(e, "operator") {
+                "In" => format!("{key} in ({})", values.join(",")),
+                "NotIn" => format!("{key} notin ({})", values.join(",")),
+                "Exists" => key.to_owned(),
+                _ => format!("!{key}"),
+            }
+        });
     let mut parts: Vec<String> = label_pairs(&selector["matchLabels"]).chain(expressions).collect();
     parts.sort();
     joined(parts)
@@ -253,7 +308,9 @@ fn containers(spec: &Value) -> (Value, Value) {
 }
 
 fn custom_cell(column: &PrinterColumn, path: Option<&JsonPath>, object: &Value, now: Timestamp) -> Value {
-    let Some(value) = path.and_then(|p| p.find(object).into_iter().next()) else { return Value::Null };
+    let Some(value) = path.and_then(|p| p.find(object).into_iter().next()) else {
+        return Value::Null;
+    };
     match column.kind.as_str() {
         "string" => match value {
             Value::Null => Value::Null,
@@ -265,8 +322,20 @@ fn custom_cell(column: &PrinterColumn, path: Option<&JsonPath>, object: &Value, 
             #[allow(clippy::cast_possible_truncation)] // as Go's conversion does
             None => value.as_f64().map_or(Value::Null, |f| (f as i64).into()),
         },
-        "number" => if value.is_number() { value.clone() } else { Value::Null },
-        "boolean" => if value.is_boolean() { value.clone() } else { Value::Null },
+        "number" => {
+            if value.is_number() {
+                value.clone()
+            } else {
+                Value::Null
+            }
+        }
+        "boolean" => {
+            if value.is_boolean() {
+                value.clone()
+            } else {
+                Value::Null
+            }
+        }
         "date" => value.as_str().map_or(Value::Null, |t| since(t, now)),
         _ => Value::Null,
     }

@@ -10,7 +10,12 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
         ("", "pods") => pod(row),
         ("", "podtemplates") => {
             let (names, images) = containers(row.at("/template/spec"));
-            vec![row.name(), names, images, joined(label_pairs(row.at("/template/metadata/labels"))).into()]
+            vec![
+                row.name(),
+                names,
+                images,
+                joined(label_pairs(row.at("/template/metadata/labels"))).into(),
+            ]
         }
         ("", "replicationcontrollers") => {
             let mut cells = replicas(row);
@@ -26,7 +31,12 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
             let (names, images) = containers(row.at("/spec/template/spec"));
             vec![
                 row.name(),
-                format!("{}/{}", row.number("/status/readyReplicas"), row.number("/spec/replicas")).into(),
+                format!(
+                    "{}/{}",
+                    row.number("/status/readyReplicas"),
+                    row.number("/spec/replicas")
+                )
+                .into(),
                 row.number("/status/updatedReplicas").into(),
                 row.number("/status/availableReplicas").into(),
                 row.age(),
@@ -37,7 +47,11 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
         }
         ("apps", "statefulsets") => {
             let (names, images) = containers(row.at("/spec/template/spec"));
-            let ready = format!("{}/{}", row.number("/status/readyReplicas"), row.number("/spec/replicas"));
+            let ready = format!(
+                "{}/{}",
+                row.number("/status/readyReplicas"),
+                row.number("/spec/replicas")
+            );
             vec![row.name(), ready.into(), row.age(), names, images]
         }
         ("apps", "daemonsets") => {
@@ -53,7 +67,12 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
                 cells.push(row.number(&format!("/status/{key}")).into());
             }
             cells.push(joined(label_pairs(row.at("/spec/template/spec/nodeSelector"))).into());
-            cells.extend([row.age(), names, images, selector_text(row.at("/spec/selector")).into()]);
+            cells.extend([
+                row.age(),
+                names,
+                images,
+                selector_text(row.at("/spec/selector")).into(),
+            ]);
             cells
         }
         ("apps", "controllerrevisions") => {
@@ -63,10 +82,19 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
                 .map_or(NONE.to_owned(), |o| {
                     let (group, _) = crate::registry::split_api_version(text(o, "apiVersion"));
                     let kind = text(o, "kind").to_lowercase();
-                    let kind = if group.is_empty() { kind } else { format!("{kind}.{group}") };
+                    let kind = if group.is_empty() {
+                        kind
+                    } else {
+                        format!("{kind}.{group}")
+                    };
                     format!("{kind}/{}", text(o, "name"))
                 });
-            vec![row.name(), controller.into(), row.number("/revision").into(), row.age()]
+            vec![
+                row.name(),
+                controller.into(),
+                row.number("/revision").into(),
+                row.age(),
+            ]
         }
         ("batch", "jobs") => job(row),
         ("batch", "cronjobs") => {
@@ -102,7 +130,8 @@ fn replicas(row: &Row<'_>) -> Vec<Value> {
 }
 
 fn condition_true<'a>(row: &Row<'a>, kind: &str) -> Option<&'a Value> {
-    row.items("/status/conditions").find(|c| text(c, "type") == kind && text(c, "status") == "True")
+    row.items("/status/conditions")
+        .find(|c| text(c, "type") == kind && text(c, "status") == "True")
 }
 
 fn job(row: &Row<'_>) -> Vec<Value> {
@@ -173,7 +202,10 @@ fn pod_reason(row: &Row<'_>) -> String {
     if !row.text("/status/reason").is_empty() {
         row.text("/status/reason").clone_into(&mut reason);
     }
-    if row.items("/status/conditions").any(|c| text(c, "reason") == "SchedulingGated") {
+    if row
+        .items("/status/conditions")
+        .any(|c| text(c, "reason") == "SchedulingGated")
+    {
         "SchedulingGated".clone_into(&mut reason);
     }
     let total = row.items("/spec/initContainers").count();
@@ -223,7 +255,9 @@ fn pod(row: &Row<'_>) -> Vec<Value> {
     let ready = statuses().filter(|c| c["ready"] == json!(true)).count();
     let total = row.items("/spec/containers").count();
     let restarts: i64 = statuses().filter_map(|c| c["restartCount"].as_i64()).sum();
-    let last = statuses().filter_map(|c| c["lastState"]["terminated"]["finishedAt"].as_str()).max();
+    let last = statuses()
+        .filter_map(|c| c["lastState"]["terminated"]["finishedAt"].as_str())
+        .max();
     let restarts = match last.filter(|_| restarts > 0).map(|t| super::since(t, row.now)) {
         Some(Value::String(ago)) => format!("{restarts} ({ago} ago)"),
         _ => restarts.to_string(),
@@ -233,12 +267,20 @@ fn pod(row: &Row<'_>) -> Vec<Value> {
         .items("/spec/readinessGates")
         .filter(|g| condition_true(row, text(g, "conditionType")).is_some())
         .count();
-    let gates = if gates == 0 { NONE.to_owned() } else { format!("{open}/{gates}") };
+    let gates = if gates == 0 {
+        NONE.to_owned()
+    } else {
+        format!("{open}/{gates}")
+    };
     let reason = pod_reason(row);
     vec![
         row.name(),
         format!("{ready}/{total}").into(),
-        if reason.is_empty() { UNKNOWN.into() } else { reason.into() },
+        if reason.is_empty() {
+            UNKNOWN.into()
+        } else {
+            reason.into()
+        },
         restarts.into(),
         row.age(),
         row.text_or("/status/podIP", NONE),
