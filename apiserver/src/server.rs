@@ -133,12 +133,10 @@ impl Server {
         let stop = api.shutdown.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(serve::serve(listener, tls, api.clone(), Limits::default(), stop.clone()));
-        let controllers = crate::controllers::start(api.clone(), ca.clone(), stop.clone());
-        tasks.spawn(async move {
-            if let Err(e) = controllers.await {
-                tracing::error!(error = %e, "the controllers ended");
-            }
-        });
+        tasks.spawn(crate::controllers::run(api.clone(), ca.clone(), stop.clone()));
+        if options.simulate_nodes > 0 {
+            tasks.spawn(crate::simulate::run(api.clone(), options.simulate_nodes, stop.clone()));
+        }
         let url = options.external_url.unwrap_or_else(|| url_of(address));
         tracing::info!(%url, "serving");
         Ok(Self { api, ca, address, url, stop, tasks })

@@ -59,12 +59,28 @@ async fn nodes_are_ready_and_hold_leases() {
         assert_eq!(lease["spec"]["holderIdentity"], name);
     }
     // The leases come back with their namespace.
-    cluster.delete(crate::controllers::kinds::NAMESPACES, "", node::LEASE_NAMESPACE, None).await;
-    cluster.gone(crate::controllers::kinds::NAMESPACES, "", node::LEASE_NAMESPACE).await;
     cluster
-        .create(crate::controllers::kinds::NAMESPACES, json!({"metadata": {"name": node::LEASE_NAMESPACE}}))
+        .delete(
+            crate::controllers::kinds::NAMESPACES,
+            "",
+            node::LEASE_NAMESPACE,
+            None,
+        )
         .await;
-    cluster.wait("its lease again", || cluster.get(kinds::LEASES, node::LEASE_NAMESPACE, "node-2")).await;
+    cluster
+        .gone(crate::controllers::kinds::NAMESPACES, "", node::LEASE_NAMESPACE)
+        .await;
+    cluster
+        .create(
+            crate::controllers::kinds::NAMESPACES,
+            json!({"metadata": {"name": node::LEASE_NAMESPACE}}),
+        )
+        .await;
+    cluster
+        .wait("its lease again", || {
+            cluster.get(kinds::LEASES, node::LEASE_NAMESPACE, "node-2")
+        })
+        .await;
     // A deleted node comes back.
     cluster.delete(kinds::NODES, "", "node-1", None).await;
     cluster
