@@ -259,4 +259,31 @@ mod tests {
             assert_eq!(url_of(address.parse().unwrap()), want);
         }
     }
+
+    #[tokio::test]
+    async fn a_client_reaches_it_by_kubeconfig_and_it_stops_with_open_watches() {
+        use futures::{StreamExt, TryStreamExt};
+        use k8s_openapi::api::core::v1::Namespace;
+        use kube::config::{KubeConfigOptions, Kubeconfig};
+
+        let server = Server::start(ServerOptions::default()).await.unwrap();
+        let kubeconfig = Kubeconfig::from_yaml(&server.admin_kubeconfig().unwrap()).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let namespaces = kube::Api::<Namespace>::all(kube::Client::try_from(config).unwrap());
+        let found = namespaces.list(&kube::api::ListParams::default()).await.unwrap();
+        let names: Vec<_> = found.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
+        assert_eq!(names, ["default", "kube-node-lease", "kube-public", "kube-system"]);
+        let mut watch = namespaces.watch(&kube::api::WatchParams::default(), "0").await.unwrap().boxed();
+        watch.try_next().await.unwrap();
+        let stopped = tokio::time::timeout(DRAIN, server.shutdown()).await;
+        assert!(stopped.is_ok(), "an open watch keeps the server from stopping");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let server = Server::start(ServerOptions::default()).await.unwrap();
+        let options = ServerOptions { bind: server.address(), ..ServerOptions::default() };
+        let error = Server::start(options).await.unwrap_err().to_string();
+        assert_eq!(error, format!("address {} is already in use", server.address()));
+    }
 }
