@@ -98,8 +98,10 @@ async fn a_denied_cluster_can_do_nothing_until_it_is_accepted_again() -> Result 
     });
     assert_eq!(refused.await?.code, 403);
 
+    eprintln!("{:#?}", hub.list(&format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings", cluster.name)).await?);
     hub.merge(&cluster_path(&cluster.name), &json!({"spec": {"hubAcceptsClient": true}})).await?;
     fleet.until_condition(&cluster.name, conditions::HUB_ACCEPTED, "True").await?;
+    eprintln!("{:#?}", hub.list(&format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings", cluster.name)).await?);
     muster_tests::eventually(SOON, "its works are open again", async || {
         agent.list(&works).await.map(drop).map_err(|e| e.to_string())
     })

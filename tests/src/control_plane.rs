@@ -34,11 +34,16 @@ pub enum Role {
     Managed,
 }
 
-/// One crypto provider for the process; tests do it by using the kit.
-pub fn install_crypto() {
+/// One crypto provider for the process, and logs where `RUST_LOG` asks for them. Tests do it by using the kit.
+pub fn init() {
     static ONCE: Once = Once::new();
-    // Fails only when one is installed already.
-    ONCE.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    ONCE.call_once(|| {
+        // Fails only when one is installed already.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_default_env() {
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        }
+    });
 }
 
 /// Whether control planes are this process's own embedded servers.
@@ -83,7 +88,7 @@ impl ControlPlane {
 
     /// An embedded control plane with options of its own; where `data_dir` is set, it can be stopped and started again.
     pub async fn embedded(label: &str, options: ServerOptions) -> anyhow::Result<Self> {
-        install_crypto();
+        init();
         let dir = TempDir::with_prefix("muster-test-")?;
         let server = Server::start(options.clone()).await.with_context(|| format!("starting {label}"))?;
         let kubeconfig = dir.path().join("admin.kubeconfig");
@@ -102,7 +107,7 @@ impl ControlPlane {
     }
 
     async fn real(label: &str, role: Role, assets: &Path) -> anyhow::Result<Self> {
-        install_crypto();
+        init();
         let plane = Assets::plane(assets, role).await?;
         let dir = TempDir::with_prefix("muster-test-")?;
         let kubeconfig = plane.kubeconfig();
@@ -112,7 +117,7 @@ impl ControlPlane {
     }
 
     async fn external(label: &str, path: &Path) -> anyhow::Result<Self> {
-        install_crypto();
+        init();
         let dir = TempDir::with_prefix("muster-test-")?;
         let config = kube::config::Kubeconfig::read_from(path)?;
         let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;

@@ -76,7 +76,7 @@ impl Kube {
 
     /// As whom a kubeconfig file says.
     pub async fn from_file(label: &str, path: &Path) -> anyhow::Result<Self> {
-        crate::control_plane::install_crypto();
+        crate::control_plane::init();
         let config = Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
         let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
         config.connect_timeout = Some(Duration::from_secs(5));
