@@ -12,7 +12,12 @@ pub struct ApiServerArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6443")]
     pub bind: SocketAddr,
     /// Directory for the store, the CA and the keys. Made when it is not there.
-    #[arg(long, value_name = "DIR", required_unless_present = "in_memory", conflicts_with = "in_memory")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "in_memory",
+        conflicts_with = "in_memory"
+    )]
     pub data_dir: Option<PathBuf>,
     /// Keep nothing on disk.
     #[arg(long)]
@@ -35,7 +40,11 @@ impl From<&ApiServerArgs> for ServerOptions {
     fn from(args: &ApiServerArgs) -> Self {
         Self {
             bind: args.bind,
-            data_dir: if args.in_memory { None } else { args.data_dir.clone() },
+            data_dir: if args.in_memory {
+                None
+            } else {
+                args.data_dir.clone()
+            },
             simulate_nodes: args.simulate_nodes,
             server_names: args.server_names.clone(),
             external_url: args.kubeconfig_server.clone(),

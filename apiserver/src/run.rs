@@ -13,18 +13,18 @@ pub enum RunError {
     Server(#[from] ServerError),
     /// The administrator's certificate cannot be made.
     #[error("cannot make the administrator's kubeconfig: {0}")]
-    Pki(#[from] crate::pki::PkiError),
+    Pki(crate::pki::PkiError),
     /// The kubeconfig cannot be written.
-    #[error("cannot write the kubeconfig {}: {source}", .path.display())]
+    #[error("cannot write the kubeconfig {}: {reason}", .path.display())]
     Kubeconfig {
         /// File.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Signals cannot be listened to.
     #[error("cannot listen for signals: {0}")]
-    Signals(#[source] std::io::Error),
+    Signals(std::io::Error),
 }
 
 /// Runs a server until SIGTERM or SIGINT. The kubeconfig asked for appears, whole, once the server is ready.
@@ -38,8 +38,12 @@ async fn serve(args: &ApiServerArgs) -> Result<(), RunError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let server = Server::start(ServerOptions::from(args)).await?;
     if let Some(path) = &args.write_kubeconfig {
-        kubeconfig::write(path, &server.admin_kubeconfig()?)
-            .map_err(|source| RunError::Kubeconfig { path: path.clone(), source })?;
+        kubeconfig::write(path, &server.admin_kubeconfig().map_err(RunError::Pki)?).map_err(|reason| {
+            RunError::Kubeconfig {
+                path: path.clone(),
+                reason,
+            }
+        })?;
     }
     tokio::select! {
         _ = terminate.recv() => {}

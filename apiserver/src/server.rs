@@ -2,11 +2,13 @@
 
 use crate::ApiError;
 use crate::auth::{Authenticator, Authorizer, ServiceAccountKeys, UserInfo};
+use crate::controllers;
 use crate::kubeconfig::{self, Credentials};
 use crate::pki::{Ca, PkiError};
 use crate::registry::Registry;
 use crate::rest::Api;
 use crate::serve::{self, Limits, ServeError, Tls};
+use crate::simulate;
 use crate::store::{Store, StoreError, StoreOptions};
 use jiff::Timestamp;
 use std::net::SocketAddr;
@@ -59,27 +61,34 @@ pub enum ServerError {
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// The data directory cannot be used.
-    #[error("cannot use the data directory {}: {source}", .path.display())]
+    #[error("cannot use the data directory {}: {reason}", .path.display())]
     DataDir {
         /// Directory.
         path: PathBuf,
         /// What the system says.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The database cannot be opened.
-    #[error("cannot open the store {}: {source}", .path.display())]
-    Store {
-        /// Database file.
-        path: PathBuf,
-        /// Why.
-        source: StoreError,
-    },
+    #[error("cannot open the store {0}")]
+    Store(String),
     /// Keys or certificates cannot be made or read.
     #[error("cannot set up keys and certificates: {0}")]
-    Pki(#[from] PkiError),
+    Pki(PkiError),
     /// What every cluster has cannot be made.
     #[error("cannot make the initial objects: {0}")]
-    Bootstrap(#[from] ApiError),
+    Bootstrap(ApiError),
+}
+
+impl From<PkiError> for ServerError {
+    fn from(e: PkiError) -> Self {
+        Self::Pki(e)
+    }
+}
+
+impl From<ApiError> for ServerError {
+    fn from(e: ApiError) -> Self {
+        Self::Bootstrap(e)
+    }
 }
 
 /// A running server. Dropping it stops it without waiting; [`Server::shutdown`] waits.
@@ -109,14 +118,25 @@ impl Server {
         let now = Timestamp::now();
         let dir = options.data_dir.as_deref();
         if let Some(path) = dir {
-            std::fs::create_dir_all(path)
-                .map_err(|source| ServerError::DataDir { path: path.to_owned(), source })?;
+            std::fs::create_dir_all(path).map_err(|reason| ServerError::DataDir {
+                path: path.to_owned(),
+                reason,
+            })?;
         }
         let listener = serve::listen(options.bind).await?;
-        let address = listener.local_addr().map_err(|e| ServeError::Listen(options.bind, e))?;
+        let address = listener
+            .local_addr()
+            .map_err(|e| ServeError::Listen(options.bind, e))?;
         let path = file_in(dir, "store.redb");
-        let store = Store::open(StoreOptions { path: path.clone(), keep_revisions: KEEP_REVISIONS })
-            .map_err(|source| ServerError::Store { path: path.unwrap_or_default(), source })?;
+        let store = Store::open(StoreOptions {
+            path,
+            keep_revisions: KEEP_REVISIONS,
+        })
+        .map_err(|e| match e {
+            // Says which file and why.
+            StoreError::Disk(why) => ServerError::Store(why),
+            other => ServerError::Store(other.to_string()),
+        })?;
         let pki = file_in(dir, "pki");
         let ca = Ca::load_or_create(pki.as_deref(), now)?;
         let keys = ServiceAccountKeys::load_or_create(pki.as_deref())?;
@@ -132,16 +152,27 @@ impl Server {
         let tls = Tls::new(&ca, &names)?;
         let stop = api.shutdown.clone();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve::serve(listener, tls, api.clone(), Limits::default(), stop.clone()));
-        let controllers = crate::controllers::start(api.clone(), ca.clone(), stop.clone());
-        tasks.spawn(async move {
-            if let Err(e) = controllers.await {
-                tracing::error!(error = %e, "the controllers ended");
-            }
-        });
+        tasks.spawn(serve::serve(
+            listener,
+            tls,
+            api.clone(),
+            Limits::default(),
+            stop.clone(),
+        ));
+        tasks.spawn(controllers::run(api.clone(), ca.clone(), stop.clone()));
+        if options.simulate_nodes > 0 {
+            tasks.spawn(simulate::run(api.clone(), options.simulate_nodes, stop.clone()));
+        }
         let url = options.external_url.unwrap_or_else(|| url_of(address));
         tracing::info!(%url, "serving");
-        Ok(Self { api, ca, address, url, stop, tasks })
+        Ok(Self {
+            api,
+            ca,
+            address,
+            url,
+            stop,
+            tasks,
+        })
     }
 
     /// Where clients reach it, like `https://127.0.0.1:6443`.
@@ -187,7 +218,12 @@ impl Server {
     /// A kubeconfig with a new client certificate for a user and its groups.
     pub fn kubeconfig(&self, user: &str, groups: &[&str], ttl: Duration) -> Result<String, PkiError> {
         let pair = self.ca.issue_client(user, groups, ttl, Timestamp::now())?;
-        Ok(kubeconfig::kubeconfig(&self.url, self.ca.pem(), &Credentials::Cert(pair), "muster"))
+        Ok(kubeconfig::kubeconfig(
+            &self.url,
+            self.ca.pem(),
+            &Credentials::Cert(pair),
+            "muster",
+        ))
     }
 
     /// Stops: no new requests, watches end, open requests get a few seconds.
@@ -204,7 +240,7 @@ fn url_of(address: SocketAddr) -> String {
     let host = match address.ip() {
         ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
         std::net::IpAddr::V6(ip) => format!("[{ip}]"),
-        ip @ std::net::IpAddr::V4(_) => ip.to_string(),
+        std::net::IpAddr::V4(ip) => ip.to_string(),
     };
     format!("https://{host}:{}", address.port())
 }
@@ -222,5 +258,32 @@ mod tests {
         ] {
             assert_eq!(url_of(address.parse().unwrap()), want);
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_reaches_it_by_kubeconfig_and_it_stops_with_open_watches() {
+        use futures::{StreamExt, TryStreamExt};
+        use k8s_openapi::api::core::v1::Namespace;
+        use kube::config::{KubeConfigOptions, Kubeconfig};
+
+        let server = Server::start(ServerOptions::default()).await.unwrap();
+        let kubeconfig = Kubeconfig::from_yaml(&server.admin_kubeconfig().unwrap()).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let namespaces = kube::Api::<Namespace>::all(kube::Client::try_from(config).unwrap());
+        let found = namespaces.list(&kube::api::ListParams::default()).await.unwrap();
+        let names: Vec<_> = found.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
+        assert_eq!(names, ["default", "kube-node-lease", "kube-public", "kube-system"]);
+        let mut watch = namespaces.watch(&kube::api::WatchParams::default(), "0").await.unwrap().boxed();
+        watch.try_next().await.unwrap();
+        let stopped = tokio::time::timeout(DRAIN, server.shutdown()).await;
+        assert!(stopped.is_ok(), "an open watch keeps the server from stopping");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let server = Server::start(ServerOptions::default()).await.unwrap();
+        let options = ServerOptions { bind: server.address(), ..ServerOptions::default() };
+        let error = Server::start(options).await.unwrap_err().to_string();
+        assert_eq!(error, format!("address {} is already in use", server.address()));
     }
 }

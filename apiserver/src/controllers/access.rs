@@ -25,7 +25,11 @@ pub struct Access {
 impl Access {
     /// Writes as the server itself; `manager` is the owner of the fields written.
     pub fn new(api: Api, manager: &str) -> Self {
-        Self { api, user: UserInfo::loopback(), options: WriteOptions::internal(manager) }
+        Self {
+            api,
+            user: UserInfo::loopback(),
+            options: WriteOptions::internal(manager),
+        }
     }
 
     /// The store.
@@ -57,13 +61,20 @@ impl Access {
             ..Range::default()
         };
         // Now is never compacted and never in the future.
-        self.api.store.list(&range).map(|page| page.entries).unwrap_or_default()
+        self.api
+            .store
+            .list(&range)
+            .map(|page| page.entries)
+            .unwrap_or_default()
     }
 
     /// The kind under a store key, in the version it is stored in. `None` when it is not served (any more).
     pub fn kind(&self, storage: &str) -> Option<Arc<Resource>> {
         let served = self.api.registry.stored_as(storage);
-        let stored = served.iter().find(|r| r.version == r.storage_version).or_else(|| served.first());
+        let stored = served
+            .iter()
+            .find(|r| r.version == r.storage_version)
+            .or_else(|| served.first());
         stored.cloned()
     }
 
@@ -72,9 +83,13 @@ impl Access {
         let (group, version) = crate::registry::split_api_version(api_version);
         let snapshot = self.api.registry.snapshot();
         // A version that is no longer served does not make the owner go away.
-        snapshot
-            .by_kind(group, version, kind)
-            .or_else(|| snapshot.all().iter().find(|r| r.group == group && r.kind == kind).cloned())
+        snapshot.by_kind(group, version, kind).or_else(|| {
+            snapshot
+                .all()
+                .iter()
+                .find(|r| r.group == group && r.kind == kind)
+                .cloned()
+        })
     }
 
     /// The entry of an owner that a reference names.
@@ -99,15 +114,33 @@ impl Access {
                 let namespace = object::namespace(&object).to_owned();
                 let mut object = object;
                 crate::registry::strategy::default(&kind, &mut object);
-                self.api.create_object(&self.user, &kind, &namespace, object, &self.options).await?;
+                self.api
+                    .create_object(&self.user, &kind, &namespace, object, &self.options)
+                    .await?;
             }
-            Action::Update { resource, subresource, object } => {
+            Action::Update {
+                resource,
+                subresource,
+                object,
+            } => {
                 let kind = kind(&resource)?;
-                let (namespace, name) = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
+                let (namespace, name) = (
+                    object::namespace(&object).to_owned(),
+                    object::name(&object).to_owned(),
+                );
                 let target = Target::sub(&kind, subresource, &namespace, &name);
-                self.api.update_object(&self.user, &target, object, &self.options).await?;
+                self.api
+                    .update_object(&self.user, &target, object, &self.options)
+                    .await?;
             }
-            Action::Delete { resource, namespace, name, uid, version, propagation } => {
+            Action::Delete {
+                resource,
+                namespace,
+                name,
+                uid,
+                version,
+                propagation,
+            } => {
                 let kind = kind(&resource)?;
                 let options = DeleteOptions {
                     dry_run: false,

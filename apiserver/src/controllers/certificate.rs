@@ -57,9 +57,15 @@ pub fn decide(csr: &Value, now: Timestamp, sign: impl FnOnce(&Order) -> Result<S
     };
     // Kept until this many seconds after that time; `None` when that is no time.
     let expiry = |since: &str, keep: i64| age(since).map(|age| keep - age);
-    let updated = |kind: &str| condition(csr, kind).filter(|c| c["status"] == "True").map(|c| &c["lastUpdateTime"]);
+    let updated = |kind: &str| {
+        condition(csr, kind)
+            .filter(|c| c["status"] == "True")
+            .map(|c| &c["lastUpdateTime"])
+    };
     let of = |kind: &str| updated(kind).map(|t| expiry(t.as_str().unwrap_or_default(), KEEP_DECIDED));
-    let issued = csr["status"]["certificate"].as_str().is_some_and(|c| !c.is_empty());
+    let issued = csr["status"]["certificate"]
+        .as_str()
+        .is_some_and(|c| !c.is_empty());
     let undecided = csr["status"]["conditions"].as_array().is_none_or(Vec::is_empty);
     let left = if let Some(denied) = of("Denied").or_else(|| of("Failed")) {
         denied
@@ -73,13 +79,21 @@ pub fn decide(csr: &Value, now: Timestamp, sign: impl FnOnce(&Order) -> Result<S
         None
     };
     match left {
-        Some(left) if left <= 0 => Plan::of([Action::delete_unchanged(kinds::CSRS, csr, Propagation::Background)]),
+        Some(left) if left <= 0 => Plan::of([Action::delete_unchanged(
+            kinds::CSRS,
+            csr,
+            Propagation::Background,
+        )]),
         Some(left) => Plan::later(Duration::from_secs(left.unsigned_abs())),
         None => Plan::default(),
     }
 }
 
-fn decide_approved(csr: &Value, now: Timestamp, sign: impl FnOnce(&Order) -> Result<String, PkiError>) -> Plan {
+fn decide_approved(
+    csr: &Value,
+    now: Timestamp,
+    sign: impl FnOnce(&Order) -> Result<String, PkiError>,
+) -> Plan {
     let signer = csr["spec"]["signerName"].as_str().unwrap_or_default();
     let refused = if REFUSED_SIGNERS.contains(&signer) {
         Err(format!("this server does not sign for {signer}"))
@@ -98,8 +112,9 @@ fn decide_approved(csr: &Value, now: Timestamp, sign: impl FnOnce(&Order) -> Res
         Err(message) => {
             let now = rfc3339(now);
             set_condition(&mut csr, "Failed", "True", INVALID, &message, &now);
-            if let Some(failed) =
-                csr["status"]["conditions"].as_array_mut().and_then(|c| c.iter_mut().find(|c| c["type"] == "Failed"))
+            if let Some(failed) = csr["status"]["conditions"]
+                .as_array_mut()
+                .and_then(|c| c.iter_mut().find(|c| c["type"] == "Failed"))
             {
                 failed["lastUpdateTime"] = now.into();
             }
@@ -112,8 +127,13 @@ fn decide_approved(csr: &Value, now: Timestamp, sign: impl FnOnce(&Order) -> Res
 /// nothing else.
 fn order(csr: &Value) -> Result<Order, String> {
     let spec = &csr["spec"];
-    let usages: Vec<String> =
-        spec["usages"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let usages: Vec<String> = spec["usages"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     let allowed = ["client auth", "digital signature", "key encipherment"];
     if let Some(other) = usages.iter().find(|u| !allowed.contains(&u.as_str())) {
         return Err(format!("invalid usage for client certificate: {other}"));
@@ -130,4 +150,3 @@ fn order(csr: &Value) -> Result<Order, String> {
     };
     Ok(Order { request, usages, ttl })
 }
-

@@ -17,7 +17,11 @@ const APPROVAL: &str = "api-approved.kubernetes.io";
 /// First part of the store keys of a definition's objects.
 pub fn storage(crd: &Value) -> String {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    format!("{}/{}", text(&crd["spec"]["group"]), text(&crd["spec"]["names"]["plural"]))
+    format!(
+        "{}/{}",
+        text(&crd["spec"]["group"]),
+        text(&crd["spec"]["names"]["plural"])
+    )
 }
 
 /// The next step of a definition. `others` are all definitions, `left` its objects.
@@ -30,7 +34,11 @@ pub fn decide(crd: &Value, others: &[Value], left: &[Arc<Entry>], now: Timestamp
     accept_names(&mut new, others, &now);
     approval(&mut new, &now);
     stored_versions(&mut new);
-    if new == *crd { Plan::default() } else { Plan::of([Action::status(kinds::CRDS, new)]) }
+    if new == *crd {
+        Plan::default()
+    } else {
+        Plan::of([Action::status(kinds::CRDS, new)])
+    }
 }
 
 /// Objects first, those with finalizers in their own time; then the definition.
@@ -47,7 +55,14 @@ fn remove(crd: &Value, left: &[Arc<Entry>], now: &str) -> Plan {
     }
     let mut actions = Vec::new();
     let message = "CustomResource deletion is in progress";
-    if set_condition(&mut new, "Terminating", "True", "InstanceDeletionInProgress", message, now) {
+    if set_condition(
+        &mut new,
+        "Terminating",
+        "True",
+        "InstanceDeletionInProgress",
+        message,
+        now,
+    ) {
         actions.push(Action::status(kinds::CRDS, new));
     }
     let storage = storage(crd);
@@ -130,29 +145,59 @@ fn copy(to: &mut Value, from: &Value, field: &str) {
 fn approval(crd: &mut Value, now: &str) {
     let group = crd["spec"]["group"].as_str().unwrap_or_default();
     let protected = ["k8s.io", "kubernetes.io"].iter().any(|p| {
-        group.strip_suffix(p).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        group
+            .strip_suffix(p)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     });
     if !protected {
         return;
     }
-    let annotation = crd["metadata"]["annotations"][APPROVAL].as_str().unwrap_or_default().to_owned();
+    let annotation = crd["metadata"]["annotations"][APPROVAL]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let is_url = annotation.starts_with("https://") || annotation.starts_with("http://");
     let (status, reason, message) = if annotation.is_empty() {
-        ("False", "MissingAnnotation", format!("the group is protected and there is no annotation {APPROVAL:?}"))
+        (
+            "False",
+            "MissingAnnotation",
+            format!("the group is protected and there is no annotation {APPROVAL:?}"),
+        )
     } else if annotation.starts_with("unapproved") {
-        ("False", "UnapprovedAnnotation", format!("not approved: {annotation:?}"))
+        (
+            "False",
+            "UnapprovedAnnotation",
+            format!("not approved: {annotation:?}"),
+        )
     } else if is_url {
         ("True", "ApprovedAnnotation", format!("approved in {annotation}"))
     } else {
-        ("False", "InvalidAnnotation", format!("annotation {APPROVAL:?} is neither a URL nor unapproved"))
+        (
+            "False",
+            "InvalidAnnotation",
+            format!("annotation {APPROVAL:?} is neither a URL nor unapproved"),
+        )
     };
-    set_condition(crd, "KubernetesAPIApprovalPolicyConformant", status, reason, &message, now);
+    set_condition(
+        crd,
+        "KubernetesAPIApprovalPolicyConformant",
+        status,
+        reason,
+        &message,
+        now,
+    );
 }
 
 /// Versions objects may be stored in: every one that ever was the storage version and was not taken out by hand.
 fn stored_versions(crd: &mut Value) {
-    let storage = crd["spec"]["versions"].as_array().into_iter().flatten().find(|v| v["storage"] == true);
-    let Some(name) = storage.map(|v| v["name"].clone()) else { return };
+    let storage = crd["spec"]["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|v| v["storage"] == true);
+    let Some(name) = storage.map(|v| v["name"].clone()) else {
+        return;
+    };
     let status = object::child_mut(crd, "status");
     let list = status.entry("storedVersions").or_insert_with(|| json!([]));
     if let Some(versions) = list.as_array_mut()

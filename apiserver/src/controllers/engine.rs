@@ -28,10 +28,8 @@ pub trait Reactor: Send + Sync + 'static {
     fn resync(&self, add: &mut dyn FnMut(Self::Work));
 
     /// Looks at one thing, and brings it one step further. Returns when it is due again on its own.
-    fn reconcile(
-        &self,
-        work: &Self::Work,
-    ) -> impl Future<Output = Result<Option<Duration>, ApiError>> + Send;
+    fn reconcile(&self, work: &Self::Work)
+    -> impl Future<Output = Result<Option<Duration>, ApiError>> + Send;
 }
 
 /// Runs until `shutdown`; what runs then is finished.
@@ -67,7 +65,11 @@ pub async fn run<R: Reactor>(reactor: Arc<R>, store: Store, shutdown: Cancellati
                     (work, result)
                 });
             }
-            let due = if queue.running() < CONCURRENCY { queue.next_due() } else { None };
+            let due = if queue.running() < CONCURRENCY {
+                queue.next_due()
+            } else {
+                None
+            };
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(ended) = running.join_next() => {

@@ -3,9 +3,9 @@
 //! An object is deleted only when every owner it names is known to be gone: the owner's kind is served, and the object of
 //! that name is not there or has another uid. An owner that cannot be looked up keeps its dependents.
 
+use super::Work;
 use super::access::Access;
 use super::meta::{FOREGROUND, Meta, ORPHAN, Owner};
-use super::Work;
 use super::plan::{Action, Plan, remove_finalizer};
 use crate::object;
 use crate::rest::params::Propagation;
@@ -25,7 +25,10 @@ pub struct Index {
 impl Index {
     fn add(&mut self, owners: &[Owner], key: &Key) {
         for owner in owners {
-            self.dependents.entry(owner.uid.clone()).or_default().insert(key.clone());
+            self.dependents
+                .entry(owner.uid.clone())
+                .or_default()
+                .insert(key.clone());
         }
     }
 
@@ -132,9 +135,17 @@ pub struct Observed {
 pub fn observe(access: &Access, key: &Key, dependents: impl Fn(&str) -> Vec<Key>) -> Option<Observed> {
     let entry = access.entry(&key.resource, &key.namespace, &key.name)?;
     let meta = Meta::of(&entry);
-    let owners: Vec<_> = meta.owners().iter().map(|o| (o.clone(), owner_state(access, key, o))).collect();
+    let owners: Vec<_> = meta
+        .owners()
+        .iter()
+        .map(|o| (o.clone(), owner_state(access, key, o)))
+        .collect();
     let of_interest = meta.is_deleting() || owners.iter().any(|(_, s)| *s == OwnerState::WaitsForDependents);
-    let keys = if of_interest { dependents(&meta.uid) } else { Vec::new() };
+    let keys = if of_interest {
+        dependents(&meta.uid)
+    } else {
+        Vec::new()
+    };
     let dependents = keys
         .iter()
         .filter_map(|key| {
@@ -149,15 +160,25 @@ pub fn observe(access: &Access, key: &Key, dependents: impl Fn(&str) -> Vec<Key>
             })
         })
         .collect();
-    Some(Observed { resource: key.resource.to_string(), object: entry.value(), meta, owners, dependents })
+    Some(Observed {
+        resource: key.resource.to_string(),
+        object: entry.value(),
+        meta,
+        owners,
+        dependents,
+    })
 }
 
 fn owner_state(access: &Access, dependent: &Key, owner: &Owner) -> OwnerState {
-    let Some(kind) = access.named_kind(&owner.api_version, &owner.kind) else { return OwnerState::Unknown };
+    let Some(kind) = access.named_kind(&owner.api_version, &owner.kind) else {
+        return OwnerState::Unknown;
+    };
     if kind.namespaced && dependent.namespace.is_empty() {
         return OwnerState::Unknown;
     }
-    let Some(entry) = access.owner(&kind, &dependent.namespace, &owner.name) else { return OwnerState::Gone };
+    let Some(entry) = access.owner(&kind, &dependent.namespace, &owner.name) else {
+        return OwnerState::Gone;
+    };
     let meta = Meta::of(&entry);
     if meta.uid != owner.uid {
         OwnerState::Gone
@@ -170,7 +191,13 @@ fn owner_state(access: &Access, dependent: &Key, owner: &Owner) -> OwnerState {
 
 /// What becomes of an object.
 pub fn decide(observed: &Observed) -> Plan {
-    let Observed { resource, object, meta, owners, dependents } = observed;
+    let Observed {
+        resource,
+        object,
+        meta,
+        owners,
+        dependents,
+    } = observed;
     let resource = || resource.clone();
     if meta.orphans() {
         // First nobody names it any more, then it may go.
@@ -199,8 +226,11 @@ pub fn decide(observed: &Observed) -> Plan {
         return Plan::default();
     }
     let stays = |state: OwnerState| matches!(state, OwnerState::There | OwnerState::Unknown);
-    let leaving: BTreeSet<&str> =
-        owners.iter().filter(|(_, s)| !stays(*s)).map(|(o, _)| o.uid.as_str()).collect();
+    let leaving: BTreeSet<&str> = owners
+        .iter()
+        .filter(|(_, s)| !stays(*s))
+        .map(|(o, _)| o.uid.as_str())
+        .collect();
     if owners.iter().any(|(_, s)| stays(*s)) {
         if leaving.is_empty() {
             return Plan::default();
@@ -212,14 +242,20 @@ pub fn decide(observed: &Observed) -> Plan {
     let waited_for = owners.iter().any(|(_, s)| *s == OwnerState::WaitsForDependents);
     if waited_for && !dependents.is_empty() {
         // In a circle of owners everyone would wait for the other.
-        if dependents.iter().any(|d| d.waits) && meta.owners().iter().any(|o| o.block_owner_deletion == Some(true)) {
+        if dependents.iter().any(|d| d.waits)
+            && meta.owners().iter().any(|o| o.block_owner_deletion == Some(true))
+        {
             let mut object = object.clone();
             for reference in references(&mut object) {
                 reference["blockOwnerDeletion"] = false.into();
             }
             return Plan::of([Action::update(resource(), object)]);
         }
-        return Plan::of([Action::delete_unchanged(resource(), object, Propagation::Foreground)]);
+        return Plan::of([Action::delete_unchanged(
+            resource(),
+            object,
+            Propagation::Foreground,
+        )]);
     }
     let propagation = if meta.has_finalizer(ORPHAN) {
         Propagation::Orphan
@@ -233,12 +269,16 @@ pub fn decide(observed: &Observed) -> Plan {
 
 fn references(object: &mut Value) -> &mut [Value] {
     let list = object::metadata_mut(object).get_mut("ownerReferences");
-    list.and_then(Value::as_array_mut).map(Vec::as_mut_slice).unwrap_or_default()
+    list.and_then(Value::as_array_mut)
+        .map(Vec::as_mut_slice)
+        .unwrap_or_default()
 }
 
 fn without_owners(object: &mut Value, leaves: impl Fn(&str) -> bool) {
     let metadata = object::metadata_mut(object);
-    let Some(list) = metadata.get_mut("ownerReferences").and_then(Value::as_array_mut) else { return };
+    let Some(list) = metadata.get_mut("ownerReferences").and_then(Value::as_array_mut) else {
+        return;
+    };
     list.retain(|r| !leaves(r["uid"].as_str().unwrap_or_default()));
     if list.is_empty() {
         metadata.remove("ownerReferences");

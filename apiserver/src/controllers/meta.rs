@@ -49,7 +49,9 @@ pub struct Owner {
 impl Meta {
     /// Reads an entry. What cannot be read has no metadata, and nothing is done to it.
     pub fn of(entry: &Entry) -> Self {
-        serde_json::from_slice::<Object>(&entry.json).map(|o| o.metadata).unwrap_or_default()
+        serde_json::from_slice::<Object>(&entry.json)
+            .map(|o| o.metadata)
+            .unwrap_or_default()
     }
 
     /// Whether deletion was asked for.

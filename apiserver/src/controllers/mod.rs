@@ -120,7 +120,9 @@ impl Controllers {
         let key = &now.key;
         let meta = Meta::of(now);
         let mut shared = self.shared();
-        shared.index.noticed(key, &meta, gone, before.map(Meta::of).as_ref(), add);
+        shared
+            .index
+            .noticed(key, &meta, gone, before.map(Meta::of).as_ref(), add);
         if shared.terminating.contains(&key.namespace) {
             add(Work::Terminate(Arc::clone(&key.namespace)));
         }
@@ -173,7 +175,10 @@ impl Controllers {
     fn same_group(&self, crd: &Value) -> Vec<Value> {
         let suffix = format!(".{}", crd["spec"]["group"].as_str().unwrap_or_default());
         let all = self.access.list(kinds::CRDS, None);
-        all.iter().filter(|e| e.key.name.ends_with(&suffix)).map(|e| e.value()).collect()
+        all.iter()
+            .filter(|e| e.key.name.ends_with(&suffix))
+            .map(|e| e.value())
+            .collect()
     }
 }
 
@@ -187,7 +192,13 @@ impl Reactor for Controllers {
     fn resync(&self, add: &mut dyn FnMut(Work)) {
         *self.shared() = Shared::default();
         // Namespaces and definitions first: what is in them is looked at knowing that they go.
-        let mut resources: Vec<Arc<str>> = self.access.store().resources().into_iter().map(|(r, _)| r).collect();
+        let mut resources: Vec<Arc<str>> = self
+            .access
+            .store()
+            .resources()
+            .into_iter()
+            .map(|(r, _)| r)
+            .collect();
         resources.sort_by_key(|r| !matches!(&**r, kinds::NAMESPACES | kinds::CRDS));
         for resource in resources {
             for entry in self.access.list(&resource, None) {
@@ -210,7 +221,9 @@ impl Reactor for Controllers {
                 None => Plan::default(),
             },
             Work::Terminate(name) => {
-                let Some(found) = object(kinds::NAMESPACES, name) else { return Ok(None) };
+                let Some(found) = object(kinds::NAMESPACES, name) else {
+                    return Ok(None);
+                };
                 let left = namespace::content(access, name);
                 namespace::terminate(&found, &left, now)
             }
@@ -222,18 +235,26 @@ impl Reactor for Controllers {
                 }
             }
             Work::Certificate(name) => match object(kinds::CSRS, name) {
-                Some(csr) => certificate::decide(&csr, now, |request| certificate::sign(&self.ca, request, now)),
+                Some(csr) => {
+                    certificate::decide(&csr, now, |request| certificate::sign(&self.ca, request, now))
+                }
                 None => Plan::default(),
             },
             Work::Definition(name) => {
-                let Some(found) = object(kinds::CRDS, name) else { return Ok(None) };
+                let Some(found) = object(kinds::CRDS, name) else {
+                    return Ok(None);
+                };
                 let others = self.same_group(&found);
                 let left = access.list(&crd::storage(&found), None);
                 let plan = crd::decide(&found, &others, &left, now);
                 return self.apiserver.carry_out(plan).await;
             }
             Work::Aggregate => {
-                let roles: Vec<Value> = access.list(kinds::CLUSTER_ROLES, None).iter().map(|e| e.value()).collect();
+                let roles: Vec<Value> = access
+                    .list(kinds::CLUSTER_ROLES, None)
+                    .iter()
+                    .map(|e| e.value())
+                    .collect();
                 aggregation::decide(&roles)
             }
             Work::Job(key) => match access.object(kinds::JOBS, &key.namespace, &key.name) {

@@ -81,7 +81,11 @@ pub fn content(access: &Access, namespace: &str) -> Vec<Content> {
         // Objects of a definition that is gone are nobody's: they cannot be reached, so they hold nothing.
         if let Some(kind) = access.kind(&storage).filter(|_| !entries.is_empty()) {
             let objects = entries.iter().map(|e| e.value()).collect();
-            all.push(Content { storage: storage.to_string(), resource: kind.qualified(), objects });
+            all.push(Content {
+                storage: storage.to_string(),
+                resource: kind.qualified(),
+                objects,
+            });
         }
     }
     all
@@ -90,7 +94,9 @@ pub fn content(access: &Access, namespace: &str) -> Vec<Content> {
 /// The next step of a namespace that is being deleted: its pods, then all else (KEP-5080), then itself. What cannot go
 /// yet is said in its conditions, as kube-controller-manager does.
 pub fn terminate(namespace: &Value, content: &[Content], now: Timestamp) -> Plan {
-    let held = namespace["spec"]["finalizers"].as_array().is_some_and(|f| f.iter().any(|f| f == KUBERNETES));
+    let held = namespace["spec"]["finalizers"]
+        .as_array()
+        .is_some_and(|f| f.iter().any(|f| f == KUBERNETES));
     if !object::is_deleting(namespace) || !held {
         return Plan::default();
     }
@@ -105,7 +111,9 @@ pub fn terminate(namespace: &Value, content: &[Content], now: Timestamp) -> Plan
             object: namespace,
         }]);
     }
-    let pods_left = content.iter().any(|c| c.storage == kinds::PODS && !c.objects.is_empty());
+    let pods_left = content
+        .iter()
+        .any(|c| c.storage == kinds::PODS && !c.objects.is_empty());
     let doomed = content.iter().filter(|c| !pods_left || c.storage == kinds::PODS);
     let mut actions: Vec<Action> = doomed
         .flat_map(|c| c.objects.iter().map(move |o| (c, o)))
@@ -128,14 +136,25 @@ fn set_conditions(namespace: &mut Value, content: &[Content], now: Timestamp) ->
     let mut finalizers: BTreeMap<&str, usize> = BTreeMap::new();
     for c in content.iter().filter(|c| !c.objects.is_empty()) {
         let separator = if remaining.is_empty() { "" } else { ", " };
-        let _ = write!(remaining, "{separator}{} has {} resource instances", dotted(&c.resource), c.objects.len());
+        let _ = write!(
+            remaining,
+            "{separator}{} has {} resource instances",
+            dotted(&c.resource),
+            c.objects.len()
+        );
         for finalizer in c.objects.iter().flat_map(object::finalizers) {
             *finalizers.entry(finalizer).or_default() += 1;
         }
     }
-    let held: Vec<String> = finalizers.iter().map(|(f, n)| format!("{f} in {n} resource instances")).collect();
+    let held: Vec<String> = finalizers
+        .iter()
+        .map(|(f, n)| format!("{f} in {n} resource instances"))
+        .collect();
     let remaining = format!("Some resources are remaining: {remaining}");
-    let holding = format!("Some content in the namespace has finalizers remaining: {}", held.join(", "));
+    let holding = format!(
+        "Some content in the namespace has finalizers remaining: {}",
+        held.join(", ")
+    );
     let conditions = [
         (
             "NamespaceDeletionDiscoveryFailure",
@@ -155,7 +174,12 @@ fn set_conditions(namespace: &mut Value, content: &[Content], now: Timestamp) ->
             "ContentDeleted",
             "All content successfully deleted, may be waiting on finalization",
         ),
-        ("NamespaceContentRemaining", "True", "SomeResourcesRemain", remaining.as_str()),
+        (
+            "NamespaceContentRemaining",
+            "True",
+            "SomeResourcesRemain",
+            remaining.as_str(),
+        ),
         if held.is_empty() {
             (
                 "NamespaceFinalizersRemaining",
@@ -164,7 +188,12 @@ fn set_conditions(namespace: &mut Value, content: &[Content], now: Timestamp) ->
                 "All content-preserving finalizers finished",
             )
         } else {
-            ("NamespaceFinalizersRemaining", "True", "SomeFinalizersRemain", holding.as_str())
+            (
+                "NamespaceFinalizersRemaining",
+                "True",
+                "SomeFinalizersRemain",
+                holding.as_str(),
+            )
         },
     ];
     let mut changed = false;
@@ -176,5 +205,9 @@ fn set_conditions(namespace: &mut Value, content: &[Content], now: Timestamp) ->
 
 /// `pods.` for core, `deployments.apps`: how the message writes a group resource.
 fn dotted(resource: &str) -> String {
-    if resource.contains('.') { resource.to_owned() } else { format!("{resource}.") }
+    if resource.contains('.') {
+        resource.to_owned()
+    } else {
+        format!("{resource}.")
+    }
 }

@@ -45,17 +45,28 @@ pub enum Action {
 impl Action {
     /// Makes an object.
     pub fn create(resource: impl Into<Cow<'static, str>>, object: Value) -> Self {
-        Self::Create { resource: resource.into(), object }
+        Self::Create {
+            resource: resource.into(),
+            object,
+        }
     }
 
     /// Replaces an object.
     pub fn update(resource: impl Into<Cow<'static, str>>, object: Value) -> Self {
-        Self::Update { resource: resource.into(), subresource: "", object }
+        Self::Update {
+            resource: resource.into(),
+            subresource: "",
+            object,
+        }
     }
 
     /// Replaces the status of an object.
     pub fn status(resource: impl Into<Cow<'static, str>>, object: Value) -> Self {
-        Self::Update { resource: resource.into(), subresource: "status", object }
+        Self::Update {
+            resource: resource.into(),
+            subresource: "status",
+            object,
+        }
     }
 
     /// Deletes an object as it was observed.
@@ -100,12 +111,18 @@ pub struct Plan {
 impl Plan {
     /// These writes.
     pub fn of(actions: impl IntoIterator<Item = Action>) -> Self {
-        Self { actions: actions.into_iter().collect(), after: None }
+        Self {
+            actions: actions.into_iter().collect(),
+            after: None,
+        }
     }
 
     /// Nothing before so long.
     pub fn later(after: Duration) -> Self {
-        Self { actions: Vec::new(), after: Some(after) }
+        Self {
+            actions: Vec::new(),
+            after: Some(after),
+        }
     }
 }
 
@@ -120,11 +137,15 @@ pub fn set_condition(
     now: &str,
 ) -> bool {
     let holder = object::child_mut(object, "status");
-    let list = holder.entry("conditions").or_insert_with(|| Value::Array(Vec::new()));
+    let list = holder
+        .entry("conditions")
+        .or_insert_with(|| Value::Array(Vec::new()));
     if !list.is_array() {
         *list = Value::Array(Vec::new());
     }
-    let Some(conditions) = list.as_array_mut() else { return false };
+    let Some(conditions) = list.as_array_mut() else {
+        return false;
+    };
     let fresh = serde_json::json!({
         "type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now,
     });
@@ -152,13 +173,18 @@ pub fn is_true(object: &Value, kind: &str) -> bool {
 
 /// The condition of a type.
 pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    object["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == kind)
+    object["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|c| c["type"] == kind)
 }
 
 /// Removes a finalizer; returns whether it was there.
 pub fn remove_finalizer(object: &mut Value, finalizer: &str) -> bool {
     let metadata = object::metadata_mut(object);
-    let Some(list) = metadata.get_mut("finalizers").and_then(Value::as_array_mut) else { return false };
+    let Some(list) = metadata.get_mut("finalizers").and_then(Value::as_array_mut) else {
+        return false;
+    };
     let before = list.len();
     list.retain(|f| f != finalizer);
     let removed = list.len() < before;

@@ -76,7 +76,9 @@ impl<W: Ord + Clone> Queue<W> {
             after.and_then(|d| now.checked_add(d))
         } else {
             let count = self.failures.entry(work.clone()).or_default();
-            let delay = FIRST_DELAY.saturating_mul(1 << (*count).min(16)).min(LONGEST_DELAY);
+            let delay = FIRST_DELAY
+                .saturating_mul(1 << (*count).min(16))
+                .min(LONGEST_DELAY);
             *count += 1;
             Some(now + delay)
         };
@@ -123,7 +125,10 @@ mod tests {
             queue.done(work, Err(()), now);
             delays.push(queue.next_due().unwrap() - now);
         }
-        assert_eq!((delays[0], delays[1], delays[19]), (FIRST_DELAY, FIRST_DELAY * 2, LONGEST_DELAY));
+        assert_eq!(
+            (delays[0], delays[1], delays[19]),
+            (FIRST_DELAY, FIRST_DELAY * 2, LONGEST_DELAY)
+        );
         // An event is not held up by the failures before it.
         queue.add("a", now);
         let work = queue.take(now).unwrap();

@@ -19,6 +19,7 @@ pub use usage::Usages;
 use jiff::Timestamp;
 use rcgen::PublicKeyData;
 use ring::digest::{SHA256, digest};
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +112,13 @@ pub struct ClientCert {
     pub fingerprint: String,
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, b| {
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
 impl ClientCert {
     /// Reads the identity of a certificate. Whether it can be trusted is for the caller to have found out.
     pub fn from_der(der: &[u8]) -> Result<Self, PkiError> {
@@ -123,7 +131,7 @@ impl ClientCert {
             organizations,
             not_before: cert.validity().not_before.timestamp(),
             not_after: cert.validity().not_after.timestamp(),
-            fingerprint: digest(&SHA256, der).as_ref().iter().map(|b| format!("{b:02x}")).collect(),
+            fingerprint: hex(digest(&SHA256, der).as_ref()),
         })
     }
 

@@ -51,16 +51,27 @@ pub fn before(api: &Api, review: &Review<'_>) -> Result<(), ApiError> {
     let r = review.resource;
     if &*r.storage == "/namespaces" {
         if review.operation == Operation::Delete && IMMORTAL.contains(&review.name) {
-            return Err(ApiError::forbidden(subject(r, review.name), "this namespace may not be deleted"));
+            return Err(ApiError::forbidden(
+                subject(r, review.name),
+                "this namespace may not be deleted",
+            ));
         }
         return Ok(());
     }
     if !r.namespaced || review.operation != Operation::Create {
         return Ok(());
     }
-    let at = Key { resource: "/namespaces".into(), namespace: "".into(), name: review.namespace.into() };
+    let at = Key {
+        resource: "/namespaces".into(),
+        namespace: "".into(),
+        name: review.namespace.into(),
+    };
     let Some(entry) = api.store.get(&at) else {
-        return Err(ApiError::NotFound(Subject::new("", "namespaces", review.namespace)));
+        return Err(ApiError::NotFound(Subject::new(
+            "",
+            "namespaces",
+            review.namespace,
+        )));
     };
     if object::is_deleting(&entry.value()) {
         return Err(terminating(r, review));
@@ -69,7 +80,10 @@ pub fn before(api: &Api, review: &Review<'_>) -> Result<(), ApiError> {
 }
 
 fn terminating(r: &Resource, review: &Review<'_>) -> ApiError {
-    let detail = format!("unable to create new content in namespace {} because it is being terminated", review.namespace);
+    let detail = format!(
+        "unable to create new content in namespace {} because it is being terminated",
+        review.namespace
+    );
     let mut status = ApiError::forbidden(subject(r, review.name), &detail).status();
     status["details"]["causes"] = json!([{
         "reason": "NamespaceTerminating",
@@ -86,9 +100,15 @@ pub fn mutate(api: &Api, review: &Review<'_>, new: &mut Value, old: Option<&Valu
 }
 
 /// May refuse the write, once the object is as it will be stored. `new` is `None` for a deletion.
-pub fn validate(api: &Api, review: &Review<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
+pub fn validate(
+    api: &Api,
+    review: &Review<'_>,
+    new: Option<&Value>,
+    old: Option<&Value>,
+) -> Result<(), ApiError> {
     let Some(new) = new else { return Ok(()) };
     let r = review.resource;
     // Nobody gives away rights they do not have.
-    api.authorizer.check_write(review.user, &r.group, &r.plural, new, old)
+    api.authorizer
+        .check_write(review.user, &r.group, &r.plural, new, old)
 }

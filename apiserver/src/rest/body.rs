@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Largest body taken, as kube-apiserver's.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -109,7 +109,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let mut out = Vec::new();
         loop {
             let path = format!("{}[{}]", self.path, out.len());
-            match seq.next_element_seed(Seed { path, duplicates: self.duplicates })? {
+            match seq.next_element_seed(Seed {
+                path,
+                duplicates: self.duplicates,
+            })? {
                 Some(v) => out.push(v),
                 None => return Ok(Value::Array(out)),
             }
@@ -118,8 +121,15 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut out = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
-            let value = map.next_value_seed(Seed { path: path.clone(), duplicates: self.duplicates })?;
+            let path = if self.path.is_empty() {
+                key.clone()
+            } else {
+                format!("{}.{key}", self.path)
+            };
+            let value = map.next_value_seed(Seed {
+                path: path.clone(),
+                duplicates: self.duplicates,
+            })?;
             if out.insert(key, value).is_some() {
                 let mut seen = self.duplicates.borrow_mut();
                 if !seen.contains(&path) {
@@ -135,9 +145,18 @@ impl<'de> Visitor<'de> for Seed<'_> {
 pub fn parse_json(bytes: &[u8]) -> Result<Parsed, String> {
     let duplicates = RefCell::new(Vec::new());
     let mut de = serde_json::Deserializer::from_slice(bytes);
-    let seed = Seed { path: String::new(), duplicates: &duplicates };
-    let value = seed.deserialize(&mut de).and_then(|v| de.end().map(|()| v)).map_err(|e| go_json_error(&e, bytes))?;
-    Ok(Parsed { value, duplicates: duplicates.into_inner() })
+    let seed = Seed {
+        path: String::new(),
+        duplicates: &duplicates,
+    };
+    let value = seed
+        .deserialize(&mut de)
+        .and_then(|v| de.end().map(|()| v))
+        .map_err(|e| go_json_error(&e, bytes))?;
+    Ok(Parsed {
+        value,
+        duplicates: duplicates.into_inner(),
+    })
 }
 
 fn go_json_error(error: &serde_json::Error, bytes: &[u8]) -> String {
@@ -151,7 +170,10 @@ fn go_json_error(error: &serde_json::Error, bytes: &[u8]) -> String {
         .sum::<usize>();
     let at = line_start + error.column().saturating_sub(1);
     match bytes.get(at) {
-        Some(byte) => format!("invalid character {} looking for beginning of value", go_char(*byte)),
+        Some(byte) => format!(
+            "invalid character {} looking for beginning of value",
+            go_char(*byte)
+        ),
         None => error.to_string(),
     }
 }
@@ -170,7 +192,8 @@ pub fn go_char(byte: u8) -> String {
 
 /// Parses one YAML document. YAML 1.1 booleans of unquoted keys and values are as Kubernetes' own parser has them.
 pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "error converting YAML to JSON: yaml: invalid Unicode".to_owned())?;
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| "error converting YAML to JSON: yaml: invalid Unicode".to_owned())?;
     let value: Value = serde_saphyr::from_str(text).map_err(|e| {
         let line = e.location().map_or(1, |l| l.line());
         let full = e.to_string();
@@ -178,10 +201,17 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
         let what = full.lines().next().unwrap_or_default();
         let what = what.rsplit_once(": ").map_or(what, |(_, w)| w);
         let what = what.split_once(&format!("line {line} ")).map_or(what, |(_, w)| w);
-        let what = if what.contains("unclosed") { "did not find expected node content" } else { what };
+        let what = if what.contains("unclosed") {
+            "did not find expected node content"
+        } else {
+            what
+        };
         format!("error converting YAML to JSON: yaml: line {line}: {what}")
     })?;
-    Ok(Parsed { value: yaml_11(value, text), duplicates: Vec::new() })
+    Ok(Parsed {
+        value: yaml_11(value, text),
+        duplicates: Vec::new(),
+    })
 }
 
 /// Kubernetes reads YAML 1.1, where a plain `y`, `yes`, `on` … is a boolean: applied to plain scalars only, which are
@@ -195,7 +225,12 @@ fn yaml_11(value: Value, source: &str) -> Value {
         Value::Array(items) => Value::Array(items.into_iter().map(|v| yaml_11(v, source)).collect()),
         Value::Object(map) => map
             .into_iter()
-            .map(|(k, v)| (yaml_11_boolean(&k, source).map_or(k, |b| b.to_string()), yaml_11(v, source)))
+            .map(|(k, v)| {
+                (
+                    yaml_11_boolean(&k, source).map_or(k, |b| b.to_string()),
+                    yaml_11(v, source),
+                )
+            })
             .collect(),
         other => other,
     }
@@ -220,13 +255,17 @@ fn summary(bytes: &[u8]) -> String {
         None => "<empty>".into(),
         Some(b'{') => format!("{}{more}", String::from_utf8_lossy(cut)),
         Some(_) => {
-            let hex: String = cut.iter().map(|b| format!("{b:02x}")).collect();
-            format!("{hex}{more}")
+            let mut hex = String::new();
+            for byte in cut {
+                let _ = write!(hex, "{byte:02x}");
+            }
+            hex + more
         }
     }
 }
 
-const TYPE_META: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+const TYPE_META: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
 
 /// Name Go's decoder has for a JSON type.
 pub fn json_type(value: &Value) -> &'static str {
@@ -252,7 +291,10 @@ pub fn parse_object(bytes: &[u8], format: Format, kind: &str) -> Result<Parsed, 
     let parsed = match format {
         Format::Json => parse_json(bytes).map_err(unrecognised)?,
         Format::Protobuf => protobuf::decode(bytes)
-            .map(|value| Parsed { value, duplicates: Vec::new() })
+            .map(|value| Parsed {
+                value,
+                duplicates: Vec::new(),
+            })
             .map_err(|e| ApiError::BadRequest(format!("unable to decode the body as {kind}: {e}")))?,
         Format::Yaml => parse_yaml(bytes).map_err(|e| {
             ApiError::BadRequest(format!(
@@ -287,13 +329,21 @@ const SCHEME: &str = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30";
 
 /// Checks that an object says it is what the URL takes, and fills `apiVersion` and `kind` where built-ins may leave
 /// them out.
-pub fn check_type(registry: &Registry, r: &Resource, kind: &str, gv: (&str, &str), object: &mut Value) -> Result<(), ApiError> {
+pub fn check_type(
+    registry: &Registry,
+    r: &Resource,
+    kind: &str,
+    gv: (&str, &str),
+    object: &mut Value,
+) -> Result<(), ApiError> {
     let expected = api_version(gv.0, gv.1);
     let sent = object["apiVersion"].as_str().unwrap_or_default().to_owned();
     let sent_kind = object["kind"].as_str().unwrap_or_default().to_owned();
     if r.custom.is_some() && gv.0 == r.group {
         if sent_kind.is_empty() {
-            return Err(ApiError::BadRequest(format!("Object 'Kind' is missing in '{object}'")));
+            return Err(ApiError::BadRequest(format!(
+                "Object 'Kind' is missing in '{object}'"
+            )));
         }
         if sent != expected {
             return Err(ApiError::BadRequest(format!(
@@ -308,17 +358,31 @@ pub fn check_type(registry: &Registry, r: &Resource, kind: &str, gv: (&str, &str
         return Ok(());
     }
     let effective = if sent.is_empty() { expected.clone() } else { sent };
-    let effective_kind = if sent_kind.is_empty() { kind.to_owned() } else { sent_kind };
+    let effective_kind = if sent_kind.is_empty() {
+        kind.to_owned()
+    } else {
+        sent_kind
+    };
     let (group, version) = effective.split_once('/').unwrap_or(("", &effective));
     if effective != expected || effective_kind != kind {
         let head = format!("{effective_kind} in version {version:?} cannot be handled as a {kind}");
         if effective == expected || registry.by_kind(group, version, &effective_kind).is_some() {
-            let internal = if gv.0.is_empty() { "core" } else { gv.0.split('.').next().unwrap_or_default() };
-            return Err(ApiError::BadRequest(if registry.by_kind(group, version, &effective_kind).is_some() {
-                format!("{head}: converting ({version}.{effective_kind}) to ({internal}.{kind}): unknown conversion")
+            let internal = if gv.0.is_empty() {
+                "core"
             } else {
-                format!("{head}: no kind {effective_kind:?} is registered for version {effective:?} in scheme {SCHEME:?}")
-            }));
+                gv.0.split('.').next().unwrap_or_default()
+            };
+            return Err(ApiError::BadRequest(
+                if registry.by_kind(group, version, &effective_kind).is_some() {
+                    format!(
+                        "{head}: converting ({version}.{effective_kind}) to ({internal}.{kind}): unknown conversion"
+                    )
+                } else {
+                    format!(
+                        "{head}: no kind {effective_kind:?} is registered for version {effective:?} in scheme {SCHEME:?}"
+                    )
+                },
+            ));
         }
         return Err(ApiError::BadRequest(format!(
             "{head}: no kind {effective_kind:?} is registered for version {effective:?} in scheme {SCHEME:?}"
@@ -331,11 +395,19 @@ pub fn check_type(registry: &Registry, r: &Resource, kind: &str, gv: (&str, &str
 
 /// `group/version`, or only the version for core.
 pub fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 /// Decides what unknown and duplicate fields mean: warnings, nothing, or a refusal.
-pub fn strictness(validation: FieldValidation, unknown: &[String], duplicates: &[String]) -> Result<Vec<String>, String> {
+pub fn strictness(
+    validation: FieldValidation,
+    unknown: &[String],
+    duplicates: &[String],
+) -> Result<Vec<String>, String> {
     let problems: Vec<String> = duplicates
         .iter()
         .map(|p| format!("duplicate field {p:?}"))
@@ -362,7 +434,11 @@ mod tests {
 
     #[test]
     fn unreadable_bodies_are_described() {
-        let error = |b: &[u8]| parse_object(b, Format::Json, "ConfigMap").unwrap_err().to_string();
+        let error = |b: &[u8]| {
+            parse_object(b, Format::Json, "ConfigMap")
+                .unwrap_err()
+                .to_string()
+        };
         assert!(error(br#"{"a":"#).ends_with(r#"json parse error: unexpected end of JSON input ({"a":)"#));
         assert!(error(b"").ends_with("unexpected end of JSON input (<empty>)"));
         assert!(error(b"[]").contains("cannot unmarshal array into Go value"));
@@ -372,14 +448,24 @@ mod tests {
     #[test]
     fn yaml_is_kubernetes_yaml() {
         let p = parse_yaml(b"metadata:\n  name: y\ndata:\n  a: 'no'\n").unwrap();
-        assert_eq!((&p.value["metadata"]["name"], &p.value["data"]["a"]), (&Value::Bool(true), &Value::from("no")));
+        assert_eq!(
+            (&p.value["metadata"]["name"], &p.value["data"]["a"]),
+            (&Value::Bool(true), &Value::from("no"))
+        );
     }
 
     #[test]
     fn strictness_levels() {
         let unknown = ["foo".to_owned()];
-        assert_eq!(strictness(FieldValidation::Warn, &unknown, &[]).unwrap(), [r#"unknown field "foo""#]);
-        assert!(strictness(FieldValidation::Ignore, &unknown, &[]).unwrap().is_empty());
+        assert_eq!(
+            strictness(FieldValidation::Warn, &unknown, &[]).unwrap(),
+            [r#"unknown field "foo""#]
+        );
+        assert!(
+            strictness(FieldValidation::Ignore, &unknown, &[])
+                .unwrap()
+                .is_empty()
+        );
         assert_eq!(
             strictness(FieldValidation::Strict, &unknown, &[]).unwrap_err(),
             r#"strict decoding error: unknown field "foo""#

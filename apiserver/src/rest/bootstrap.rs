@@ -16,9 +16,8 @@ pub const MANAGER: &str = "kube-apiserver";
 impl Api {
     /// Creates what is missing. What is there stays as it is.
     pub async fn bootstrap(&self) -> Result<(), ApiError> {
-        let namespaces = NAMESPACES.map(|name| {
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        });
+        let namespaces = NAMESPACES
+            .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
         try_join_all(namespaces.into_iter().map(|n| self.ensure(n))).await?;
         try_join_all(bootstrap_policy().into_iter().map(|p| self.ensure(p))).await?;
         Ok(())
@@ -33,12 +32,19 @@ impl Api {
             .by_kind(group, version, kind)
             .ok_or_else(|| ApiError::Internal(format!("{kind} is not served")))?;
         let namespace = object::namespace(&object).to_owned();
-        if self.store.get(&super::key(&r, &namespace, object::name(&object))).is_some() {
+        if self
+            .store
+            .get(&super::key(&r, &namespace, object::name(&object)))
+            .is_some()
+        {
             return Ok(());
         }
         crate::registry::strategy::default(&r, &mut object);
         let user = UserInfo::loopback();
-        match self.create_object(&user, &r, &namespace, object, &WriteOptions::internal(MANAGER)).await {
+        match self
+            .create_object(&user, &r, &namespace, object, &WriteOptions::internal(MANAGER))
+            .await
+        {
             Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
             Err(e) => Err(e),
         }

@@ -39,6 +39,12 @@ impl Api {
 
     /// A client of this server that speaks for `user`. Authorization applies as to anyone.
     pub fn client_as(&self, user: UserInfo) -> kube::Client {
-        kube::Client::new(AsUser { api: self.clone(), user }, "default")
+        kube::Client::new(
+            AsUser {
+                api: self.clone(),
+                user,
+            },
+            "default",
+        )
     }
 }

@@ -31,14 +31,21 @@ impl Api {
     fn serve_crd(&self, crd: &Value) {
         if let Err(errors) = self.registry.set_crd(crd) {
             let name = object::name(crd);
-            tracing::warn!(crd = name, ?errors, "a stored CustomResourceDefinition cannot be served");
+            tracing::warn!(
+                crd = name,
+                ?errors,
+                "a stored CustomResourceDefinition cannot be served"
+            );
         }
     }
 
     /// At start: what was stored Established is served.
     pub(super) fn serve_stored_crds(&self) {
         let Some(r) = self.crd_resource() else { return };
-        let range = Range { resource: r.storage.to_string(), ..Range::default() };
+        let range = Range {
+            resource: r.storage.to_string(),
+            ..Range::default()
+        };
         let Ok(page) = self.store.list(&range) else { return };
         for crd in page.entries.iter().map(|e| e.value()).filter(is_established) {
             self.serve_crd(&crd);

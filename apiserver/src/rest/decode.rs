@@ -12,11 +12,17 @@ pub type Warnings = Vec<String>;
 
 /// The 400 of a body its kind cannot be read from.
 pub fn cannot_handle(kind: &str, version: &str, why: &str) -> ApiError {
-    ApiError::BadRequest(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+    ApiError::BadRequest(format!(
+        "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+    ))
 }
 
 /// Makes a parsed body an object of `r`: typed, pruned, defaulted.
-pub fn object(r: &Resource, parsed: Parsed, validation: FieldValidation) -> Result<(Value, Warnings), ApiError> {
+pub fn object(
+    r: &Resource,
+    parsed: Parsed,
+    validation: FieldValidation,
+) -> Result<(Value, Warnings), ApiError> {
     let mut value = parsed.value;
     let unknown = typed(r, &mut value).map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
     let warnings = body::strictness(validation, &unknown, &parsed.duplicates)
@@ -45,7 +51,11 @@ fn typed(r: &Resource, value: &mut Value) -> Result<Vec<String>, String> {
 }
 
 /// The patched object of a PATCH, made whole again. The error of a wrong type is the 422 that shows the patch's result.
-pub fn patched(r: &Resource, mut value: Value, validation: FieldValidation) -> Result<(Value, Warnings), ApiError> {
+pub fn patched(
+    r: &Resource,
+    mut value: Value,
+    validation: FieldValidation,
+) -> Result<(Value, Warnings), ApiError> {
     let before = value.clone();
     let unknown = typed(r, &mut value).map_err(|why| {
         let shown = Value::String(before.to_string());

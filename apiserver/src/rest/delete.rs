@@ -51,7 +51,10 @@ fn returns_object(r: &Resource) -> bool {
 
 /// Kinds that are only ever marked by DELETE and go by an update that takes the last finalizer away.
 fn is_marked_only(r: &Resource) -> bool {
-    matches!((r.group.as_str(), r.plural.as_str()), ("", "namespaces") | ("apiextensions.k8s.io", "customresourcedefinitions"))
+    matches!(
+        (r.group.as_str(), r.plural.as_str()),
+        ("", "namespaces") | ("apiextensions.k8s.io", "customresourcedefinitions")
+    )
 }
 
 /// The finalizers an object has once its deletion with that propagation begins.
@@ -63,8 +66,10 @@ fn finalizers_for(current: &Value, propagation: Option<Propagation>) -> Vec<Stri
         Some(Propagation::Background) => (false, false),
         None => (has(ORPHAN), has(FOREGROUND)),
     };
-    let mut out: Vec<String> =
-        object::finalizers(current).filter(|f| !matches!(*f, ORPHAN | FOREGROUND)).map(str::to_owned).collect();
+    let mut out: Vec<String> = object::finalizers(current)
+        .filter(|f| !matches!(*f, ORPHAN | FOREGROUND))
+        .map(str::to_owned)
+        .collect();
     if orphan {
         out.push(ORPHAN.into());
     }
@@ -173,7 +178,12 @@ impl Api {
             dry_run: options.dry_run,
         };
         admission::before(self, &review)?;
-        admission::validate(self, &review, None, Some(&convert::from_storage(r, current.clone())))?;
+        admission::validate(
+            self,
+            &review,
+            None,
+            Some(&convert::from_storage(r, current.clone())),
+        )?;
         let now = rfc3339(self.clock.now());
         let new = marked(r, &current, options, &now);
         let state = new.as_ref().unwrap_or(&current);
@@ -181,7 +191,10 @@ impl Api {
             let outcome = if options.dry_run {
                 Outcome::Unstored(current)
             } else {
-                let last = self.store.delete(entry.key.clone(), current, entry.revision).await?;
+                let last = self
+                    .store
+                    .delete(entry.key.clone(), current, entry.revision)
+                    .await?;
                 self.after_crd_write(r, target.name);
                 Outcome::Unstored(last.value())
             };
@@ -191,7 +204,10 @@ impl Api {
             None => Outcome::Stored(Arc::clone(entry)),
             Some(new) if options.dry_run => Outcome::Unstored(new),
             Some(new) => {
-                let put = self.store.put(entry.key.clone(), new, Expect::Revision(entry.revision)).await?;
+                let put = self
+                    .store
+                    .put(entry.key.clone(), new, Expect::Revision(entry.revision))
+                    .await?;
                 self.after_crd_write(r, target.name);
                 Outcome::Stored(put)
             }
@@ -235,10 +251,15 @@ pub async fn delete(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respons
     if !deleted.gone || returns_object(&call.resource) {
         let waits = !deleted.gone && options.propagation == Some(Propagation::Foreground);
         let code = if waits { 202 } else { 200 };
-        return Ok(respond::stored(code, view.object(&deleted.outcome.json()), view.accept.format));
+        return Ok(respond::stored(
+            code,
+            view.object(&deleted.outcome.json()),
+            view.accept.format,
+        ));
     }
     let value = deleted.outcome.value();
-    let mut details = json!({"name": call.info.name, "kind": call.resource.plural, "uid": object::uid(&value)});
+    let mut details =
+        json!({"name": call.info.name, "kind": call.resource.plural, "uid": object::uid(&value)});
     if !call.resource.group.is_empty() {
         details["group"] = call.resource.group.as_str().into();
     }
@@ -282,7 +303,11 @@ mod tests {
             (&orphaning, Some(Propagation::Background), vec![]),
             (&orphaning, Some(Propagation::Foreground), vec![FOREGROUND]),
         ] {
-            assert_eq!(finalizers_for(object, propagation), want, "{object} {propagation:?}");
+            assert_eq!(
+                finalizers_for(object, propagation),
+                want,
+                "{object} {propagation:?}"
+            );
         }
     }
 }

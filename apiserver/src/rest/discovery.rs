@@ -3,7 +3,9 @@
 
 use super::respond::Body;
 use crate::error::ApiError;
-use crate::registry::{Registry, Resource, Snapshot, api_version};
+use crate::registry::{Registry, Resource, Snapshot, api_version, split_api_version};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Response, StatusCode};
@@ -150,6 +152,14 @@ fn set_list(map: &mut Map<String, Value>, key: &str, list: &[String]) {
     }
 }
 
+/// Tells clients whether two resources are stored as one: the beginning of SHA-256 over the stored kind, in base64.
+fn storage_version_hash(resource: &Resource) -> String {
+    let (group, version) = split_api_version(&resource.storage_api_version);
+    let stored = format!("{group}/{version}/{}", resource.kind);
+    let digest = ring::digest::digest(&ring::digest::SHA256, stored.as_bytes());
+    STANDARD.encode(&digest.as_ref()[..8])
+}
+
 fn api_resources(resource: &Resource) -> Vec<Value> {
     let mut main = Map::new();
     main.insert("name".into(), resource.plural.as_str().into());
@@ -159,6 +169,9 @@ fn api_resources(resource: &Resource) -> Vec<Value> {
     main.insert("verbs".into(), json!(resource.verbs));
     set_list(&mut main, "shortNames", &resource.short_names);
     set_list(&mut main, "categories", &resource.categories);
+    if resource.has_verb("watch") {
+        main.insert("storageVersionHash".into(), storage_version_hash(resource).into());
+    }
     let mut out = vec![Value::Object(main)];
     for sub in &resource.subresources {
         let mut entry = json!({

@@ -40,11 +40,20 @@ pub fn serve(api: &Api, info: &RequestInfo, query: &Query) -> Option<Response<Bo
     let path = info.path.trim_matches('/');
     if path == "metrics" {
         let objects = api.store.resources();
-        return Some(respond::text(200, api.metrics.render(api.store.revision(), &objects)));
+        return Some(respond::text(
+            200,
+            api.metrics.render(api.store.revision(), &objects),
+        ));
     }
     match path {
         "version" => return Some(respond::value(200, &version(), Format::Json)),
-        "openid/v1/jwks" => return Some(respond::value(200, &api.authenticator.keys().jwks(), Format::Json)),
+        "openid/v1/jwks" => {
+            return Some(respond::value(
+                200,
+                &api.authenticator.keys().jwks(),
+                Format::Json,
+            ));
+        }
         ".well-known/openid-configuration" => {
             let document = openid_configuration(ISSUER, &format!("{ISSUER}/openid/v1/jwks"));
             return Some(respond::value(200, &document, Format::Json));
@@ -58,7 +67,11 @@ pub fn serve(api: &Api, info: &RequestInfo, query: &Query) -> Option<Response<Bo
     let checks = checks(api, endpoint);
     if let Some(name) = single {
         let (_, ok) = checks.iter().find(|(n, _)| *n == name)?;
-        return Some(if *ok { respond::text(200, "ok") } else { respond::text(500, "internal server error") });
+        return Some(if *ok {
+            respond::text(200, "ok")
+        } else {
+            respond::text(500, "internal server error")
+        });
     }
     let failed = checks.iter().any(|(_, ok)| !ok);
     if !failed && query.get("verbose").is_none() {
@@ -66,8 +79,20 @@ pub fn serve(api: &Api, info: &RequestInfo, query: &Query) -> Option<Response<Bo
     }
     let mut out = String::new();
     for (name, ok) in &checks {
-        let _ = writeln!(out, "{}", if *ok { format!("[+]{name} ok") } else { format!("[-]{name} failed: reason withheld") });
+        let _ = writeln!(
+            out,
+            "{}",
+            if *ok {
+                format!("[+]{name} ok")
+            } else {
+                format!("[-]{name} failed: reason withheld")
+            }
+        );
     }
-    let _ = writeln!(out, "{endpoint} check {}", if failed { "failed" } else { "passed" });
+    let _ = writeln!(
+        out,
+        "{endpoint} check {}",
+        if failed { "failed" } else { "passed" }
+    );
     Some(respond::text(if failed { 500 } else { 200 }, out))
 }

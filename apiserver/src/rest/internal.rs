@@ -5,6 +5,10 @@
 
 use super::admission::{self, Operation, Review};
 use super::params::WriteOptions;
+use super::rules::{
+    check_identity, creates_on_update, invalid, metadata_twice, needs_version, random_suffix, reset_fields,
+    tracks_fields,
+};
 use super::write::{PatchBody, check_name, check_namespace, patched};
 use super::{Api, decode, key, modified, rfc3339, store_error, subject};
 use crate::ApiError;
@@ -12,10 +16,9 @@ use crate::auth::UserInfo;
 use crate::error::{FieldError, FieldErrorKind};
 use crate::object::{self, set_meta};
 use crate::patch::apply::Applier;
-use crate::patch::{FieldSet, managed};
-use crate::registry::{Resource, convert, split_api_version, strategy};
+use crate::patch::managed;
+use crate::registry::{Resource, convert, strategy};
 use crate::store::{Entry, Expect, StoreError};
-use rand::Rng as _;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -42,12 +45,22 @@ pub struct Target<'a> {
 impl<'a> Target<'a> {
     /// The object itself.
     pub fn object(resource: &Arc<Resource>, namespace: &'a str, name: &'a str) -> Self {
-        Self { resource: Arc::clone(resource), subresource: "", namespace, name }
+        Self {
+            resource: Arc::clone(resource),
+            subresource: "",
+            namespace,
+            name,
+        }
     }
 
     /// A subresource of it.
     pub fn sub(resource: &Arc<Resource>, subresource: &'a str, namespace: &'a str, name: &'a str) -> Self {
-        Self { resource: Arc::clone(resource), subresource, namespace, name }
+        Self {
+            resource: Arc::clone(resource),
+            subresource,
+            namespace,
+            name,
+        }
     }
 }
 
@@ -78,71 +91,6 @@ enum Next<'a> {
     Function(&'a mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send)),
 }
 
-/// Fields an endpoint never owns: the status on the object itself, the spec on its status.
-pub fn reset_fields(r: &Resource, sub: &str) -> FieldSet {
-    match sub {
-        "status" if r.custom.is_some() => FieldSet::of(&[&["spec"], &["metadata", "labels"], &["metadata", "annotations"]]),
-        "status" => FieldSet::of(&[&["spec"]]),
-        "" if r.has_status() => FieldSet::of(&[&["status"]]),
-        _ => FieldSet::default(),
-    }
-}
-
-/// Kinds whose PUT makes a missing object (their strategies' AllowCreateOnUpdate).
-fn creates_on_update(r: &Resource) -> bool {
-    matches!(
-        (r.group.as_str(), r.plural.as_str()),
-        ("", "endpoints" | "events" | "limitranges" | "services")
-            | ("events.k8s.io", "events")
-            | ("coordination.k8s.io", "leases")
-            | ("rbac.authorization.k8s.io", _)
-    )
-}
-
-/// Kinds whose PUT needs a resourceVersion (their strategies' AllowUnconditionalUpdate is false).
-fn needs_version(r: &Resource) -> bool {
-    r.custom.is_some()
-        || matches!(
-            (r.group.as_str(), r.plural.as_str()),
-            ("apiextensions.k8s.io" | "apiregistration.k8s.io" | "admissionregistration.k8s.io", _)
-                | ("flowcontrol.apiserver.k8s.io", _)
-                | ("coordination.k8s.io", "leases")
-                | ("policy", "poddisruptionbudgets")
-                | ("node.k8s.io", "runtimeclasses")
-                | ("storage.k8s.io", "csidrivers" | "csinodes" | "volumeattachments" | "csistoragecapacities")
-        )
-}
-
-fn invalid(r: &Resource, name: &str, errors: Vec<FieldError>) -> Result<(), ApiError> {
-    if errors.is_empty() {
-        return Ok(());
-    }
-    // Rules belong to the kind as it is stored: an Event of events.k8s.io is told about as one of core.
-    let (group, _) = split_api_version(&r.storage_api_version);
-    Err(ApiError::invalid(group, &r.kind, name, errors))
-}
-
-/// What kube-apiserver's update path does: metadata is looked at for every kind, and again by the kind's strategy.
-fn metadata_twice(errors: Vec<FieldError>) -> Vec<FieldError> {
-    let (metadata, rest): (Vec<_>, Vec<_>) = errors.into_iter().partition(|e| e.field.starts_with("metadata."));
-    let mut out = metadata.clone();
-    out.extend(metadata);
-    out.extend(rest);
-    out
-}
-
-/// Whether field owners are kept. In the published schema of CertificateSigningRequests a byte string is called a list, so
-/// kube-apiserver cannot read one as a typed object and keeps none.
-fn tracks_fields(r: &Resource) -> bool {
-    !(r.group == "certificates.k8s.io" && r.plural == "certificatesigningrequests")
-}
-
-fn random_suffix() -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut rng = rand::rng();
-    (0..5).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
-}
-
 /// The text of an object as stored, `resourceVersion` aside: equal texts are the same object.
 fn without_version(value: &Value) -> Value {
     let mut value = value.clone();
@@ -154,7 +102,9 @@ impl Api {
     /// An object in the version asked for.
     pub fn get_object(&self, r: &Resource, namespace: &str, name: &str) -> Result<Value, ApiError> {
         let entry = self.store.get(&key(r, namespace, name));
-        entry.map(|e| convert::from_storage(r, e.value())).ok_or_else(|| ApiError::NotFound(subject(r, name)))
+        entry
+            .map(|e| convert::from_storage(r, e.value()))
+            .ok_or_else(|| ApiError::NotFound(subject(r, name)))
     }
 
     /// Creates an object that is decoded and has its defaults.
@@ -173,8 +123,14 @@ impl Api {
             let mut object = object.clone();
             if generated {
                 let mut prefix = object::meta(&object, "generateName").to_owned();
-                prefix.truncate(prefix.floor_char_boundary(GENERATED_PREFIX));
-                set_meta(&mut object, "name", Some(format!("{prefix}{}", random_suffix()).into()));
+                while prefix.len() > GENERATED_PREFIX {
+                    prefix.pop();
+                }
+                set_meta(
+                    &mut object,
+                    "name",
+                    Some(format!("{prefix}{}", random_suffix()).into()),
+                );
             }
             let done = self.create_once(user, r, namespace, object, options, None).await;
             match done {
@@ -197,13 +153,29 @@ impl Api {
         let now = self.clock.now();
         let name = object::name(&object).to_owned();
         if applied.is_none() && !object::resource_version(&object).is_empty() {
-            return Err(ApiError::Plain("resourceVersion should not be set on objects to be created".into()));
+            return Err(ApiError::Plain(
+                "resourceVersion should not be set on objects to be created".into(),
+            ));
         }
-        let review =
-            Review { operation: Operation::Create, user, resource: r, subresource: "", namespace, name: &name, dry_run: options.dry_run };
+        let review = Review {
+            operation: Operation::Create,
+            user,
+            resource: r,
+            subresource: "",
+            namespace,
+            name: &name,
+            dry_run: options.dry_run,
+        };
         admission::before(self, &review)?;
         let metadata = object::metadata_mut(&mut object);
-        for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "creationTimestamp"] {
+        for field in [
+            "uid",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "resourceVersion",
+            "creationTimestamp",
+        ] {
             metadata.remove(field);
         }
         match applied {
@@ -211,13 +183,26 @@ impl Api {
             None if !tracks_fields(r) => set_meta(&mut object, "managedFields", None),
             None => {
                 let reset = reset_fields(r, "");
-                managed::update(r.schema(), None, &mut object, &options.manager, &r.api_version(), "", &reset, now);
+                managed::update(
+                    r.schema(),
+                    None,
+                    &mut object,
+                    &options.manager,
+                    &r.api_version(),
+                    "",
+                    &reset,
+                    now,
+                );
             }
         }
         set_meta(&mut object, "uid", Some(uuid::Uuid::new_v4().to_string().into()));
         set_meta(&mut object, "creationTimestamp", Some(rfc3339(now).into()));
         admission::mutate(self, &review, &mut object, None)?;
-        let context = strategy::Context { store: &self.store, user, now };
+        let context = strategy::Context {
+            store: &self.store,
+            user,
+            now,
+        };
         strategy::prepare_create(r, &context, &mut object);
         invalid(r, &name, strategy::validate_create(r, &object))?;
         invalid(r, &name, strategy::validate_allocation(r, &context, &object))?;
@@ -236,7 +221,11 @@ impl Api {
             self.after_crd_write(r, &name);
             Outcome::Stored(put.map_err(|e| store_error(&e, r, &name))?)
         };
-        Ok(Written { outcome, created: true, warnings })
+        Ok(Written {
+            outcome,
+            created: true,
+            warnings,
+        })
     }
 
     /// Replaces an object (or through a subresource a part of it) that is decoded and has its defaults.
@@ -307,13 +296,15 @@ impl Api {
         match next {
             Next::Replace(mut object) if main && creates_on_update(r) => {
                 set_meta(&mut object, "resourceVersion", None);
-                self.create_once(user, r, target.namespace, object, options, None).await
+                self.create_once(user, r, target.namespace, object, options, None)
+                    .await
             }
             Next::Patch(PatchBody::Apply(config)) if main => {
                 let (object, warnings) = self.applied(target, None, config, options)?;
                 let fields = object["metadata"]["managedFields"].clone();
-                let mut written =
-                    self.create_once(user, r, target.namespace, object, options, Some(fields)).await?;
+                let mut written = self
+                    .create_once(user, r, target.namespace, object, options, Some(fields))
+                    .await?;
                 written.warnings.splice(0..0, warnings);
                 Ok(written)
             }
@@ -372,9 +363,16 @@ impl Api {
                     if needs_version(r) {
                         let why = "Invalid value: 0: must be specified for an update";
                         let error = FieldError::new(FieldErrorKind::Invalid, "metadata.resourceVersion", why);
-                        return Err(ApiError::Invalid { subject: subject(r, target.name), errors: vec![error] });
+                        return Err(ApiError::Invalid {
+                            subject: subject(r, target.name),
+                            errors: vec![error],
+                        });
                     }
-                    set_meta(&mut object, "resourceVersion", Some(entry.revision.to_string().into()));
+                    set_meta(
+                        &mut object,
+                        "resourceVersion",
+                        Some(entry.revision.to_string().into()),
+                    );
                 }
                 (object, Vec::new())
             }
@@ -392,7 +390,7 @@ impl Api {
         };
         check_namespace(r, target.namespace, &mut new)?;
         check_name(target.name, &mut new)?;
-        self.check_identity(r, target.name, &old, &mut new)?;
+        check_identity(r, target.name, &old, &mut new)?;
         let now = self.clock.now();
         if !tracks_fields(r) {
             set_meta(&mut new, "managedFields", None);
@@ -420,30 +418,54 @@ impl Api {
         };
         admission::before(self, &review)?;
         admission::mutate(self, &review, &mut new, Some(&old))?;
-        let context = strategy::Context { store: &self.store, user, now };
+        let context = strategy::Context {
+            store: &self.store,
+            user,
+            now,
+        };
         strategy::prepare_update(r, target.subresource, &context, &mut new, &old);
         managed::keep_times(&old, &mut new);
         let unchanged = without_version(&new) == without_version(&old);
         if unchanged && !finished(&new) {
             let outcome = Outcome::Stored(Arc::clone(entry));
-            return Ok(Some(Written { outcome, created: false, warnings }));
+            return Ok(Some(Written {
+                outcome,
+                created: false,
+                warnings,
+            }));
         }
-        invalid(r, target.name, metadata_twice(strategy::validate_update(r, target.subresource, &new, &old)))?;
+        invalid(
+            r,
+            target.name,
+            metadata_twice(strategy::validate_update(r, target.subresource, &new, &old)),
+        )?;
         admission::validate(self, &review, Some(&new), Some(&old))?;
         warnings.extend(strategy::warnings(r, &new));
         let gone = finished(&new);
         let storage = convert::to_storage(r, new);
-        let written = |outcome| Ok(Some(Written { outcome, created: false, warnings }));
+        let written = |outcome| {
+            Ok(Some(Written {
+                outcome,
+                created: false,
+                warnings,
+            }))
+        };
         if options.dry_run {
             return written(Outcome::Unstored(storage));
         }
         let result = if gone {
-            let deleted = self.store.delete(entry.key.clone(), storage, entry.revision).await;
+            let deleted = self
+                .store
+                .delete(entry.key.clone(), storage, entry.revision)
+                .await;
             self.after_crd_write(r, target.name);
             deleted.map(|e| Outcome::Unstored(e.value()))
         } else {
             self.before_crd_write(r, &storage);
-            let put = self.store.put(entry.key.clone(), storage, Expect::Revision(entry.revision)).await;
+            let put = self
+                .store
+                .put(entry.key.clone(), storage, Expect::Revision(entry.revision))
+                .await;
             self.after_crd_write(r, target.name);
             put.map(Outcome::Stored)
         };
@@ -453,33 +475,6 @@ impl Api {
             Err(e) => Err(store_error(&e, r, target.name)),
         }
     }
-
-    /// Compares what a write says about the object's identity with what is there, and carries over what the server sets.
-    fn check_identity(&self, r: &Resource, name: &str, old: &Value, new: &mut Value) -> Result<(), ApiError> {
-        let uid = object::uid(new);
-        if !uid.is_empty() && uid != object::uid(old) {
-            let detail = format!(
-                "StorageError: invalid object, Code: 4, Key: /registry{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
-                 Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                format!("/{}/{}", r.group, r.plural).replace("//", "/"),
-                format!("{}/{name}", object::namespace(old)).trim_start_matches('/'),
-                object::uid(old)
-            );
-            return Err(ApiError::Conflict { subject: subject(r, name), detail });
-        }
-        let version = object::resource_version(new);
-        if !version.is_empty() && version != object::resource_version(old) {
-            return Err(modified(r, name));
-        }
-        for field in ["uid", "creationTimestamp", "resourceVersion"] {
-            set_meta(new, field, Some(old["metadata"][field].clone()).filter(|v| !v.is_null()));
-        }
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
-            set_meta(new, field, Some(old["metadata"][field].clone()).filter(|v| !v.is_null()));
-        }
-        object::metadata_mut(new).remove("selfLink");
-        Ok(())
-    }
 }
 
 /// Whether an object waits only to be removed: deletion was asked for and nothing holds it any more.
@@ -488,5 +483,8 @@ pub fn finished(object: &Value) -> bool {
     object::is_deleting(object)
         && !held(&object["metadata"]["finalizers"])
         && !(object["kind"] == json!("Namespace") && held(&object["spec"]["finalizers"]))
-        && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && object["metadata"]["deletionGracePeriodSeconds"]
+            .as_i64()
+            .unwrap_or(0)
+            == 0
 }

@@ -28,7 +28,12 @@ impl Metrics {
     /// Counts an answered request.
     pub fn request(&self, verb: &str, group: &str, resource: &str, code: u16) {
         let key = (verb.to_owned(), group.to_owned(), resource.to_owned(), code);
-        *self.requests.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+        *self
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(key)
+            .or_default() += 1;
     }
 
     /// Counts a watch for as long as the answer lives.
@@ -40,7 +45,11 @@ impl Metrics {
     /// The text format of Prometheus.
     pub fn render(&self, revision: u64, objects: &[(Arc<str>, usize)]) -> String {
         let mut out = String::from("# TYPE apiserver_request_total counter\n");
-        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let requests = self
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for ((verb, group, resource, code), n) in requests {
             let _ = writeln!(
                 out,
@@ -54,7 +63,11 @@ impl Metrics {
         let mut objects = objects.to_vec();
         objects.sort();
         for (resource, n) in objects {
-            let _ = writeln!(out, "apiserver_storage_objects{{resource=\"{}\"}} {n}", resource.trim_start_matches('/'));
+            let _ = writeln!(
+                out,
+                "apiserver_storage_objects{{resource=\"{}\"}} {n}",
+                resource.trim_start_matches('/')
+            );
         }
         out.push_str("# TYPE muster_apiserver_revision gauge\n");
         let _ = writeln!(out, "muster_apiserver_revision {revision}");

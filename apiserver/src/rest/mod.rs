@@ -24,6 +24,7 @@ pub mod raw;
 pub mod read;
 pub mod respond;
 pub mod review;
+pub mod rules;
 pub mod scale;
 pub mod selector;
 pub mod service;
@@ -137,7 +138,11 @@ pub fn subject(r: &Resource, name: &str) -> Subject {
 /// Where an object of a resource is stored.
 pub fn key(r: &Resource, namespace: &str, name: &str) -> Key {
     let namespace = if r.namespaced { namespace } else { "" };
-    Key { resource: Arc::clone(&r.storage), namespace: namespace.into(), name: name.into() }
+    Key {
+        resource: Arc::clone(&r.storage),
+        namespace: namespace.into(),
+        name: name.into(),
+    }
 }
 
 /// What a failed store operation on one object means to a client.
@@ -156,7 +161,8 @@ pub fn store_error(error: &StoreError, r: &Resource, name: &str) -> ApiError {
 pub fn modified(r: &Resource, name: &str) -> ApiError {
     ApiError::Conflict {
         subject: subject(r, name),
-        detail: "the object has been modified; please apply your changes to the latest version and try again".into(),
+        detail: "the object has been modified; please apply your changes to the latest version and try again"
+            .into(),
     }
 }
 
@@ -177,7 +183,12 @@ pub fn too_large(asked: u64, current: u64) -> ApiError {
 
 impl Api {
     /// An API over a store. CustomResourceDefinitions already stored are served at once.
-    pub fn new(store: Store, registry: Registry, authorizer: Arc<Authorizer>, authenticator: Arc<Authenticator>) -> Self {
+    pub fn new(
+        store: Store,
+        registry: Registry,
+        authorizer: Arc<Authorizer>,
+        authenticator: Arc<Authenticator>,
+    ) -> Self {
         let api = Self {
             store,
             registry,

@@ -58,10 +58,16 @@ pub fn not_a_patch() -> ApiError {
 /// Chooses the first clause that can be served, in order of quality. Protobuf is passed over, so clients that list JSON
 /// behind it get JSON.
 pub fn accept(header: Option<&str>) -> Result<Accept, ApiError> {
-    let Some(header) = header.filter(|h| !h.trim().is_empty()) else { return Ok(Accept::default()) };
+    let Some(header) = header.filter(|h| !h.trim().is_empty()) else {
+        return Ok(Accept::default());
+    };
     let mut clauses: Vec<(f32, Option<Accept>)> = header.split(',').map(clause).collect();
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
-    clauses.into_iter().filter(|(q, _)| *q > 0.0).find_map(|(_, a)| a).ok_or_else(not_acceptable)
+    clauses
+        .into_iter()
+        .filter(|(q, _)| *q > 0.0)
+        .find_map(|(_, a)| a)
+        .ok_or_else(not_acceptable)
 }
 
 fn clause(text: &str) -> (f32, Option<Accept>) {
@@ -94,7 +100,13 @@ fn clause(text: &str) -> (f32, Option<Accept>) {
 
 /// Type of a body, without parameters.
 pub fn media_type(content_type: Option<&str>) -> String {
-    content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    content_type
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 /// How a create or update body is written. Custom resources have no protobuf.
@@ -149,11 +161,20 @@ mod tests {
         for (header, want) in [
             ("application/json", Ok((Shape::Object, Format::Json))),
             ("*/*", Ok((Shape::Object, Format::Json))),
-            ("application/vnd.kubernetes.protobuf,application/json", Ok((Shape::Object, Format::Json))),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Ok((Shape::Object, Format::Json)),
+            ),
             (table, Ok((Shape::Table, Format::Json))),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Ok((Shape::Partial, Format::Json))),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Ok((Shape::Partial, Format::Json)),
+            ),
             ("application/yaml", Ok((Shape::Object, Format::Yaml))),
-            ("application/json;q=0.5,application/yaml;q=0.9", Ok((Shape::Object, Format::Yaml))),
+            (
+                "application/json;q=0.5,application/yaml;q=0.9",
+                Ok((Shape::Object, Format::Yaml)),
+            ),
             ("text/html", Err(406)),
             ("application/vnd.kubernetes.protobuf", Err(406)),
         ] {
@@ -164,9 +185,21 @@ mod tests {
 
     #[test]
     fn body_types_are_read() {
-        assert_eq!(body_format(Some("application/json; charset=utf-8"), true), Ok(Format::Json));
-        assert_eq!(body_format(Some("text/plain"), false).map_err(|e| e.code()), Err(415));
-        assert_eq!(patch_kind(Some("application/strategic-merge-patch+json"), true).map_err(|e| e.code()), Err(415));
-        assert_eq!(patch_kind(Some("application/json"), false).map_err(|e| e.code()), Err(415));
+        assert_eq!(
+            body_format(Some("application/json; charset=utf-8"), true),
+            Ok(Format::Json)
+        );
+        assert_eq!(
+            body_format(Some("text/plain"), false).map_err(|e| e.code()),
+            Err(415)
+        );
+        assert_eq!(
+            patch_kind(Some("application/strategic-merge-patch+json"), true).map_err(|e| e.code()),
+            Err(415)
+        );
+        assert_eq!(
+            patch_kind(Some("application/json"), false).map_err(|e| e.code()),
+            Err(415)
+        );
     }
 }

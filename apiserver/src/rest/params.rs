@@ -35,12 +35,17 @@ impl Query {
 
     /// All values of `key`.
     pub fn all(&self, key: &str) -> Vec<String> {
-        self.0.iter().filter(|(k, _)| k == key).map(|(_, v)| v.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(k, _)| k == key)
+            .map(|(_, v)| v.clone())
+            .collect()
     }
 
     /// A boolean as Kubernetes reads it: there, and neither `false` nor `0`.
     pub fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|v| !v.eq_ignore_ascii_case("false") && v != "0")
+        self.get(key)
+            .is_some_and(|v| !v.eq_ignore_ascii_case("false") && v != "0")
     }
 
     fn number(&self, key: &str) -> Result<Option<i64>, ApiError> {
@@ -113,24 +118,38 @@ impl WriteOptions {
         let manager = query.text("fieldManager");
         if kind == OptionsKind::Apply {
             if manager.is_empty() {
-                errors.push(FieldError::required("fieldManager", "is required for apply patch"));
+                errors.push(FieldError::required(
+                    "fieldManager",
+                    "is required for apply patch",
+                ));
             }
         } else if query.get("force").is_some() && kind == OptionsKind::Patch {
-            errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
+            errors.push(FieldError::forbidden(
+                "force",
+                "may not be specified for non-apply patch",
+            ));
         }
         errors.extend(manager_errors(manager));
         errors.extend(dry_run_errors(&query.all("dryRun")));
         let validation = query.text("fieldValidation");
         let supported = ["", "Ignore", "Strict", "Warn"];
         if !supported.contains(&validation) {
-            errors.push(FieldError::not_supported("fieldValidation", &json!(validation), &supported));
+            errors.push(FieldError::not_supported(
+                "fieldValidation",
+                &json!(validation),
+                &supported,
+            ));
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid(META, kind.kind(), "", errors));
         }
         Ok(Self {
             dry_run: query.get("dryRun").is_some(),
-            manager: if manager.is_empty() { manager_of(user_agent) } else { manager.to_owned() },
+            manager: if manager.is_empty() {
+                manager_of(user_agent)
+            } else {
+                manager.to_owned()
+            },
             validation: match validation {
                 "Ignore" => FieldValidation::Ignore,
                 "Strict" => FieldValidation::Strict,
@@ -142,7 +161,11 @@ impl WriteOptions {
 
     /// Options of a write by a part of this server.
     pub fn internal(manager: &str) -> Self {
-        Self { manager: manager.to_owned(), validation: FieldValidation::Ignore, ..Self::default() }
+        Self {
+            manager: manager.to_owned(),
+            validation: FieldValidation::Ignore,
+            ..Self::default()
+        }
     }
 }
 
@@ -166,7 +189,11 @@ fn manager_errors(manager: &str) -> Vec<FieldError> {
         errors.push(FieldError::new(FieldErrorKind::TooLong, "fieldManager", message));
     }
     if manager.chars().any(char::is_control) {
-        errors.push(FieldError::invalid("fieldManager", &json!(manager), "should only contain printable characters"));
+        errors.push(FieldError::invalid(
+            "fieldManager",
+            &json!(manager),
+            "should only contain printable characters",
+        ));
     }
     errors
 }
@@ -236,7 +263,11 @@ impl DeleteOptions {
         };
         if let Some(orphan) = orphan {
             if policy.is_null() {
-                propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
+                propagation = Some(if orphan {
+                    Propagation::Orphan
+                } else {
+                    Propagation::Background
+                });
             } else {
                 errors.push(FieldError::invalid(
                     "propagationPolicy",
@@ -308,41 +339,75 @@ impl ListOptions {
     pub fn parse(query: &Query, watch: bool) -> Result<Self, ApiError> {
         let version = query.text("resourceVersion");
         let sent = query.text("resourceVersionMatch");
-        let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
+        let initial = query
+            .get("sendInitialEvents")
+            .map(|_| query.flag("sendInitialEvents"));
         let token = query.text("continue");
         let mut errors = Vec::new();
-        let forbid = |e: &mut Vec<FieldError>, field: &str, why: &str| e.push(FieldError::forbidden(field, why));
+        let forbid =
+            |e: &mut Vec<FieldError>, field: &str, why: &str| e.push(FieldError::forbidden(field, why));
         let of = "resourceVersionMatch";
         if watch {
             if initial.is_some() && sent != "NotOlderThan" {
-                forbid(&mut errors, of, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                forbid(
+                    &mut errors,
+                    of,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                );
             } else if initial.is_none() && !sent.is_empty() {
-                forbid(&mut errors, of, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+                forbid(
+                    &mut errors,
+                    of,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
             }
         } else {
             if !sent.is_empty() {
                 if version.is_empty() {
-                    forbid(&mut errors, of, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+                    forbid(
+                        &mut errors,
+                        of,
+                        "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                    );
                 }
                 if !token.is_empty() {
-                    forbid(&mut errors, of, "resourceVersionMatch is forbidden when continue is provided");
+                    forbid(
+                        &mut errors,
+                        of,
+                        "resourceVersionMatch is forbidden when continue is provided",
+                    );
                 }
                 if !matches!(sent, "Exact" | "NotOlderThan") {
-                    errors.push(FieldError::not_supported(of, &json!(sent), &["Exact", "NotOlderThan", ""]));
+                    errors.push(FieldError::not_supported(
+                        of,
+                        &json!(sent),
+                        &["Exact", "NotOlderThan", ""],
+                    ));
                 }
                 if sent == "Exact" && version == "0" {
-                    forbid(&mut errors, of, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+                    forbid(
+                        &mut errors,
+                        of,
+                        "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                    );
                 }
             }
             if initial.is_some() {
-                forbid(&mut errors, "sendInitialEvents", "sendInitialEvents is forbidden for list");
+                forbid(
+                    &mut errors,
+                    "sendInitialEvents",
+                    "sendInitialEvents is forbidden for list",
+                );
             }
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid(META, "ListOptions", "", errors));
         }
         Ok(Self {
-            limit: query.number("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0),
+            limit: query
+                .number("limit")?
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(0),
             continue_token: token.to_owned(),
             resource_version: version.to_owned(),
             version_match: match sent {
@@ -350,7 +415,10 @@ impl ListOptions {
                 "NotOlderThan" => Some(Match::NotOlderThan),
                 _ => None,
             },
-            timeout_seconds: query.number("timeoutSeconds")?.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0),
+            timeout_seconds: query
+                .number("timeoutSeconds")?
+                .and_then(|n| u64::try_from(n).ok())
+                .filter(|n| *n > 0),
             label_selector: query.text("labelSelector").to_owned(),
             field_selector: query.text("fieldSelector").to_owned(),
             send_initial_events: initial,
@@ -362,7 +430,9 @@ impl ListOptions {
 /// A resourceVersion as a revision; the error text is Go's, without a beginning.
 pub fn parse_revision(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| {
-        format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax")
+        format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        )
     })
 }
 
@@ -379,9 +449,21 @@ mod tests {
         let o = write("dryRun=All&fieldValidation=Strict", OptionsKind::Create).unwrap();
         assert!(o.dry_run && o.validation == FieldValidation::Strict && o.manager == "kubectl");
         for (query, kind, want) in [
-            ("dryRun=Some", OptionsKind::Create, r#"CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["Some"]: supported values: "All""#),
-            ("", OptionsKind::Apply, r#"PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch"#),
-            ("force=true", OptionsKind::Patch, r#"PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch"#),
+            (
+                "dryRun=Some",
+                OptionsKind::Create,
+                r#"CreateOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: ["Some"]: supported values: "All""#,
+            ),
+            (
+                "",
+                OptionsKind::Apply,
+                r#"PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch"#,
+            ),
+            (
+                "force=true",
+                OptionsKind::Patch,
+                r#"PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch"#,
+            ),
         ] {
             assert_eq!(write(query, kind).unwrap_err(), want);
         }
@@ -392,8 +474,16 @@ mod tests {
         let list = |q: &str, watch| ListOptions::parse(&Query::parse(q), watch).map_err(|e| e.to_string());
         let o = list("?&limit=5&labelSelector=a%3Db", false).unwrap();
         assert_eq!((o.limit, o.label_selector.as_str()), (5, "a=b"));
-        assert!(list("resourceVersionMatch=Exact", false).unwrap_err().contains("unless resourceVersion is provided"));
-        assert!(list("sendInitialEvents=true", true).unwrap_err().contains("requires setting"));
+        assert!(
+            list("resourceVersionMatch=Exact", false)
+                .unwrap_err()
+                .contains("unless resourceVersion is provided")
+        );
+        assert!(
+            list("sendInitialEvents=true", true)
+                .unwrap_err()
+                .contains("requires setting")
+        );
         assert!(list("limit=x", false).is_err());
     }
 
@@ -404,7 +494,9 @@ mod tests {
         assert!(o.dry_run && o.propagation == Some(Propagation::Orphan));
         let body = json!({"preconditions": {"uid": "u"}, "propagationPolicy": "Foreground"});
         let o = DeleteOptions::parse(Some(&body), &q).unwrap();
-        assert!(!o.dry_run && o.uid.as_deref() == Some("u") && o.propagation == Some(Propagation::Foreground));
+        assert!(
+            !o.dry_run && o.uid.as_deref() == Some("u") && o.propagation == Some(Propagation::Foreground)
+        );
         let both = json!({"propagationPolicy": "Background", "orphanDependents": true});
         assert!(DeleteOptions::parse(Some(&both), &q).is_err());
     }

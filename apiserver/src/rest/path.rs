@@ -41,7 +41,11 @@ impl RequestInfo {
             verb: method.as_str().to_ascii_lowercase(),
             ..RequestInfo::default()
         };
-        let mut parts: Vec<&str> = decoded.trim_matches('/').split('/').filter(|p| !p.is_empty()).collect();
+        let mut parts: Vec<&str> = decoded
+            .trim_matches('/')
+            .split('/')
+            .filter(|p| !p.is_empty())
+            .collect();
         match parts.first() {
             Some(&"api") if parts.len() > 2 => {
                 parts[1].clone_into(&mut info.version);
@@ -150,15 +154,114 @@ mod tests {
         // method, path, query, verb, group, version, namespace, resource, name, subresource
         let get = Method::GET;
         let table = [
-            (&get, "/api/v1/namespaces", "", "list", "", "v1", "", "namespaces", "", ""),
-            (&get, "/api/v1/namespaces/a", "", "get", "", "v1", "a", "namespaces", "a", ""),
-            (&Method::PUT, "/api/v1/namespaces/a/finalize", "", "update", "", "v1", "a", "namespaces", "a", "finalize"),
-            (&get, "/api/v1/namespaces/a/pods", "watch=1", "watch", "", "v1", "a", "pods", "", ""),
-            (&get, "/api/v1/namespaces/a/pods/p/log", "", "get", "", "v1", "a", "pods", "p", "log"),
-            (&Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", "", "deletecollection", "apps", "v1", "a", "deployments", "", ""),
-            (&Method::PATCH, "/apis/apps/v1/namespaces/a/deployments/d/status", "", "patch", "apps", "v1", "a", "deployments", "d", "status"),
-            (&get, "/apis/x.io/v1/things/a%2Fb", "", "get", "x.io", "v1", "", "things", "a", "b"),
-            (&get, "/api/v1/watch/namespaces/a/pods", "", "watch", "", "v1", "a", "pods", "", ""),
+            (
+                &get,
+                "/api/v1/namespaces",
+                "",
+                "list",
+                "",
+                "v1",
+                "",
+                "namespaces",
+                "",
+                "",
+            ),
+            (
+                &get,
+                "/api/v1/namespaces/a",
+                "",
+                "get",
+                "",
+                "v1",
+                "a",
+                "namespaces",
+                "a",
+                "",
+            ),
+            (
+                &Method::PUT,
+                "/api/v1/namespaces/a/finalize",
+                "",
+                "update",
+                "",
+                "v1",
+                "a",
+                "namespaces",
+                "a",
+                "finalize",
+            ),
+            (
+                &get,
+                "/api/v1/namespaces/a/pods",
+                "watch=1",
+                "watch",
+                "",
+                "v1",
+                "a",
+                "pods",
+                "",
+                "",
+            ),
+            (
+                &get,
+                "/api/v1/namespaces/a/pods/p/log",
+                "",
+                "get",
+                "",
+                "v1",
+                "a",
+                "pods",
+                "p",
+                "log",
+            ),
+            (
+                &Method::DELETE,
+                "/apis/apps/v1/namespaces/a/deployments",
+                "",
+                "deletecollection",
+                "apps",
+                "v1",
+                "a",
+                "deployments",
+                "",
+                "",
+            ),
+            (
+                &Method::PATCH,
+                "/apis/apps/v1/namespaces/a/deployments/d/status",
+                "",
+                "patch",
+                "apps",
+                "v1",
+                "a",
+                "deployments",
+                "d",
+                "status",
+            ),
+            (
+                &get,
+                "/apis/x.io/v1/things/a%2Fb",
+                "",
+                "get",
+                "x.io",
+                "v1",
+                "",
+                "things",
+                "a",
+                "b",
+            ),
+            (
+                &get,
+                "/api/v1/watch/namespaces/a/pods",
+                "",
+                "watch",
+                "",
+                "v1",
+                "a",
+                "pods",
+                "",
+                "",
+            ),
         ];
         for (method, path, query, verb, group, version, namespace, resource, name, sub) in table {
             let i = parse(method, path, query);
@@ -181,7 +284,16 @@ mod tests {
 
     #[test]
     fn other_paths_are_not_resources() {
-        for path in ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/openapi/v3/apis/apps/v1"] {
+        for path in [
+            "/",
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/healthz",
+            "/openapi/v3/apis/apps/v1",
+        ] {
             let i = parse(&Method::GET, path, "");
             assert!(!i.is_resource, "{path}");
             assert_eq!(i.verb, "get");

@@ -50,7 +50,14 @@ fn field(cell: &'static str) -> Option<(u64, Field)> {
     let kind = marked.trim_start_matches(['*', '%', '!', '^']);
     let marks = &marked[..marked.len() - kind.len()];
     let has = |mark| marks.contains(mark);
-    let field = Field { name, kind, list: has('*'), map: has('%'), keep_zero: has('!'), inline: has('^') };
+    let field = Field {
+        name,
+        kind,
+        list: has('*'),
+        map: has('%'),
+        keep_zero: has('!'),
+        inline: has('^'),
+    };
     Some((number, field))
 }
 
@@ -66,7 +73,9 @@ fn message_of(api_version: &str, kind: &str) -> Option<String> {
     let name = name.strip_prefix("io.k8s.").unwrap_or(&name);
     let mut parts: Vec<&str> = name.rsplitn(3, '.').collect();
     parts.reverse();
-    let [package, version, kind] = parts.as_slice() else { return None };
+    let [package, version, kind] = parts.as_slice() else {
+        return None;
+    };
     let group = package.rsplit('.').next().unwrap_or(package);
     Some(format!("{group}.{version}.{kind}"))
 }
@@ -125,8 +134,11 @@ fn next<'a>(input: &mut &'a [u8]) -> Result<(u64, Wire<'a>), String> {
     Ok((tag >> 3, wire))
 }
 
-/// The fields of a message as (number, value), nothing interpreted.
-fn fields(mut input: &[u8]) -> Result<Vec<(u64, Wire<'_>)>, String> {
+/// The fields of a message, nothing interpreted: number and value.
+type Fields<'a> = Vec<(u64, Wire<'a>)>;
+
+/// Reads all fields of a message.
+fn fields(mut input: &[u8]) -> Result<Fields<'_>, String> {
     let mut out = Vec::new();
     while !input.is_empty() {
         out.push(next(&mut input)?);
@@ -135,7 +147,9 @@ fn fields(mut input: &[u8]) -> Result<Vec<(u64, Wire<'_>)>, String> {
 }
 
 fn text(bytes: &[u8]) -> Result<Value, String> {
-    std::str::from_utf8(bytes).map(Value::from).map_err(|_| "proto: field contains invalid UTF-8".into())
+    std::str::from_utf8(bytes)
+        .map(Value::from)
+        .map_err(|_| "proto: field contains invalid UTF-8".into())
 }
 
 /// First bytes field of that number.
@@ -155,7 +169,7 @@ fn number_at(all: &[(u64, Wire<'_>)], number: u64) -> Option<i64> {
 
 /// Messages that are something else in JSON. `None`: the ordinary way.
 fn special(name: &str, input: &[u8], depth: usize) -> Option<Result<Value, String>> {
-    let read = |f: fn(&[(u64, Wire<'_>)]) -> Result<Value, String>| Some(fields(input).and_then(|all| f(&all)));
+    let read = |f: fn(&Fields<'_>) -> Result<Value, String>| Some(fields(input).and_then(|all| f(&all)));
     match name {
         "meta.v1.Time" => read(|all| time(all, "%Y-%m-%dT%H:%M:%SZ")),
         "meta.v1.MicroTime" => read(|all| time(all, "%Y-%m-%dT%H:%M:%S.%6fZ")),
@@ -182,7 +196,9 @@ fn special(name: &str, input: &[u8], depth: usize) -> Option<Result<Value, Strin
 }
 
 fn time(all: &[(u64, Wire<'_>)], format: &str) -> Result<Value, String> {
-    let Some(seconds) = number_at(all, 1) else { return Ok(Value::Null) };
+    let Some(seconds) = number_at(all, 1) else {
+        return Ok(Value::Null);
+    };
     let nanos = i32::try_from(number_at(all, 2).unwrap_or(0)).map_err(|e| e.to_string())?;
     let time = Timestamp::new(seconds, nanos).map_err(|e| e.to_string())?;
     Ok(time.strftime(format).to_string().into())
@@ -203,7 +219,13 @@ fn schema_or(name: &str, input: &[u8], depth: usize) -> Result<Value, String> {
         Wire::Bytes(b) if *n == other => Some(*b),
         _ => None,
     });
-    let item = |b: &[u8]| if name.ends_with("OrArray") { message(SCHEMA, b, depth) } else { text(b) };
+    let item = |b: &[u8]| {
+        if name.ends_with("OrArray") {
+            message(SCHEMA, b, depth)
+        } else {
+            text(b)
+        }
+    };
     Ok(Value::Array(items.map(item).collect::<Result<_, _>>()?))
 }
 
@@ -236,12 +258,16 @@ fn message(name: &str, input: &[u8], depth: usize) -> Result<Value, String> {
     if let Some(done) = special(name, input, depth) {
         return done;
     }
-    let known = MESSAGES.get(name).ok_or_else(|| format!("proto: unknown message {name}"))?;
+    let known = MESSAGES
+        .get(name)
+        .ok_or_else(|| format!("proto: unknown message {name}"))?;
     let mut out = Map::new();
     for (number, wire) in fields(input)? {
         let Some(field) = known.get(&number) else { continue };
         if field.map {
-            let Wire::Bytes(entry) = wire else { return Err("proto: a map entry is no message".into()) };
+            let Wire::Bytes(entry) = wire else {
+                return Err("proto: a map entry is no message".into());
+            };
             let entry = fields(entry)?;
             let key = text(bytes_at(&entry, 1).unwrap_or_default())?;
             let value = match entry.iter().rev().find(|(n, _)| *n == 2) {
@@ -296,8 +322,10 @@ pub fn decode(bytes: &[u8]) -> Result<Value, String> {
     let type_meta = fields(bytes_at(&envelope, 1).unwrap_or_default())?;
     let part = |n| text(bytes_at(&type_meta, n).unwrap_or_default());
     let (api_version, kind) = (part(1)?, part(2)?);
-    let (version_text, kind_text) =
-        (api_version.as_str().unwrap_or_default(), kind.as_str().unwrap_or_default());
+    let (version_text, kind_text) = (
+        api_version.as_str().unwrap_or_default(),
+        kind.as_str().unwrap_or_default(),
+    );
     let name = message_of(version_text, kind_text)
         .filter(|n| MESSAGES.contains_key(n.as_str()))
         .ok_or_else(|| format!("no kind {kind} is registered for version {api_version}"))?;
@@ -348,16 +376,37 @@ mod tests {
         // A Volume's source is inline; an IntOrString is a number or text; seconds become a time.
         let source = nested(&[(2, b"")]);
         let volume = nested(&[(1, b"v"), (2, &source)]);
-        assert_eq!(message("core.v1.Volume", &volume, 9).unwrap(), json!({"name": "v", "emptyDir": {}}));
-        assert_eq!(message("util.intstr.IntOrString", &[8, 0, 16, 80, 26, 0], 9).unwrap(), json!(80));
-        assert_eq!(message("util.intstr.IntOrString", &[8, 1, 16, 0, 26, 1, b'x'], 9).unwrap(), json!("x"));
-        assert_eq!(message("meta.v1.Time", &[8, 1], 9).unwrap(), json!("1970-01-01T00:00:01Z"));
-        assert_eq!(message("authorization.v1.ExtraValue", &[10, 1, b'g'], 9).unwrap(), json!(["g"]));
+        assert_eq!(
+            message("core.v1.Volume", &volume, 9).unwrap(),
+            json!({"name": "v", "emptyDir": {}})
+        );
+        assert_eq!(
+            message("util.intstr.IntOrString", &[8, 0, 16, 80, 26, 0], 9).unwrap(),
+            json!(80)
+        );
+        assert_eq!(
+            message("util.intstr.IntOrString", &[8, 1, 16, 0, 26, 1, b'x'], 9).unwrap(),
+            json!("x")
+        );
+        assert_eq!(
+            message("meta.v1.Time", &[8, 1], 9).unwrap(),
+            json!("1970-01-01T00:00:01Z")
+        );
+        assert_eq!(
+            message("authorization.v1.ExtraValue", &[10, 1, b'g'], 9).unwrap(),
+            json!(["g"])
+        );
     }
 
     #[test]
     fn broken_bodies_are_refused() {
-        for bytes in [&b""[..], b"k8s", b"k8s\0\x0a\x05", b"k8s\0", b"k8s\0\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
+        for bytes in [
+            &b""[..],
+            b"k8s",
+            b"k8s\0\x0a\x05",
+            b"k8s\0",
+            b"k8s\0\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ] {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
         assert!(decode(&body("v1", "Nothing", b"")).is_err());
@@ -367,7 +416,12 @@ mod tests {
     fn every_stored_kind_has_its_message() {
         for r in crate::registry::Registry::new().all() {
             let name = message_of(&r.api_version(), &r.kind).unwrap_or_default();
-            assert!(MESSAGES.contains_key(name.as_str()), "{} {}: {name}", r.api_version(), r.kind);
+            assert!(
+                MESSAGES.contains_key(name.as_str()),
+                "{} {}: {name}",
+                r.api_version(),
+                r.kind
+            );
         }
     }
 

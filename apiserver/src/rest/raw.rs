@@ -29,7 +29,10 @@ pub fn members(json: &[u8]) -> Option<Vec<Member<'_>>> {
         }
         let start = end + 1;
         let stop = value_end(json, start)?;
-        out.push(Member { name, value: json.get(start..stop)? });
+        out.push(Member {
+            name,
+            value: json.get(start..stop)?,
+        });
         at = stop;
         if json.get(at) == Some(&b',') {
             at += 1;
@@ -82,10 +85,15 @@ fn value_end(json: &[u8], at: usize) -> Option<usize> {
 
 /// The object without its `apiVersion` and `kind`, as items of a built-in list are written.
 pub fn without_type(json: &Bytes) -> Bytes {
-    let Some(members) = members(json) else { return json.clone() };
+    let Some(members) = members(json) else {
+        return json.clone();
+    };
     let mut out = Vec::with_capacity(json.len());
     out.push(b'{');
-    for m in members.iter().filter(|m| m.name != "apiVersion" && m.name != "kind") {
+    for m in members
+        .iter()
+        .filter(|m| m.name != "apiVersion" && m.name != "kind")
+    {
         push_member(&mut out, m.name, m.value);
     }
     out.push(b'}');
@@ -105,7 +113,9 @@ pub fn partial(json: &[u8]) -> Bytes {
 
 /// The object with another `apiVersion`.
 pub fn with_version(json: &Bytes, api_version: &str) -> Bytes {
-    let Some(members) = members(json) else { return json.clone() };
+    let Some(members) = members(json) else {
+        return json.clone();
+    };
     let mut out = Vec::with_capacity(json.len() + api_version.len());
     out.push(b'{');
     for m in &members {
@@ -141,7 +151,9 @@ mod tests {
         let bytes = Bytes::from(serde_json::to_vec(&value).unwrap());
         let back: Value = serde_json::from_slice(&without_type(&bytes)).unwrap();
         let mut want = value.clone();
-        want.as_object_mut().unwrap().retain(|k, _| k != "kind" && k != "apiVersion");
+        want.as_object_mut()
+            .unwrap()
+            .retain(|k, _| k != "kind" && k != "apiVersion");
         assert_eq!(back, want);
         let back: Value = serde_json::from_slice(&partial(&bytes)).unwrap();
         assert_eq!(back["metadata"], value["metadata"]);

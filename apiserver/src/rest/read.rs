@@ -3,7 +3,8 @@
 use super::negotiate::{self, Accept, Format, Shape};
 use super::params::{ListOptions, Match, parse_revision};
 use super::respond::{self, Body};
-use super::selector::{FieldSelector, LabelSelector, builtin_fields};
+use super::rules::builtin_fields;
+use super::selector::{FieldSelector, LabelSelector};
 use super::table::{self, IncludeObject};
 use super::{Api, Call, key, raw, too_large};
 use crate::ApiError;
@@ -39,7 +40,11 @@ impl View {
                 "unrecognized includeObject value: {wanted:?}, must be one of None, Metadata, Object"
             ))
         })?;
-        Ok(Self { resource: Arc::clone(&call.resource), accept, include })
+        Ok(Self {
+            resource: Arc::clone(&call.resource),
+            accept,
+            include,
+        })
     }
 
     /// Whether stored objects are what the client wants, byte for byte.
@@ -54,7 +59,11 @@ impl View {
     /// A stored object in the version asked for, parsed.
     pub fn value(&self, stored: &[u8]) -> Value {
         let value = serde_json::from_slice(stored).unwrap_or_default();
-        if self.is_storage_version() { value } else { convert::from_storage(&self.resource, value) }
+        if self.is_storage_version() {
+            value
+        } else {
+            convert::from_storage(&self.resource, value)
+        }
     }
 
     /// A stored object in the version asked for, as bytes.
@@ -109,7 +118,11 @@ impl Filter {
         for field in fields.fields() {
             check_field(&view.resource, field)?;
         }
-        Ok(Self { labels, fields, view: view.clone() })
+        Ok(Self {
+            labels,
+            fields,
+            view: view.clone(),
+        })
     }
 
     /// Everything passes.
@@ -143,7 +156,10 @@ fn check_field(r: &Resource, field: &str) -> Result<(), ApiError> {
         "metadata.name" => true,
         "metadata.namespace" => r.namespaced,
         _ => match &r.custom {
-            Some(custom) => custom.selectable.iter().any(|s| s.trim_start_matches('.') == field),
+            Some(custom) => custom
+                .selectable
+                .iter()
+                .any(|s| s.trim_start_matches('.') == field),
             None => builtin_fields(&r.group, &r.plural).contains(&field),
         },
     };
@@ -192,10 +208,16 @@ fn continue_token(revision: u64, last: &Entry) -> String {
 }
 
 fn read_token(token: &str) -> Result<(u64, (String, String)), ApiError> {
-    let bad = |why: String| ApiError::BadRequest(format!("invalid continue token: continue key is not valid: {why}"));
+    let bad = |why: String| {
+        ApiError::BadRequest(format!(
+            "invalid continue token: continue key is not valid: {why}"
+        ))
+    };
     let bytes = BASE64.decode(token).map_err(|e| bad(e.to_string()))?;
     let value = super::body::parse_json(&bytes).map_err(bad)?.value;
-    let revision = value["rv"].as_u64().ok_or_else(|| bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()))?;
+    let revision = value["rv"]
+        .as_u64()
+        .ok_or_else(|| bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()))?;
     let (namespace, name) = value["start"]
         .as_str()
         .and_then(|s| s.split_once('/'))
@@ -258,22 +280,44 @@ pub fn find(api: &Api, filter: &Filter, namespace: &str, options: &ListOptions) 
             revision = revision.max(entry.revision);
         }
         let entries = entry.into_iter().filter(|e| filter.matches(e)).collect();
-        return Ok(Found { entries, revision, next: None, remaining: None });
+        return Ok(Found {
+            entries,
+            revision,
+            next: None,
+            remaining: None,
+        });
     }
     if filter.is_empty() {
         range.limit = options.limit;
     }
-    let Page { entries, revision, remaining } = api.store.list(&range).map_err(|e| match e {
+    let Page {
+        entries,
+        revision,
+        remaining,
+    } = api.store.list(&range).map_err(|e| match e {
         StoreError::Compacted(_) => ApiError::Expired(expired.into()),
         StoreError::Future(current) => too_large(range.at.unwrap_or_default(), current),
         other => ApiError::Internal(other.to_string()),
     })?;
     if filter.is_empty() {
-        let next = entries.last().filter(|_| remaining > 0).map(|last| continue_token(revision, last));
+        let next = entries
+            .last()
+            .filter(|_| remaining > 0)
+            .map(|last| continue_token(revision, last));
         let remaining = next.is_some().then_some(remaining);
-        return Ok(Found { entries, revision, next, remaining });
+        return Ok(Found {
+            entries,
+            revision,
+            next,
+            remaining,
+        });
     }
-    let mut found = Found { entries: Vec::new(), revision, next: None, remaining: None };
+    let mut found = Found {
+        entries: Vec::new(),
+        revision,
+        next: None,
+        remaining: None,
+    };
     for entry in entries.into_iter().filter(|e| filter.matches(e)) {
         if options.limit > 0 && found.entries.len() == options.limit {
             found.next = found.entries.last().map(|last| continue_token(revision, last));
@@ -286,7 +330,11 @@ pub fn find(api: &Api, filter: &Filter, namespace: &str, options: &ListOptions) 
 
 /// The namespace one object of a list is in: `None` when the list spans all.
 pub fn namespace_of<'a>(r: &Resource, namespace: &'a str) -> Option<&'a str> {
-    if r.namespaced { Some(namespace).filter(|n| !n.is_empty()) } else { Some("") }
+    if r.namespaced {
+        Some(namespace).filter(|n| !n.is_empty())
+    } else {
+        Some("")
+    }
 }
 
 /// Collects small pieces into larger ones and passes large ones on uncopied.
@@ -351,12 +399,21 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
         return respond::value(200, &table, view.accept.format);
     }
     let (kind, version) = match view.accept.shape {
-        Shape::Partial => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
+        Shape::Partial => (
+            "PartialObjectMetadataList".to_owned(),
+            "meta.k8s.io/v1".to_owned(),
+        ),
         _ => (r.list_kind.clone(), r.api_version()),
     };
     let mut pieces = Pieces::default();
     pieces.text(format!("{{\"kind\":{},\"apiVersion\":{},", json!(kind), json!(version)).as_bytes());
-    pieces.text(format!("\"metadata\":{},\"items\":[", list_meta(found, r, view.accept.shape)).as_bytes());
+    pieces.text(
+        format!(
+            "\"metadata\":{},\"items\":[",
+            list_meta(found, r, view.accept.shape)
+        )
+        .as_bytes(),
+    );
     for (i, entry) in found.entries.iter().enumerate() {
         if i > 0 {
             pieces.text(b",");
@@ -368,9 +425,15 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
     match view.accept.format {
         Format::Json | Format::Protobuf => respond::with_type(200, "application/json", body),
         Format::Yaml => {
-            let Body::Chunks(chunks) = body else { return respond::text(500, "") };
+            let Body::Chunks(chunks) = body else {
+                return respond::text(500, "");
+            };
             let whole: Vec<u8> = chunks.iter().flat_map(|b| b.iter().copied()).collect();
-            respond::value(200, &serde_json::from_slice(&whole).unwrap_or_default(), Format::Yaml)
+            respond::value(
+                200,
+                &serde_json::from_slice(&whole).unwrap_or_default(),
+                Format::Yaml,
+            )
         }
     }
 }

@@ -46,7 +46,10 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
             Self::Chunks(chunks) => Poll::Ready(chunks.pop_front().map(|b| Ok(Frame::data(b)))),
-            Self::Stream(stream) => stream.as_mut().poll_next(cx).map(|b| b.map(|b| Ok(Frame::data(b)))),
+            Self::Stream(stream) => stream
+                .as_mut()
+                .poll_next(cx)
+                .map(|b| b.map(|b| Ok(Frame::data(b)))),
         }
     }
 
@@ -68,7 +71,10 @@ pub fn with_type(code: u16, media_type: &'static str, body: Body) -> Response<Bo
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, private"),
+    );
     response
 }
 
@@ -116,7 +122,9 @@ pub fn no_such_path() -> Response<Body> {
 pub fn error(error: &ApiError) -> Response<Body> {
     let mut response = value(error.code(), &error.status(), Format::Json);
     if let ApiError::TooManyRequests { retry_after, .. } = error {
-        response.headers_mut().insert(header::RETRY_AFTER, retry_after.as_secs().max(1).into());
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, retry_after.as_secs().max(1).into());
     }
     response
 }
@@ -124,7 +132,10 @@ pub fn error(error: &ApiError) -> Response<Body> {
 /// Adds a `Warning` header for each text.
 pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
     for warning in warnings {
-        let text: String = warning.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text: String = warning
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         if let Ok(v) = HeaderValue::from_str(&format!("299 - {text:?}")) {
             response.headers_mut().append(header::WARNING, v);
         }

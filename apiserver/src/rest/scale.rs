@@ -20,7 +20,9 @@ const GROUP: &str = "autoscaling";
 const VERSION: &str = "v1";
 
 fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
-    path.split('.').filter(|p| !p.is_empty()).fold(object, |v, part| &v[part])
+    path.split('.')
+        .filter(|p| !p.is_empty())
+        .fold(object, |v, part| &v[part])
 }
 
 fn put_at(object: &mut Value, path: &str, value: Value) {
@@ -43,7 +45,11 @@ fn selector_text(selector: &Value) -> String {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let mut terms: Vec<String> = Vec::new();
     let nested = selector["matchLabels"].is_object() || selector["matchExpressions"].is_array();
-    let equal = if nested { &selector["matchLabels"] } else { selector };
+    let equal = if nested {
+        &selector["matchLabels"]
+    } else {
+        selector
+    };
     for (k, v) in equal.as_object().into_iter().flatten() {
         if v.is_string() {
             terms.push(format!("{k}={}", text(v)));
@@ -75,9 +81,16 @@ fn paths(r: &Resource) -> (&str, &str) {
 /// The Scale of an object.
 pub fn of(r: &Resource, object: &Value) -> Value {
     let (spec_path, status_path) = paths(r);
-    let selector = match r.custom.as_ref().map(|c| c.scale.as_ref().and_then(|s| s.selector.as_deref())) {
+    let selector = match r
+        .custom
+        .as_ref()
+        .map(|c| c.scale.as_ref().and_then(|s| s.selector.as_deref()))
+    {
         None => selector_text(&object["spec"]["selector"]),
-        Some(path) => path.and_then(|p| at(object, p).as_str()).unwrap_or_default().to_owned(),
+        Some(path) => path
+            .and_then(|p| at(object, p).as_str())
+            .unwrap_or_default()
+            .to_owned(),
     };
     let number = |v: &Value| v.as_i64().unwrap_or(0);
     let mut spec = json!({});
@@ -113,13 +126,18 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
     let outcome = if info.verb == "patch" {
         let kind = negotiate::patch_kind(content_type, false)?;
         if kind == PatchKind::Apply {
-            return Err(ApiError::UnsupportedMediaType("server-side apply is not served on scale".into()));
+            return Err(ApiError::UnsupportedMediaType(
+                "server-side apply is not served on scale".into(),
+            ));
         }
         let options = WriteOptions::parse(call.query, OptionsKind::Patch, call.user_agent())?;
         let patch = PatchBody::parse(kind, bytes)?;
         let schema = builtin::for_gvk(GROUP, VERSION, "Scale")
             .ok_or_else(|| ApiError::Internal("there is no schema of Scale".into()))?;
-        change(api, call, &target, &options, &|current| patch.onto(schema, current)).await?
+        change(api, call, &target, &options, &|current| {
+            patch.onto(schema, current)
+        })
+        .await?
     } else {
         let options = WriteOptions::parse(call.query, OptionsKind::Update, call.user_agent())?;
         let format = negotiate::body_format(content_type, false)?;
@@ -152,18 +170,29 @@ async fn change(
         let replicas = match &scale["spec"]["replicas"] {
             Value::Null => 0,
             v => v.as_i64().ok_or_else(|| {
-                decode::cannot_handle("Scale", VERSION, "json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32")
+                decode::cannot_handle(
+                    "Scale",
+                    VERSION,
+                    "json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32",
+                )
             })?,
         };
         if replicas < 0 {
-            let error = FieldError::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+            let error = FieldError::invalid(
+                "spec.replicas",
+                &json!(replicas),
+                "must be greater than or equal to 0",
+            );
             return Err(ApiError::invalid(GROUP, "Scale", &info.name, vec![error]));
         }
         let mut object = current.clone();
         put_at(&mut object, paths(r).0, replicas.into());
         Ok(object)
     };
-    Ok(api.modify_object(call.user, target, options, &mut apply).await?.outcome)
+    Ok(api
+        .modify_object(call.user, target, options, &mut apply)
+        .await?
+        .outcome)
 }
 
 #[cfg(test)]
@@ -175,7 +204,10 @@ mod tests {
         for (selector, want) in [
             (json!({"matchLabels": {"a": "b"}}), "a=b"),
             (json!({"a": "b", "c": "d"}), "a=b,c=d"),
-            (json!({"matchExpressions": [{"key": "k", "operator": "In", "values": ["z", "y"]}, {"key": "e", "operator": "Exists"}]}), "e,k in (y,z)"),
+            (
+                json!({"matchExpressions": [{"key": "k", "operator": "In", "values": ["z", "y"]}, {"key": "e", "operator": "Exists"}]}),
+                "e,k in (y,z)",
+            ),
             (json!(null), ""),
         ] {
             assert_eq!(selector_text(&selector), want);

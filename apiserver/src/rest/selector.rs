@@ -109,7 +109,10 @@ impl Parser {
             match self.peek() {
                 Token::End => return Ok(out),
                 Token::Word(_) | Token::Op("!") => {
-                    out.push(self.requirement().map_err(|e| format!("unable to parse requirement: {e}"))?);
+                    out.push(
+                        self.requirement()
+                            .map_err(|e| format!("unable to parse requirement: {e}"))?,
+                    );
                     match self.take() {
                         Token::End => return Ok(out),
                         Token::Op(",") => {
@@ -120,11 +123,19 @@ impl Parser {
                                 ));
                             }
                         }
-                        other => return Err(format!("found '{}', expected: ',' or 'end of string'", other.shown())),
+                        other => {
+                            return Err(format!(
+                                "found '{}', expected: ',' or 'end of string'",
+                                other.shown()
+                            ));
+                        }
                     }
                 }
-                other => {
-                    return Err(format!("found '{}', expected: !, identifier, or 'end of string'", other.shown()));
+                other @ Token::Op(_) => {
+                    return Err(format!(
+                        "found '{}', expected: !, identifier, or 'end of string'",
+                        other.shown()
+                    ));
                 }
             }
         }
@@ -137,15 +148,16 @@ impl Parser {
         }
         let key = match self.take() {
             Token::Word(word) => word,
-            other => return Err(format!("found '{}', expected: identifier", other.shown())),
+            other @ (Token::Op(_) | Token::End) => {
+                return Err(format!("found '{}', expected: identifier", other.shown()));
+            }
         };
         check_key(&key)?;
         if negated {
             return Ok(Requirement::Absent(key));
         }
-        match self.peek() {
-            Token::End | Token::Op(",") => return Ok(Requirement::Exists(key)),
-            _ => {}
+        if matches!(self.peek(), Token::End | Token::Op(",")) {
+            return Ok(Requirement::Exists(key));
         }
         let operator = self.take();
         match operator.shown() {
@@ -154,12 +166,20 @@ impl Parser {
                 for v in &values {
                     check_value(&key, v)?;
                 }
-                Ok(if op == "in" { Requirement::In(key, values) } else { Requirement::NotIn(key, values) })
+                Ok(if op == "in" {
+                    Requirement::In(key, values)
+                } else {
+                    Requirement::NotIn(key, values)
+                })
             }
             op @ ("=" | "==" | "!=") => {
                 let value = self.exact()?;
                 check_value(&key, &value)?;
-                Ok(if op == "!=" { Requirement::NotIn(key, vec![value]) } else { Requirement::In(key, vec![value]) })
+                Ok(if op == "!=" {
+                    Requirement::NotIn(key, vec![value])
+                } else {
+                    Requirement::In(key, vec![value])
+                })
             }
             op @ (">" | "<" | "gt" | "lt") => {
                 let value = self.exact()?;
@@ -210,7 +230,7 @@ impl Parser {
         match self.peek() {
             Token::End | Token::Op(",") => Ok(String::new()),
             Token::Word(_) => Ok(self.take().shown().to_owned()),
-            other => Err(format!("found '{}', expected: identifier", other.shown())),
+            other @ Token::Op(_) => Err(format!("found '{}', expected: identifier", other.shown())),
         }
     }
 }
@@ -220,7 +240,9 @@ fn name_part_ok(part: &str) -> bool {
     part.len() <= 63
         && edge(part.chars().next())
         && edge(part.chars().last())
-        && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        && part
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 fn check_key(key: &str) -> Result<(), String> {
@@ -249,7 +271,10 @@ fn check_value(key: &str, value: &str) -> Result<(), String> {
 impl LabelSelector {
     /// Parses `a=b,c in (d,e),!f`.
     pub fn parse(text: &str) -> Result<Self, ApiError> {
-        let mut parser = Parser { tokens: lex(text), at: 0 };
+        let mut parser = Parser {
+            tokens: lex(text),
+            at: 0,
+        };
         parser.selector().map(Self).map_err(ApiError::BadRequest)
     }
 
@@ -304,12 +329,16 @@ impl FieldSelector {
 
     /// Whether it speaks of `metadata.name` and `metadata.namespace` only.
     pub fn is_metadata_only(&self) -> bool {
-        self.fields().all(|f| matches!(f, "metadata.name" | "metadata.namespace"))
+        self.fields()
+            .all(|f| matches!(f, "metadata.name" | "metadata.namespace"))
     }
 
     /// The value `field` must have, when there is exactly such a term.
     pub fn required(&self, field: &str) -> Option<&str> {
-        self.0.iter().find(|(f, _, equal)| f == field && *equal).map(|(_, v, _)| v.as_str())
+        self.0
+            .iter()
+            .find(|(f, _, equal)| f == field && *equal)
+            .map(|(_, v, _)| v.as_str())
     }
 
     /// Whether a key alone satisfies the metadata terms.
@@ -323,7 +352,9 @@ impl FieldSelector {
 
     /// Whether an object satisfies it.
     pub fn matches(&self, object: &Value) -> bool {
-        self.0.iter().all(|(field, value, equal)| (field_text(object, field) == *value) == *equal)
+        self.0
+            .iter()
+            .all(|(field, value, equal)| (field_text(object, field) == *value) == *equal)
     }
 }
 
@@ -341,7 +372,6 @@ fn field_text(object: &Value, field: &str) -> String {
         _ => match field {
             "spec.unschedulable" | "spec.hostNetwork" => "false".into(),
             "status.replicas" | "status.successful" => "0".into(),
-            "spec.restartPolicy" | "status.phase" => String::new(),
             _ => String::new(),
         },
     }
@@ -369,59 +399,22 @@ fn split_term(term: &str) -> Option<(&str, &str, bool)> {
     if let Some(v) = rest.strip_prefix("!=") {
         return Some((field, v, false));
     }
-    rest.strip_prefix("==").or_else(|| rest.strip_prefix('=')).map(|v| (field, v, true))
+    rest.strip_prefix("==")
+        .or_else(|| rest.strip_prefix('='))
+        .map(|v| (field, v, true))
 }
 
 fn unescape(value: &str) -> String {
     let mut out = String::new();
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
-        out.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+        out.push(if c == '\\' {
+            chars.next().unwrap_or('\\')
+        } else {
+            c
+        });
     }
     out
-}
-
-/// Fields a built-in kind can be selected by, besides its metadata.
-pub fn builtin_fields(group: &str, plural: &str) -> &'static [&'static str] {
-    match (group, plural) {
-        ("", "pods") => &[
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "spec.hostNetwork",
-            "status.phase",
-            "status.podIP",
-            "status.podIPs",
-            "status.nominatedNodeName",
-        ],
-        ("" | "events.k8s.io", "events") => &[
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "regarding.kind",
-            "regarding.namespace",
-            "regarding.name",
-            "regarding.uid",
-            "reason",
-            "reportingController",
-            "reportingComponent",
-            "source",
-            "type",
-        ],
-        ("", "secrets") => &["type"],
-        ("", "namespaces") => &["status.phase"],
-        ("", "nodes") => &["spec.unschedulable"],
-        ("" | "apps", "replicationcontrollers" | "replicasets") => &["status.replicas"],
-        ("batch", "jobs") => &["status.successful"],
-        ("certificates.k8s.io", "certificatesigningrequests") => &["spec.signerName"],
-        ("", "services") => &["spec.clusterIP", "spec.type"],
-        _ => &[],
-    }
 }
 
 #[cfg(test)]
@@ -460,11 +453,18 @@ mod tests {
     #[test]
     fn bad_label_selectors_are_refused() {
         for (selector, want) in [
-            ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
+            (
+                "a b",
+                "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
+            ),
             ("a in b", "unable to parse requirement: found 'b', expected: '('"),
             ("a,", "found '', expected: identifier after ','"),
         ] {
-            assert_eq!(LabelSelector::parse(selector).unwrap_err().to_string(), want, "{selector}");
+            assert_eq!(
+                LabelSelector::parse(selector).unwrap_err().to_string(),
+                want,
+                "{selector}"
+            );
         }
         assert!(LabelSelector::parse("a=b c").is_err());
         assert!(LabelSelector::parse("a=-").is_err());
@@ -479,7 +479,11 @@ mod tests {
             ("metadata.name==n,spec.x=4", true),
             ("spec.missing=", true),
         ] {
-            assert_eq!(FieldSelector::parse(selector).unwrap().matches(&object), want, "{selector}");
+            assert_eq!(
+                FieldSelector::parse(selector).unwrap().matches(&object),
+                want,
+                "{selector}"
+            );
         }
         let error = FieldSelector::parse("x").unwrap_err().to_string();
         assert_eq!(error, "invalid selector: 'x'; can't understand 'x'");

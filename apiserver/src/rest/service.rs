@@ -50,7 +50,9 @@ impl Api {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let mut body = Some(body);
-        let handled = AssertUnwindSafe(self.handle(&parts, &info, &query, &mut body)).catch_unwind().await;
+        let handled = AssertUnwindSafe(self.handle(&parts, &info, &query, &mut body))
+            .catch_unwind()
+            .await;
         if let Some(unread) = body.filter(|b| !b.is_end_stream()) {
             // An answer before the end of the request would cost HTTP/1.1 clients their connection.
             let _ = tokio::time::timeout(DRAIN, body::read(unread)).await;
@@ -65,7 +67,8 @@ impl Api {
         };
         let code = response.status().as_u16();
         tracing::debug!(verb = %info.verb, path = %info.path, code, "request");
-        self.metrics.request(&info.verb, &info.group, &info.resource, code);
+        self.metrics
+            .request(&info.verb, &info.group, &info.resource, code);
         response
     }
 
@@ -83,7 +86,7 @@ impl Api {
         let user = self.who(parts)?;
         self.authorizer.require(&user, &attributes(info, query))?;
         if !info.is_resource {
-            return self.other_path(parts, info, query).await;
+            return self.other_path(parts, info, query);
         }
         let resource = match self.registry.find(&info.group, &info.version, &info.resource) {
             Some(r) => r,
@@ -98,7 +101,13 @@ impl Api {
             return Err(ApiError::NoSuchResource);
         }
         let deprecation = resource.custom.as_ref().and_then(|c| c.deprecation.clone());
-        let call = Call { info, query, user: &user, headers: &parts.headers, resource };
+        let call = Call {
+            info,
+            query,
+            user: &user,
+            headers: &parts.headers,
+            resource,
+        };
         let mut response = self.resource(&parts.method, &call, body).await?;
         if let Some(text) = deprecation {
             respond::warn(&mut response, &[text]);
@@ -118,11 +127,19 @@ impl Api {
     {
         let info = call.info;
         if !info.subresource.is_empty() {
-            let sub = call.resource.subresource(&info.subresource).ok_or(ApiError::NoSuchResource)?.clone();
-            if !sub.verbs.iter().any(|v| *v == info.verb) {
+            let sub = call
+                .resource
+                .subresource(&info.subresource)
+                .ok_or(ApiError::NoSuchResource)?
+                .clone();
+            if !sub.verbs.contains(&info.verb) {
                 return Err(ApiError::MethodNotAllowed);
             }
-            let bytes = if *method == Method::GET { Bytes::new() } else { read_body(body).await? };
+            let bytes = if *method == Method::GET {
+                Bytes::new()
+            } else {
+                read_body(body).await?
+            };
             return subresource::serve(self, call, &sub, &bytes).await;
         }
         let named = !info.name.is_empty();
@@ -139,7 +156,7 @@ impl Api {
             "list" => read::list(self, call),
             "watch" => watch::serve(self, call),
             "create" if review::is_review(&call.resource) => {
-                review::serve(self, call, &read_body(body).await?).await
+                review::serve(self, call, &read_body(body).await?)
             }
             "create" => write::create(self, call, &read_body(body).await?).await,
             "update" => write::update(self, call, "", &read_body(body).await?).await,
@@ -155,10 +172,11 @@ impl Api {
         if let Some(user) = parts.extensions.get::<UserInfo>() {
             return Ok(user.clone());
         }
-        self.authenticator.authenticate(parts.extensions.get::<Peer>(), &parts.headers, self.clock.now())
+        self.authenticator
+            .authenticate(parts.extensions.get::<Peer>(), &parts.headers, self.clock.now())
     }
 
-    async fn other_path(
+    fn other_path(
         &self,
         parts: &Parts,
         info: &RequestInfo,

@@ -19,7 +19,7 @@ pub async fn serve(
 ) -> Result<Response<Body>, ApiError> {
     match sub.name.as_str() {
         "scale" => return scale::serve(api, call, bytes).await,
-        "token" => return review::token_request(api, call, bytes).await,
+        "token" => return review::token_request(api, call, bytes),
         "log" => return log(api, call),
         "exec" | "attach" | "portforward" | "proxy" | "binding" | "eviction" => return Err(refused(call)),
         _ => {}
@@ -27,7 +27,9 @@ pub async fn serve(
     match call.info.verb.as_str() {
         "get" => {
             let view = View::of(call)?;
-            let object = api.store.get(&super::key(&call.resource, &call.info.namespace, &call.info.name));
+            let object = api
+                .store
+                .get(&super::key(&call.resource, &call.info.namespace, &call.info.name));
             let entry = object.ok_or_else(|| ApiError::NotFound(call.subject()))?;
             Ok(respond::stored(200, view.object(&entry.json), view.accept.format))
         }

@@ -12,7 +12,11 @@ use serde_json::json;
 use std::time::Duration;
 
 async fn api() -> Api {
-    let store = Store::open(StoreOptions { path: None, keep_revisions: 100 }).unwrap();
+    let store = Store::open(StoreOptions {
+        path: None,
+        keep_revisions: 100,
+    })
+    .unwrap();
     let authorizer = Authorizer::new(store.clone());
     let keys = ServiceAccountKeys::load_or_create(None).unwrap();
     let authenticator = Authenticator::new(store.clone(), keys, authorizer.clone(), Vec::new()).unwrap();
@@ -26,7 +30,8 @@ fn maps(api: &Api) -> kube::Api<ConfigMap> {
 }
 
 fn map(name: &str, value: &str) -> ConfigMap {
-    serde_json::from_value(json!({"metadata": {"name": name, "labels": {"v": value}}, "data": {"k": value}})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": name, "labels": {"v": value}}, "data": {"k": value}}))
+        .unwrap()
 }
 
 #[tokio::test]
@@ -36,13 +41,29 @@ async fn objects_are_created_read_changed_and_deleted() {
     let made = maps.create(&PostParams::default(), &map("a", "1")).await.unwrap();
     let revision = api.store.revision();
     let patch = json!({"data": {"k": "1"}});
-    let same = maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    let same = maps
+        .patch("a", &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .unwrap();
     assert_eq!(made.metadata.resource_version, same.metadata.resource_version);
-    assert_eq!(api.store.revision(), revision, "a patch that changes nothing writes nothing");
+    assert_eq!(
+        api.store.revision(),
+        revision,
+        "a patch that changes nothing writes nothing"
+    );
     let patch = json!({"data": {"l": "2"}});
-    let changed = maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-    assert_eq!(changed.data.as_ref().map(std::collections::BTreeMap::len), Some(2));
-    let stale = maps.replace("a", &PostParams::default(), &made).await.unwrap_err();
+    let changed = maps
+        .patch("a", &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .unwrap();
+    assert_eq!(
+        changed.data.as_ref().map(std::collections::BTreeMap::len),
+        Some(2)
+    );
+    let stale = maps
+        .replace("a", &PostParams::default(), &made)
+        .await
+        .unwrap_err();
     assert!(matches!(stale, kube::Error::Api(s) if s.code == 409 && s.reason == "Conflict"));
     let gone = maps.delete("a", &DeleteParams::default()).await.unwrap();
     assert!(gone.is_right());
@@ -57,22 +78,32 @@ async fn finalizers_hold_an_object_until_they_are_gone() {
     let mut held = map("held", "1");
     held.metadata.finalizers = Some(vec!["x.io/f".into()]);
     maps.create(&PostParams::default(), &held).await.unwrap();
-    let marked = maps.delete("held", &DeleteParams::default()).await.unwrap().unwrap_left();
+    let marked = maps
+        .delete("held", &DeleteParams::default())
+        .await
+        .unwrap()
+        .unwrap_left();
     assert!(marked.metadata.deletion_timestamp.is_some());
     let patch = json!({"metadata": {"finalizers": null}});
-    maps.patch("held", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    maps.patch("held", &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .unwrap();
     assert!(maps.get_opt("held").await.unwrap().is_none());
 }
 
 #[tokio::test]
 async fn many_writers_of_one_object_all_get_through() {
     let api = api().await;
-    maps(&api).create(&PostParams::default(), &map("hot", "0")).await.unwrap();
+    maps(&api)
+        .create(&PostParams::default(), &map("hot", "0"))
+        .await
+        .unwrap();
     let writers = (0..40).map(|i| {
         let maps = maps(&api);
         tokio::spawn(async move {
             let patch = json!({"data": {format!("w{i}"): "x"}});
-            maps.patch("hot", &PatchParams::default(), &Patch::Merge(&patch)).await
+            maps.patch("hot", &PatchParams::default(), &Patch::Merge(&patch))
+                .await
         })
     });
     for done in futures::future::join_all(writers).await {
@@ -87,21 +118,35 @@ async fn pages_show_one_revision() {
     let api = api().await;
     let maps = maps(&api);
     for i in 0..5 {
-        maps.create(&PostParams::default(), &map(&format!("p{i}"), "1")).await.unwrap();
+        maps.create(&PostParams::default(), &map(&format!("p{i}"), "1"))
+            .await
+            .unwrap();
     }
     let first = maps.list(&ListParams::default().limit(2)).await.unwrap();
     maps.delete("p4", &DeleteParams::default()).await.unwrap();
     let token = first.metadata.continue_.clone().unwrap();
     assert_eq!(first.metadata.remaining_item_count, Some(3));
-    let rest = maps.list(&ListParams::default().continue_token(&token)).await.unwrap();
-    let names: Vec<_> = rest.items.iter().filter_map(|m| m.metadata.name.as_deref()).collect();
+    let rest = maps
+        .list(&ListParams::default().continue_token(&token))
+        .await
+        .unwrap();
+    let names: Vec<_> = rest
+        .items
+        .iter()
+        .filter_map(|m| m.metadata.name.as_deref())
+        .collect();
     assert_eq!(names, ["p2", "p3", "p4"]);
     assert_eq!(first.metadata.resource_version, rest.metadata.resource_version);
     for i in 0..200 {
         let patch = json!({"data": {"k": i.to_string()}});
-        maps.patch("p0", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        maps.patch("p0", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
     }
-    let expired = maps.list(&ListParams::default().continue_token(&token)).await.unwrap_err();
+    let expired = maps
+        .list(&ListParams::default().continue_token(&token))
+        .await
+        .unwrap_err();
     assert!(matches!(expired, kube::Error::Api(s) if s.code == 410 && s.reason == "Expired"));
 }
 
@@ -122,7 +167,9 @@ async fn watches_follow_a_selection() {
     maps.create(&PostParams::default(), &map("a", "1")).await.unwrap();
     for value in ["2", "1"] {
         let patch = json!({"metadata": {"labels": {"v": value}}});
-        maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
     }
     maps.delete("a", &DeleteParams::default()).await.unwrap();
     let mut kinds = Vec::new();
@@ -145,10 +192,14 @@ async fn a_watch_from_a_forgotten_revision_is_told_in_the_stream() {
     let start = api.store.revision().to_string();
     for i in 1..300 {
         let patch = json!({"data": {"k": i.to_string()}});
-        maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
     }
     let mut events = maps.watch(&WatchParams::default(), &start).await.unwrap().boxed();
-    assert!(matches!(next(&mut events).await.unwrap(), WatchEvent::Error(s) if s.code == 410 && s.reason == "Expired"));
+    assert!(
+        matches!(next(&mut events).await.unwrap(), WatchEvent::Error(s) if s.code == 410 && s.reason == "Expired")
+    );
 }
 
 #[tokio::test]
@@ -156,11 +207,19 @@ async fn watchers_sync_by_list_and_by_stream() {
     let api = api().await;
     let maps = maps(&api);
     maps.create(&PostParams::default(), &map("a", "1")).await.unwrap();
-    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+    for config in [
+        watcher::Config::default(),
+        watcher::Config::default().streaming_lists(),
+    ] {
         let mut events = watcher(maps.clone(), config).boxed();
         let mut seen = Vec::new();
         loop {
-            match tokio::time::timeout(Duration::from_secs(10), events.try_next()).await.unwrap().unwrap().unwrap() {
+            match tokio::time::timeout(Duration::from_secs(10), events.try_next())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap()
+            {
                 watcher::Event::InitApply(m) => seen.extend(m.metadata.name),
                 watcher::Event::InitDone => break,
                 watcher::Event::Init => {}
@@ -174,9 +233,16 @@ async fn watchers_sync_by_list_and_by_stream() {
 #[tokio::test]
 async fn watches_end_when_the_server_stops() {
     let api = api().await;
-    let mut events = maps(&api).watch(&WatchParams::default(), "0").await.unwrap().boxed();
+    let mut events = maps(&api)
+        .watch(&WatchParams::default(), "0")
+        .await
+        .unwrap()
+        .boxed();
     api.shutdown.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(10), async { while events.next().await.is_some() {} }).await;
+    let ended = tokio::time::timeout(Duration::from_secs(10), async {
+        while events.next().await.is_some() {}
+    })
+    .await;
     assert!(ended.is_ok(), "the watch goes on after shutdown");
 }
 
@@ -184,7 +250,10 @@ async fn watches_end_when_the_server_stops() {
 async fn authorization_applies_in_process_too() {
     let api = api().await;
     let nobody = api.client_as(UserInfo::new("alice", ["system:authenticated"]));
-    let error = kube::Api::<Namespace>::all(nobody).list(&ListParams::default()).await.unwrap_err();
+    let error = kube::Api::<Namespace>::all(nobody)
+        .list(&ListParams::default())
+        .await
+        .unwrap_err();
     assert!(matches!(error, kube::Error::Api(s) if s.code == 403));
 }
 
@@ -192,12 +261,22 @@ async fn authorization_applies_in_process_too() {
 async fn apply_creates_and_dry_run_stores_nothing() {
     let api = api().await;
     let maps = maps(&api);
-    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "s"}, "data": {"a": "1"}});
-    let dry = PatchParams { dry_run: true, ..PatchParams::apply("one") };
+    let body =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "s"}, "data": {"a": "1"}});
+    let dry = PatchParams {
+        dry_run: true,
+        ..PatchParams::apply("one")
+    };
     maps.patch("s", &dry, &Patch::Apply(&body)).await.unwrap();
     assert!(maps.get_opt("s").await.unwrap().is_none());
-    maps.patch("s", &PatchParams::apply("one"), &Patch::Apply(&body)).await.unwrap();
-    let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "s"}, "data": {"a": "2"}});
-    let conflict = maps.patch("s", &PatchParams::apply("two"), &Patch::Apply(&other)).await.unwrap_err();
+    maps.patch("s", &PatchParams::apply("one"), &Patch::Apply(&body))
+        .await
+        .unwrap();
+    let other =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "s"}, "data": {"a": "2"}});
+    let conflict = maps
+        .patch("s", &PatchParams::apply("two"), &Patch::Apply(&other))
+        .await
+        .unwrap_err();
     assert!(matches!(conflict, kube::Error::Api(s) if s.code == 409));
 }

@@ -4,7 +4,7 @@ use super::negotiate::Shape;
 use super::params::{ListOptions, parse_revision};
 use super::read::{Filter, View, find, namespace_of};
 use super::respond::{self, Body};
-use super::{Api, Call, COMPACTED, key, too_large};
+use super::{Api, COMPACTED, Call, key, too_large};
 use crate::ApiError;
 use crate::object;
 use crate::store::{Event, StoreError, Watch};
@@ -53,7 +53,9 @@ fn error_frame(error: &ApiError) -> Bytes {
 
 fn store_error(error: &StoreError) -> ApiError {
     match error {
-        StoreError::Compacted(oldest) => ApiError::Expired(format!("{COMPACTED} Oldest kept revision: {oldest}.")),
+        StoreError::Compacted(oldest) => {
+            ApiError::Expired(format!("{COMPACTED} Oldest kept revision: {oldest}."))
+        }
         other => ApiError::Internal(other.to_string()),
     }
 }
@@ -106,7 +108,11 @@ impl Watcher {
             // It left the selection: what left is the object as it was, at the revision it left.
             Some(prev) if kind == "DELETED" && !event.deleted => {
                 let mut old = prev.value();
-                object::set_meta(&mut old, "resourceVersion", Some(event.revision.to_string().into()));
+                object::set_meta(
+                    &mut old,
+                    "resourceVersion",
+                    Some(event.revision.to_string().into()),
+                );
                 respond::to_bytes(&old)
             }
             _ => event.entry.json.clone(),
@@ -190,7 +196,9 @@ pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     if start > current {
         return Err(too_large(start, current));
     }
-    let seconds = options.timeout_seconds.unwrap_or_else(|| LIFETIME + rand::random_range(0..LIFETIME));
+    let seconds = options
+        .timeout_seconds
+        .unwrap_or_else(|| LIFETIME + rand::random_range(0..LIFETIME));
     let now = Instant::now();
     let mut watcher = Watcher {
         plain: view.is_plain(),
@@ -206,7 +214,11 @@ pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     };
     begin(api, &mut watcher, &call.info.namespace, &options, start)?;
     let stream = futures::stream::unfold(watcher, |mut w| async move { w.next().await.map(|b| (b, w)) });
-    Ok(respond::with_type(200, "application/json", Body::Stream(stream.boxed())))
+    Ok(respond::with_type(
+        200,
+        "application/json",
+        Body::Stream(stream.boxed()),
+    ))
 }
 
 /// Queues the initial state where one is asked for and opens the log behind it.
@@ -235,7 +247,11 @@ fn begin(
     let r = &watcher.view.resource;
     let opened = match (watcher.filter.single_name(), namespace_of(r, namespace)) {
         (Some(name), Some(ns)) => api.store.watch_object(&key(r, ns, name), after),
-        _ => api.store.watch(&r.storage, namespace_of(r, namespace).filter(|n| !n.is_empty()), after),
+        _ => api.store.watch(
+            &r.storage,
+            namespace_of(r, namespace).filter(|n| !n.is_empty()),
+            after,
+        ),
     };
     match opened {
         Ok(watch) => watcher.watch = Some(watch),

@@ -68,22 +68,41 @@ pub async fn create(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respons
     let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
     let format = negotiate::body_format(content_type(call), r.custom.is_some())?;
     let mut parsed = body::parse_object(bytes, format, &r.kind)?;
-    body::check_type(&api.registry, r, &r.kind, (&r.group, &r.version), &mut parsed.value)?;
+    body::check_type(
+        &api.registry,
+        r,
+        &r.kind,
+        (&r.group, &r.version),
+        &mut parsed.value,
+    )?;
     let (mut object, warnings) = decode::object(r, parsed, options.validation)?;
     check_namespace(r, &call.info.namespace, &mut object)?;
-    let mut written = api.create_object(call.user, r, &call.info.namespace, object, &options).await?;
+    let mut written = api
+        .create_object(call.user, r, &call.info.namespace, object, &options)
+        .await?;
     written.warnings.splice(0..0, warnings);
     Ok(respond_written(&view, &written))
 }
 
 /// PUT of an object or of a subresource that speaks the object's own kind.
-pub async fn update(api: &Api, call: &Call<'_>, sub: &str, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
+pub async fn update(
+    api: &Api,
+    call: &Call<'_>,
+    sub: &str,
+    bytes: &Bytes,
+) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
     let r = &call.resource;
     let options = WriteOptions::parse(call.query, OptionsKind::Update, call.user_agent())?;
     let format = negotiate::body_format(content_type(call), r.custom.is_some())?;
     let mut parsed = body::parse_object(bytes, format, &r.kind)?;
-    body::check_type(&api.registry, r, &r.kind, (&r.group, &r.version), &mut parsed.value)?;
+    body::check_type(
+        &api.registry,
+        r,
+        &r.kind,
+        (&r.group, &r.version),
+        &mut parsed.value,
+    )?;
     let (mut object, warnings) = decode::object(r, parsed, options.validation)?;
     check_namespace(r, &call.info.namespace, &mut object)?;
     check_name(&call.info.name, &mut object)?;
@@ -136,8 +155,14 @@ impl PatchBody {
             PatchKind::Merge => map("map[string]interface {}").map(Self::Merge),
             PatchKind::Strategic => map("map[string]interface {}").map(Self::Strategic),
             PatchKind::Apply => {
-                let parsed = if bytes.first() == Some(&b'{') { body::parse_json(bytes) } else { body::parse_yaml(bytes) };
-                let value = parsed.map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?.value;
+                let parsed = if bytes.first() == Some(&b'{') {
+                    body::parse_json(bytes)
+                } else {
+                    body::parse_yaml(bytes)
+                };
+                let value = parsed
+                    .map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?
+                    .value;
                 Ok(Self::Apply(value))
             }
         }
@@ -159,7 +184,11 @@ pub async fn patch(api: &Api, call: &Call<'_>, sub: &str, bytes: &Bytes) -> Resu
     let view = View::of(call)?;
     let r = &call.resource;
     let kind = negotiate::patch_kind(content_type(call), r.custom.is_some())?;
-    let options_kind = if kind == PatchKind::Apply { OptionsKind::Apply } else { OptionsKind::Patch };
+    let options_kind = if kind == PatchKind::Apply {
+        OptionsKind::Apply
+    } else {
+        OptionsKind::Patch
+    };
     let options = WriteOptions::parse(call.query, options_kind, call.user_agent())?;
     let patch = PatchBody::parse(kind, bytes)?;
     let target = target(call, sub);

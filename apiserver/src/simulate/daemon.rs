@@ -13,7 +13,10 @@ pub fn decide(set: &Value, pods: &[Value], nodes: usize) -> Plan {
     let template = &set["spec"]["template"];
     let revision = pod::template_hash(template);
     let selector = &template["spec"]["nodeSelector"];
-    let on: Vec<String> = (0..nodes).map(node::name).filter(|n| node::selects(selector, n)).collect();
+    let on: Vec<String> = (0..nodes)
+        .map(node::name)
+        .filter(|n| node::selects(selector, n))
+        .collect();
     let uid = object::uid(set);
     let wanted = on.iter().map(|on| {
         let revision = &revision;
@@ -37,10 +40,18 @@ pub fn decide(set: &Value, pods: &[Value], nodes: usize) -> Plan {
         ("numberMisscheduled", 0.into()),
         ("numberReady", count.clone()),
         ("numberAvailable", count),
-        ("updatedNumberScheduled", active.iter().filter(|p| is_new(p)).count().into()),
+        (
+            "updatedNumberScheduled",
+            active.iter().filter(|p| is_new(p)).count().into(),
+        ),
         ("numberUnavailable", on.len().saturating_sub(active.len()).into()),
     ];
-    let keep = ["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"];
+    let keep = [
+        "currentNumberScheduled",
+        "desiredNumberScheduled",
+        "numberMisscheduled",
+        "numberReady",
+    ];
     let mut set = set.clone();
     if pod::set_status(&mut set, &fields, &keep) {
         return Plan::of([Action::status(kinds::DAEMON_SETS, set)]);

@@ -18,7 +18,10 @@ fn replicas(set: &Value) -> i64 {
 }
 
 fn revision(object: &Value) -> i64 {
-    object["metadata"]["annotations"][REVISION].as_str().and_then(|r| r.parse().ok()).unwrap_or(0)
+    object["metadata"]["annotations"][REVISION]
+        .as_str()
+        .and_then(|r| r.parse().ok())
+        .unwrap_or(0)
 }
 
 fn count(set: &Value, field: &str) -> i64 {
@@ -47,19 +50,27 @@ pub fn decide(deployment: &Value, sets: &[Value], now: Timestamp) -> Plan {
     let template = &deployment["spec"]["template"];
     let sets: Vec<&Value> = sets.iter().filter(|s| !object::is_deleting(s)).collect();
     let current = sets.iter().copied().find(|s| origin(s) == *template);
-    let others: Vec<&Value> =
-        sets.iter().copied().filter(|s| current.is_none_or(|c| object::uid(c) != object::uid(s))).collect();
+    let others: Vec<&Value> = sets
+        .iter()
+        .copied()
+        .filter(|s| current.is_none_or(|c| object::uid(c) != object::uid(s)))
+        .collect();
     let latest = others.iter().map(|s| revision(s)).max().unwrap_or(0);
     let paused = deployment["spec"]["paused"] == true;
     let mut actions = Vec::new();
     let recreate = deployment["spec"]["strategy"]["type"] == "Recreate";
-    let old_are_gone = others.iter().all(|s| replicas(s) == 0 && count(s, "replicas") == 0);
+    let old_are_gone = others
+        .iter()
+        .all(|s| replicas(s) == 0 && count(s, "replicas") == 0);
     match current {
         // While it is paused its template may change, and nothing comes of it.
         None if paused => {}
         None => {
             let target = if recreate && !old_are_gone { 0 } else { desired };
-            actions.push(Action::create(kinds::REPLICA_SETS, new_set(deployment, target, latest + 1)));
+            actions.push(Action::create(
+                kinds::REPLICA_SETS,
+                new_set(deployment, target, latest + 1),
+            ));
         }
         Some(set) => {
             let target = if recreate && !old_are_gone { 0 } else { desired };
@@ -135,11 +146,16 @@ fn new_set(deployment: &Value, replicas: i64, revision: i64) -> Value {
 
 /// Old sets beyond the history that is kept, oldest first.
 fn expired<'a>(deployment: &Value, others: &[&'a Value]) -> impl Iterator<Item = Action> + use<'a> {
-    let keep = deployment["spec"]["revisionHistoryLimit"].as_i64().unwrap_or(HISTORY);
+    let keep = deployment["spec"]["revisionHistoryLimit"]
+        .as_i64()
+        .unwrap_or(HISTORY);
     let mut empty: Vec<&Value> = others.iter().copied().filter(|s| replicas(s) == 0).collect();
     empty.sort_by_key(|s| revision(s));
     let surplus = empty.len().saturating_sub(usize::try_from(keep).unwrap_or(0));
-    empty.into_iter().take(surplus).map(|s| Action::delete(kinds::REPLICA_SETS, s, None))
+    empty
+        .into_iter()
+        .take(surplus)
+        .map(|s| Action::delete(kinds::REPLICA_SETS, s, None))
 }
 
 /// How many of `desired` may be unavailable: a number, or a share of them rounded down.
@@ -168,7 +184,10 @@ fn set_status(
     let fields = [
         ("observedGeneration", deployment["metadata"]["generation"].clone()),
         ("replicas", sum("replicas").into()),
-        ("updatedReplicas", current.map_or(0, |s| count(s, "replicas")).into()),
+        (
+            "updatedReplicas",
+            current.map_or(0, |s| count(s, "replicas")).into(),
+        ),
         ("readyReplicas", sum("readyReplicas").into()),
         ("availableReplicas", available.into()),
         ("unavailableReplicas", (desired - available).max(0).into()),
@@ -177,14 +196,35 @@ fn set_status(
     let now = rfc3339(now);
     if available >= desired - max_unavailable(deployment, desired) {
         let message = "Deployment has minimum availability.";
-        set_condition(deployment, "Available", "True", "MinimumReplicasAvailable", message, &now);
+        set_condition(
+            deployment,
+            "Available",
+            "True",
+            "MinimumReplicasAvailable",
+            message,
+            &now,
+        );
     } else {
         let message = "Deployment does not have minimum availability.";
-        set_condition(deployment, "Available", "False", "MinimumReplicasUnavailable", message, &now);
+        set_condition(
+            deployment,
+            "Available",
+            "False",
+            "MinimumReplicasUnavailable",
+            message,
+            &now,
+        );
     }
     if let Some(set) = current {
         let message = format!("ReplicaSet {:?} has successfully progressed.", object::name(set));
-        set_condition(deployment, "Progressing", "True", "NewReplicaSetAvailable", &message, &now);
+        set_condition(
+            deployment,
+            "Progressing",
+            "True",
+            "NewReplicaSetAvailable",
+            &message,
+            &now,
+        );
     }
     deployment["status"] != before
 }

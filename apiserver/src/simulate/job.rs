@@ -16,8 +16,18 @@ pub fn decide(job: &Value, pods: &[Value], nodes: usize, now: Timestamp) -> Plan
     let now = rfc3339(now);
     let mut new = job.clone();
     if job["spec"]["suspend"] == true {
-        set_condition(&mut new, "Suspended", "True", "JobSuspended", "Job suspended", &now);
-        let doomed = pods.iter().filter(|p| pod::is_active(p)).map(|p| Action::delete("/pods", p, None));
+        set_condition(
+            &mut new,
+            "Suspended",
+            "True",
+            "JobSuspended",
+            "Job suspended",
+            &now,
+        );
+        let doomed = pods
+            .iter()
+            .filter(|p| pod::is_active(p))
+            .map(|p| Action::delete("/pods", p, None));
         let changed = (new != *job).then(|| Action::status(JOBS, new.clone()));
         return Plan::of(doomed.chain(changed));
     }
@@ -30,7 +40,12 @@ pub fn decide(job: &Value, pods: &[Value], nodes: usize, now: Timestamp) -> Plan
     let free = usize::try_from(parallel).unwrap_or(0).saturating_sub(running);
     // Done pods count even if they are being removed; those still to come, as many as may run at once.
     let missing = (0..completions)
-        .map(|i| (i, format!("{name}-{}", pod::letters(pod::hash(&format!("{uid}/{i}")), 5))))
+        .map(|i| {
+            (
+                i,
+                format!("{name}-{}", pod::letters(pod::hash(&format!("{uid}/{i}")), 5)),
+            )
+        })
         .filter(|(_, name)| !pods.iter().any(|p| object::name(p) == name));
     let actions: Vec<Action> = missing
         .take(free)
@@ -40,13 +55,18 @@ pub fn decide(job: &Value, pods: &[Value], nodes: usize, now: Timestamp) -> Plan
             let labels = if indexed { &labels[..] } else { &[] };
             let mut pod = pod::from_template(job, template, &name, &pod::node_for(&name, nodes), labels);
             if indexed {
-                object::child_mut(&mut pod["metadata"], "annotations")
-                    .insert("batch.kubernetes.io/job-completion-index".to_owned(), index.as_str().into());
+                object::child_mut(&mut pod["metadata"], "annotations").insert(
+                    "batch.kubernetes.io/job-completion-index".to_owned(),
+                    index.as_str().into(),
+                );
             }
             Action::create("/pods", pod)
         })
         .collect();
-    let succeeded = pods.iter().filter(|p| p["status"]["phase"] == "Succeeded").count();
+    let succeeded = pods
+        .iter()
+        .filter(|p| p["status"]["phase"] == "Succeeded")
+        .count();
     if !actions.is_empty() || (running > 0 && succeeded < usize::try_from(completions).unwrap_or(0)) {
         return Plan::of(actions);
     }
@@ -66,7 +86,11 @@ pub fn decide(job: &Value, pods: &[Value], nodes: usize, now: Timestamp) -> Plan
     if succeeded >= usize::try_from(completions).unwrap_or(0) {
         let message = "Reached expected number of succeeded pods";
         if indexed && completions > 0 {
-            let all = if completions == 1 { "0".to_owned() } else { format!("0-{}", completions - 1) };
+            let all = if completions == 1 {
+                "0".to_owned()
+            } else {
+                format!("0-{}", completions - 1)
+            };
             object::child_mut(&mut new, "status").insert("completedIndexes".into(), all.into());
         }
         for kind in ["SuccessCriteriaMet", "Complete"] {
@@ -75,5 +99,9 @@ pub fn decide(job: &Value, pods: &[Value], nodes: usize, now: Timestamp) -> Plan
         let status = object::child_mut(&mut new, "status");
         status.insert("completionTime".into(), now.as_str().into());
     }
-    if new == *job { Plan::default() } else { Plan::of([Action::status(JOBS, new)]) }
+    if new == *job {
+        Plan::default()
+    } else {
+        Plan::of([Action::status(JOBS, new)])
+    }
 }

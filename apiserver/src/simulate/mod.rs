@@ -53,8 +53,11 @@ pub fn start(api: Api, nodes: usize, shutdown: CancellationToken) -> JoinHandle<
 /// The same, to be spawned by the caller.
 pub async fn run(api: Api, nodes: usize, shutdown: CancellationToken) {
     let store = api.store.clone();
-    let simulation =
-        Simulation { access: Access::new(api, "muster-simulate"), nodes, index: Mutex::default() };
+    let simulation = Simulation {
+        access: Access::new(api, "muster-simulate"),
+        nodes,
+        index: Mutex::default(),
+    };
     engine::run(Arc::new(simulation), store, shutdown).await;
 }
 
@@ -80,7 +83,14 @@ impl Simulation {
         let key = &now.key;
         match &*key.resource {
             kinds::NODES | kinds::LEASES if gone => {
-                (0..self.nodes).filter(|i| node::name(*i) == *key.name).for_each(|i| add(Work::Node(i)));
+                (0..self.nodes)
+                    .filter(|i| node::name(*i) == *key.name)
+                    .for_each(|i| add(Work::Node(i)));
+            }
+            crate::controllers::kinds::NAMESPACES
+                if before.is_none() && !gone && &*key.name == node::LEASE_NAMESPACE =>
+            {
+                (0..self.nodes).for_each(|i| add(Work::Node(i)));
             }
             PODS | kinds::REPLICA_SETS => {
                 let meta = Meta::of(now);
@@ -99,7 +109,11 @@ impl Simulation {
                 if gone {
                     return;
                 }
-                add(if &*key.resource == PODS { Work::Pod(key.clone()) } else { Work::Workload(key.clone()) });
+                add(if &*key.resource == PODS {
+                    Work::Pod(key.clone())
+                } else {
+                    Work::Workload(key.clone())
+                });
             }
             kinds::DEPLOYMENTS | kinds::STATEFUL_SETS | kinds::DAEMON_SETS | job::JOBS if !gone => {
                 add(Work::Workload(key.clone()));
@@ -113,17 +127,28 @@ impl Simulation {
         let uid = crate::object::uid(owner);
         let keys: Vec<Key> = {
             let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-            index.dependents(uid).filter(|k| &*k.resource == resource).cloned().collect()
+            index
+                .dependents(uid)
+                .filter(|k| &*k.resource == resource)
+                .cloned()
+                .collect()
         };
-        let found = keys.iter().filter_map(|k| self.access.object(&k.resource, &k.namespace, &k.name));
+        let found = keys
+            .iter()
+            .filter_map(|k| self.access.object(&k.resource, &k.namespace, &k.name));
         found.filter(|o| is_controlled_by(o, uid)).collect()
     }
 }
 
 /// Whether the object's controller has this uid.
 fn is_controlled_by(object: &Value, uid: &str) -> bool {
-    let references = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
-    references.filter(|r| r["controller"] == true).any(|r| r["uid"] == uid)
+    let references = object["metadata"]["ownerReferences"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    references
+        .filter(|r| r["controller"] == true)
+        .any(|r| r["uid"] == uid)
 }
 
 impl Reactor for Simulation {
@@ -158,8 +183,9 @@ impl Reactor for Simulation {
                 let name = node::name(*index);
                 let node = access.object(kinds::NODES, "", &name);
                 let lease = access.object(kinds::LEASES, node::LEASE_NAMESPACE, &name);
-                let has_namespace =
-                    access.entry(crate::controllers::kinds::NAMESPACES, "", node::LEASE_NAMESPACE).is_some();
+                let has_namespace = access
+                    .entry(crate::controllers::kinds::NAMESPACES, "", node::LEASE_NAMESPACE)
+                    .is_some();
                 node::decide(*index, node.as_ref(), has_namespace, lease.as_ref(), now)
             }
             Work::Pod(key) => match access.object(PODS, &key.namespace, &key.name) {

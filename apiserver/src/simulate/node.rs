@@ -33,7 +33,11 @@ pub fn labels(name: &str) -> Value {
 /// Whether a `nodeSelector` selects a node.
 pub fn selects(selector: &Value, name: &str) -> bool {
     let labels = labels(name);
-    selector.as_object().into_iter().flatten().all(|(k, v)| labels[k] == *v)
+    selector
+        .as_object()
+        .into_iter()
+        .flatten()
+        .all(|(k, v)| labels[k] == *v)
 }
 
 /// Address of a node by its number.
@@ -96,7 +100,10 @@ pub fn decide(
     let mut actions = Vec::new();
     let Some(node) = node else {
         // Its status follows when it is there: a status cannot be created.
-        return Plan { actions: vec![Action::create(kinds::NODES, object(index))], after: Some(Duration::ZERO) };
+        return Plan {
+            actions: vec![Action::create(kinds::NODES, object(index))],
+            after: Some(Duration::ZERO),
+        };
     };
     if node["status"]["capacity"].is_null() {
         let mut node = node.clone();
@@ -106,7 +113,8 @@ pub fn decide(
     let micro = now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
     let mut after = RENEW_SECONDS;
     match lease {
-        None if !has_namespace => after = 1,
+        // Looked at again when the namespace comes.
+        None if !has_namespace => {}
         None => {
             let lease = json!({
                 "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
@@ -121,7 +129,9 @@ pub fn decide(
             actions.push(Action::create(kinds::LEASES, lease));
         }
         Some(lease) => {
-            let renewed = lease["spec"]["renewTime"].as_str().and_then(|t| t.parse::<Timestamp>().ok());
+            let renewed = lease["spec"]["renewTime"]
+                .as_str()
+                .and_then(|t| t.parse::<Timestamp>().ok());
             let age = renewed.map_or(i64::MAX, |t| now.as_second() - t.as_second());
             if age >= RENEW_SECONDS {
                 let mut lease = lease.clone();
@@ -132,5 +142,8 @@ pub fn decide(
             }
         }
     }
-    Plan { actions, after: Some(Duration::from_secs(after.unsigned_abs())) }
+    Plan {
+        actions,
+        after: Some(Duration::from_secs(after.unsigned_abs())),
+    }
 }

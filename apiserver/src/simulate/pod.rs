@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 /// FNV-1a: the same text always has the same name.
 pub fn hash(text: &str) -> u32 {
-    text.bytes().fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
+    text.bytes()
+        .fold(0x811c_9dc5, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193))
 }
 
 /// A number in the letters of generated names, which spell no words.
@@ -30,7 +31,13 @@ pub fn template_hash(template: &Value) -> String {
 }
 
 /// A pod of a template, on a node, controlled by `owner`.
-pub fn from_template(owner: &Value, template: &Value, name: &str, on: &str, labels: &[(&str, &str)]) -> Value {
+pub fn from_template(
+    owner: &Value,
+    template: &Value,
+    name: &str,
+    on: &str,
+    labels: &[(&str, &str)],
+) -> Value {
     let mut metadata = json!({
         "name": name,
         "namespace": object::namespace(owner),
@@ -78,9 +85,11 @@ pub fn decide(pod: &Value, now: Timestamp) -> Plan {
     if object::is_deleting(pod) || phase != "Pending" {
         return Plan::default();
     }
-    let owners = pod["metadata"]["ownerReferences"].as_array().into_iter().flatten();
-    let completes =
-        pod["spec"]["restartPolicy"] != "Always" && owners.clone().any(|o| o["kind"] == "Job");
+    let owners = pod["metadata"]["ownerReferences"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let completes = pod["spec"]["restartPolicy"] != "Always" && owners.clone().any(|o| o["kind"] == "Job");
     let now = rfc3339(now);
     let condition = |kind: &str| {
         let mut condition = json!({"type": kind, "status": "True", "lastTransitionTime": now});
@@ -99,7 +108,11 @@ pub fn decide(pod: &Value, now: Timestamp) -> Plan {
     }});
     let container = |c: &Value, init: bool| {
         let ended = completes || init;
-        let state = if ended { done.clone() } else { json!({"running": {"startedAt": now}}) };
+        let state = if ended {
+            done.clone()
+        } else {
+            json!({"running": {"startedAt": now}})
+        };
         json!({
             "name": c["name"], "image": c["image"], "imageID": c["image"], "ready": !completes,
             "started": !ended, "restartCount": 0, "state": state,
@@ -110,12 +123,21 @@ pub fn decide(pod: &Value, now: Timestamp) -> Plan {
         let list = pod["spec"][field].as_array().into_iter().flatten();
         list.map(|c| container(c, field == "initContainers")).collect()
     };
-    let kinds = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    let kinds = [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodScheduled",
+    ];
     let number = hash(uid);
     let address = format!("10.244.{}.{}", number % 256, number / 256 % 254 + 1);
     let mut pod = pod.clone();
     let status = object::child_mut(&mut pod, "status");
-    status.insert("phase".into(), if completes { "Succeeded" } else { "Running" }.into());
+    status.insert(
+        "phase".into(),
+        if completes { "Succeeded" } else { "Running" }.into(),
+    );
     status.insert("conditions".into(), kinds.iter().map(|k| condition(k)).collect());
     status.insert("startTime".into(), now.clone().into());
     status.insert("podIP".into(), address.clone().into());

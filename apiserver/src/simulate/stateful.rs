@@ -34,9 +34,17 @@ pub fn decide(set: &Value, pods: &[Value], nodes: usize) -> Plan {
         (format!("{}-{ordinal}", object::name(set)), make)
     });
     let rolls = spec["updateStrategy"]["type"] != "OnDelete";
-    let partition = spec["updateStrategy"]["rollingUpdate"]["partition"].as_i64().unwrap_or(0);
+    let partition = spec["updateStrategy"]["rollingUpdate"]["partition"]
+        .as_i64()
+        .unwrap_or(0);
     let is_new = |p: &Value| p["metadata"]["labels"][REVISION] == revision;
-    let ordinal = |p: &Value| object::name(p).rsplit('-').next().and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
+    let ordinal = |p: &Value| {
+        object::name(p)
+            .rsplit('-')
+            .next()
+            .and_then(|n| n.parse::<i64>().ok())
+            .unwrap_or(0)
+    };
     let actions = pod::align(pods, wanted, |p| rolls && !is_new(p) && ordinal(p) >= partition);
     let active: Vec<&Value> = pods.iter().filter(|p| pod::is_active(p)).collect();
     if !actions.is_empty() || active.iter().any(|p| !pod::is_ready(p)) {
@@ -44,22 +52,39 @@ pub fn decide(set: &Value, pods: &[Value], nodes: usize) -> Plan {
     }
     let updated = active.iter().filter(|p| is_new(p)).count();
     let complete = updated == active.len();
-    let before = set["status"]["currentRevision"].as_str().filter(|r| !r.is_empty());
-    let current = if complete { revision.as_str() } else { before.unwrap_or(&revision) };
+    let before = set["status"]["currentRevision"]
+        .as_str()
+        .filter(|r| !r.is_empty());
+    let current = if complete {
+        revision.as_str()
+    } else {
+        before.unwrap_or(&revision)
+    };
     let count = json!(active.len());
     let fields = [
         ("observedGeneration", set["metadata"]["generation"].clone()),
         ("replicas", count.clone()),
         ("readyReplicas", count.clone()),
         ("availableReplicas", count.clone()),
-        ("currentReplicas", if complete { count } else { json!(active.len() - updated) }),
+        (
+            "currentReplicas",
+            if complete {
+                count
+            } else {
+                json!(active.len() - updated)
+            },
+        ),
         ("updatedReplicas", updated.into()),
         ("currentRevision", current.into()),
         ("updateRevision", revision.as_str().into()),
         ("collisionCount", 0.into()),
     ];
     let mut set = set.clone();
-    if pod::set_status(&mut set, &fields, &["replicas", "availableReplicas", "collisionCount"]) {
+    if pod::set_status(
+        &mut set,
+        &fields,
+        &["replicas", "availableReplicas", "collisionCount"],
+    ) {
         return Plan::of([Action::status(kinds::STATEFUL_SETS, set)]);
     }
     Plan::default()

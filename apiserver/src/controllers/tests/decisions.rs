@@ -40,21 +40,42 @@ fn garbage_is_what_has_only_dead_owners() {
         (vec![There], vec![], vec![], Want::Nothing),
         (vec![Unknown], vec![], vec![], Want::Nothing),
         (vec![Gone], vec![], vec![], Want::Delete(Propagation::Background)),
-        (vec![Gone], vec![ORPHAN], vec![], Want::Delete(Propagation::Orphan)),
-        (vec![Gone], vec![FOREGROUND], vec![], Want::Delete(Propagation::Foreground)),
+        (
+            vec![Gone],
+            vec![ORPHAN],
+            vec![],
+            Want::Delete(Propagation::Orphan),
+        ),
+        (
+            vec![Gone],
+            vec![FOREGROUND],
+            vec![],
+            Want::Delete(Propagation::Foreground),
+        ),
         (vec![Gone, There], vec![], vec![], Want::Keep(&["u1"])),
         (vec![Gone, Unknown], vec![], vec![], Want::Keep(&["u1"])),
         (vec![Waits, There, Gone], vec![], vec![], Want::Keep(&["u1"])),
         (vec![Waits], vec![], vec![], Want::Delete(Propagation::Background)),
-        (vec![Waits], vec![], vec![dependent(false)], Want::Delete(Propagation::Foreground)),
+        (
+            vec![Waits],
+            vec![],
+            vec![dependent(false)],
+            Want::Delete(Propagation::Foreground),
+        ),
         (vec![Waits], vec![], vec![dependent(true)], Want::Unblock),
     ] {
         let owners: Vec<Owner> = (0..states.len())
-            .map(|i| Owner { uid: format!("u{i}"), block_owner_deletion: Some(true), ..Owner::default() })
+            .map(|i| Owner {
+                uid: format!("u{i}"),
+                block_owner_deletion: Some(true),
+                ..Owner::default()
+            })
             .collect();
         let mut object = config_map("n", "o", &[], &[]);
-        object["metadata"]["ownerReferences"] =
-            owners.iter().map(|o| json!({"uid": o.uid, "blockOwnerDeletion": true})).collect();
+        object["metadata"]["ownerReferences"] = owners
+            .iter()
+            .map(|o| json!({"uid": o.uid, "blockOwnerDeletion": true}))
+            .collect();
         let observed = Observed {
             resource: "/configmaps".into(),
             object,
@@ -70,7 +91,11 @@ fn garbage_is_what_has_only_dead_owners() {
         let plan = garbage::decide(&observed);
         let got = match plan.actions.as_slice() {
             [] => Want::Nothing,
-            [Action::Delete { propagation: Some(p), .. }] => Want::Delete(*p),
+            [
+                Action::Delete {
+                    propagation: Some(p), ..
+                },
+            ] => Want::Delete(*p),
             [Action::Update { object, .. }] => {
                 let left = object["metadata"]["ownerReferences"].as_array().unwrap();
                 if left.iter().all(|r| r["blockOwnerDeletion"] == false) {
@@ -85,7 +110,12 @@ fn garbage_is_what_has_only_dead_owners() {
         assert_eq!(got, want, "{states:?} {finalizers:?}");
         if let (Want::Keep(uids), [Action::Update { object, .. }]) = (want, plan.actions.as_slice()) {
             let left = object["metadata"]["ownerReferences"].as_array().unwrap();
-            assert_eq!(left.iter().map(|r| r["uid"].as_str().unwrap()).collect::<Vec<_>>(), uids);
+            assert_eq!(
+                left.iter()
+                    .map(|r| r["uid"].as_str().unwrap())
+                    .collect::<Vec<_>>(),
+                uids
+            );
         }
     }
 }
@@ -111,22 +141,45 @@ fn requests_are_signed_refused_or_cleaned() {
     let fresh = approved("2026-01-01T11:59:00Z");
     let auth = json!(["client auth"]);
     let failure = |plan: &Plan| match plan.actions.as_slice() {
-        [Action::Update { subresource: "status", object, .. }] => {
+        [
+            Action::Update {
+                subresource: "status",
+                object,
+                ..
+            },
+        ] => {
             let failed = plan::condition(object, "Failed").cloned().unwrap_or_default();
             assert_eq!(failed["reason"], "SignerValidationFailure");
             failed["message"].as_str().unwrap().to_owned()
         }
         other => panic!("{other:?}"),
     };
-    let plan = certificate::decide(&csr(client, auth.clone(), fresh.clone(), json!({})), now(), |order| {
-        assert_eq!((order.request.as_slice(), order.ttl.as_secs()), (&b"PEM"[..], 365 * 24 * 3600));
-        signed(order)
-    });
-    let [Action::Update { object, .. }] = plan.actions.as_slice() else { panic!("{plan:?}") };
+    let plan = certificate::decide(
+        &csr(client, auth.clone(), fresh.clone(), json!({})),
+        now(),
+        |order| {
+            assert_eq!(
+                (order.request.as_slice(), order.ttl.as_secs()),
+                (&b"PEM"[..], 365 * 24 * 3600)
+            );
+            signed(order)
+        },
+    );
+    let [Action::Update { object, .. }] = plan.actions.as_slice() else {
+        panic!("{plan:?}")
+    };
     assert_eq!(object["status"]["certificate"], "UEVN");
     for (signer, usages, message) in [
-        (client, json!(["client auth", "server auth"]), "invalid usage for client certificate: server auth"),
-        (client, json!(["digital signature"]), "missing required usage for client certificate: client auth"),
+        (
+            client,
+            json!(["client auth", "server auth"]),
+            "invalid usage for client certificate: server auth",
+        ),
+        (
+            client,
+            json!(["digital signature"]),
+            "missing required usage for client certificate: client auth",
+        ),
         (
             "kubernetes.io/kube-apiserver-client-kubelet",
             auth.clone(),
@@ -136,11 +189,20 @@ fn requests_are_signed_refused_or_cleaned() {
         let plan = certificate::decide(&csr(signer, usages, fresh.clone(), json!({})), now(), signed);
         assert_eq!(failure(&plan), message);
     }
-    let plan = certificate::decide(&csr(client, auth.clone(), fresh.clone(), json!({})), now(), |_| {
-        Err(PkiError::Request("it does not parse".into()))
-    });
-    assert_eq!(failure(&plan), "unusable certificate signing request: it does not parse");
-    let other = certificate::decide(&csr("x.io/s", auth.clone(), fresh.clone(), json!({})), now(), signed);
+    let plan = certificate::decide(
+        &csr(client, auth.clone(), fresh.clone(), json!({})),
+        now(),
+        |_| Err(PkiError::Request("it does not parse".into())),
+    );
+    assert_eq!(
+        failure(&plan),
+        "unusable certificate signing request: it does not parse"
+    );
+    let other = certificate::decide(
+        &csr("x.io/s", auth.clone(), fresh.clone(), json!({})),
+        now(),
+        signed,
+    );
     assert_eq!(other, Plan::default());
     for (seconds, ttl) in [(601_u64, 601), (1, 600), (1_u64 << 40, 365 * 24 * 3600)] {
         let mut csr = csr(client, auth.clone(), fresh.clone(), json!({}));
@@ -163,7 +225,10 @@ fn requests_are_signed_refused_or_cleaned() {
         let plan = certificate::decide(&csr, now(), |_| panic!("signed {conditions}"));
         match left {
             Some(left) => assert_eq!(plan, later(left)),
-            None => assert!(matches!(plan.actions.as_slice(), [Action::Delete { .. }]), "{plan:?}"),
+            None => assert!(
+                matches!(plan.actions.as_slice(), [Action::Delete { .. }]),
+                "{plan:?}"
+            ),
         }
     }
 }
@@ -182,8 +247,11 @@ fn a_namespace_goes_pods_first() {
         object
     };
     let content = |pods: Vec<Value>, maps: Vec<Value>| {
-        [("/configmaps", "configmaps", maps), ("/pods", "pods", pods)]
-            .map(|(s, r, objects)| Content { storage: s.into(), resource: r.into(), objects })
+        [("/configmaps", "configmaps", maps), ("/pods", "pods", pods)].map(|(s, r, objects)| Content {
+            storage: s.into(),
+            resource: r.into(),
+            objects,
+        })
     };
     let deleted = |plan: &Plan| -> Vec<String> {
         let names = plan.actions.iter().map(|a| match a {
@@ -198,11 +266,16 @@ fn a_namespace_goes_pods_first() {
     assert_eq!(decide(&terminating, &both), ["p"]);
     let pod_waits = content(vec![object("p", true)], vec![object("m", false)]);
     assert_eq!(decide(&terminating, &pod_waits), ["(status)"]);
-    assert_eq!(decide(&terminating, &content(vec![], vec![object("m", false)])), ["m"]);
+    assert_eq!(
+        decide(&terminating, &content(vec![], vec![object("m", false)])),
+        ["m"]
+    );
     let waits = content(vec![], vec![object("m", true)]);
     let plan = namespace::terminate(&terminating, &waits, now());
     assert_eq!(deleted(&plan), ["(status)"]);
-    let [Action::Update { object: said, .. }] = plan.actions.as_slice() else { panic!() };
+    let [Action::Update { object: said, .. }] = plan.actions.as_slice() else {
+        panic!()
+    };
     // Said once.
     assert_eq!(decide(said, &waits), Vec::<String>::new());
     assert_eq!(decide(&terminating, &[]), ["(finalize)"]);
@@ -215,9 +288,7 @@ fn a_namespace_goes_pods_first() {
 #[test]
 fn aggregated_roles_are_the_sum_of_what_they_select() {
     let rule = |r: &str| json!({"apiGroups": [""], "resources": [r], "verbs": ["get"]});
-    let role = |name: &str, label: &str, rules: Value| {
-        json!({"metadata": {"name": name, "labels": {"l": label}}, "rules": rules})
-    };
+    let role = |name: &str, label: &str, rules: Value| json!({"metadata": {"name": name, "labels": {"l": label}}, "rules": rules});
     let mut sum = role("sum", "x", Value::Null);
     sum["aggregationRule"] = json!({"clusterRoleSelectors": [
         {"matchLabels": {"l": "a"}},
@@ -231,18 +302,35 @@ fn aggregated_roles_are_the_sum_of_what_they_select() {
         role("v", "c", json!([rule("leases")])),
     ];
     let plan = aggregation::decide(&roles);
-    let [Action::Update { object, .. }] = plan.actions.as_slice() else { panic!("{plan:?}") };
+    let [Action::Update { object, .. }] = plan.actions.as_slice() else {
+        panic!("{plan:?}")
+    };
     let want = json!([rule("nodes"), rule("pods"), rule("secrets"), rule("events")]);
     assert_eq!(object["rules"], want);
     roles[0] = object.clone();
     assert_eq!(aggregation::decide(&roles), Plan::default());
     for (selector, selected) in [
         (json!({}), true),
-        (json!({"matchExpressions": [{"key": "l", "operator": "Exists"}]}), true),
-        (json!({"matchExpressions": [{"key": "m", "operator": "DoesNotExist"}]}), true),
-        (json!({"matchExpressions": [{"key": "l", "operator": "NotIn", "values": ["a"]}]}), false),
-        (json!({"matchExpressions": [{"key": "m", "operator": "NotIn", "values": ["a"]}]}), true),
-        (json!({"matchExpressions": [{"key": "l", "operator": "Frob"}]}), false),
+        (
+            json!({"matchExpressions": [{"key": "l", "operator": "Exists"}]}),
+            true,
+        ),
+        (
+            json!({"matchExpressions": [{"key": "m", "operator": "DoesNotExist"}]}),
+            true,
+        ),
+        (
+            json!({"matchExpressions": [{"key": "l", "operator": "NotIn", "values": ["a"]}]}),
+            false,
+        ),
+        (
+            json!({"matchExpressions": [{"key": "m", "operator": "NotIn", "values": ["a"]}]}),
+            true,
+        ),
+        (
+            json!({"matchExpressions": [{"key": "l", "operator": "Frob"}]}),
+            false,
+        ),
     ] {
         assert_eq!(aggregation::selects(&selector, &roles[1]), selected, "{selector}");
     }
@@ -271,7 +359,13 @@ fn finished_jobs_go_after_their_time() {
         match want {
             Some(want) => assert_eq!(plan, want, "{ttl} {condition}"),
             None => assert!(
-                matches!(plan.actions.as_slice(), [Action::Delete { propagation: Some(Propagation::Foreground), .. }]),
+                matches!(
+                    plan.actions.as_slice(),
+                    [Action::Delete {
+                        propagation: Some(Propagation::Foreground),
+                        ..
+                    }]
+                ),
                 "{ttl} {condition}: {plan:?}"
             ),
         }
@@ -283,8 +377,16 @@ fn protected_groups_say_whether_they_are_approved() {
     for (group, annotation, want) in [
         ("x.io", "", None),
         ("notk8s.io", "", None),
-        ("gateway.networking.k8s.io", "https://github.com/x", Some(("True", "ApprovedAnnotation"))),
-        ("gateway.networking.k8s.io", "unapproved, trying", Some(("False", "UnapprovedAnnotation"))),
+        (
+            "gateway.networking.k8s.io",
+            "https://github.com/x",
+            Some(("True", "ApprovedAnnotation")),
+        ),
+        (
+            "gateway.networking.k8s.io",
+            "unapproved, trying",
+            Some(("False", "UnapprovedAnnotation")),
+        ),
         ("k8s.io", "", Some(("False", "MissingAnnotation"))),
         ("a.kubernetes.io", "yes", Some(("False", "InvalidAnnotation"))),
     ] {
@@ -296,10 +398,15 @@ fn protected_groups_say_whether_they_are_approved() {
             },
         });
         let plan = crd::decide(&crd, std::slice::from_ref(&crd), &[], now());
-        let [Action::Update { object, .. }] = plan.actions.as_slice() else { panic!("{plan:?}") };
+        let [Action::Update { object, .. }] = plan.actions.as_slice() else {
+            panic!("{plan:?}")
+        };
         let got = plan::condition(object, "KubernetesAPIApprovalPolicyConformant");
         let got = got.map(|c| (c["status"].as_str().unwrap(), c["reason"].as_str().unwrap()));
         assert_eq!(got, want, "{group} {annotation:?}");
-        assert_eq!(crd::decide(object, std::slice::from_ref(object), &[], now()), Plan::default());
+        assert_eq!(
+            crd::decide(object, std::slice::from_ref(object), &[], now()),
+            Plan::default()
+        );
     }
 }

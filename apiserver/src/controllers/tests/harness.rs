@@ -28,7 +28,11 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
-        let store = Store::open(StoreOptions { path: None, keep_revisions: 20_000 }).unwrap();
+        let store = Store::open(StoreOptions {
+            path: None,
+            keep_revisions: 20_000,
+        })
+        .unwrap();
         let authorizer = Authorizer::new(store.clone());
         let keys = ServiceAccountKeys::load_or_create(None).unwrap();
         let authenticator = Authenticator::new(store.clone(), keys, authorizer.clone(), Vec::new()).unwrap();
@@ -49,7 +53,9 @@ impl Cluster {
     }
 
     fn kind(&self, resource: &str) -> Arc<Resource> {
-        self.access.kind(resource).unwrap_or_else(|| panic!("{resource} is not served"))
+        self.access
+            .kind(resource)
+            .unwrap_or_else(|| panic!("{resource} is not served"))
     }
 
     pub(crate) async fn create(&self, resource: &str, mut object: Value) -> Value {
@@ -59,16 +65,25 @@ impl Cluster {
         crate::registry::strategy::default(&kind, &mut object);
         let namespace = object::namespace(&object).to_owned();
         let options = WriteOptions::internal("test");
-        let made = self.api.create_object(&UserInfo::loopback(), &kind, &namespace, object, &options).await;
+        let made = self
+            .api
+            .create_object(&UserInfo::loopback(), &kind, &namespace, object, &options)
+            .await;
         made.unwrap().outcome.value()
     }
 
     pub(crate) async fn update(&self, resource: &str, sub: &str, object: Value) -> Value {
         let kind = self.kind(resource);
-        let (namespace, name) = (object::namespace(&object).to_owned(), object::name(&object).to_owned());
+        let (namespace, name) = (
+            object::namespace(&object).to_owned(),
+            object::name(&object).to_owned(),
+        );
         let target = Target::sub(&kind, sub, &namespace, &name);
         let options = WriteOptions::internal("test");
-        let done = self.api.update_object(&UserInfo::loopback(), &target, object, &options).await;
+        let done = self
+            .api
+            .update_object(&UserInfo::loopback(), &target, object, &options)
+            .await;
         done.unwrap().outcome.value()
     }
 
@@ -81,8 +96,14 @@ impl Cluster {
     ) {
         let kind = self.kind(resource);
         let target = Target::object(&kind, namespace, name);
-        let options = DeleteOptions { propagation, ..DeleteOptions::default() };
-        self.api.delete_object(&UserInfo::loopback(), &target, &options).await.unwrap();
+        let options = DeleteOptions {
+            propagation,
+            ..DeleteOptions::default()
+        };
+        self.api
+            .delete_object(&UserInfo::loopback(), &target, &options)
+            .await
+            .unwrap();
     }
 
     pub(crate) fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
@@ -90,11 +111,18 @@ impl Cluster {
     }
 
     pub(crate) fn list(&self, resource: &str, namespace: &str) -> Vec<Value> {
-        self.access.list(resource, Some(namespace)).iter().map(|e| e.value()).collect()
+        self.access
+            .list(resource, Some(namespace))
+            .iter()
+            .map(|e| e.value())
+            .collect()
     }
 
     pub(crate) fn names(&self, resource: &str, namespace: &str) -> Vec<String> {
-        self.list(resource, namespace).iter().map(|o| object::name(o).to_owned()).collect()
+        self.list(resource, namespace)
+            .iter()
+            .map(|o| object::name(o).to_owned())
+            .collect()
     }
 
     /// Waits until `look` sees something, looking again at every change.
@@ -114,7 +142,10 @@ impl Cluster {
 
     pub(crate) async fn gone(&self, resource: &str, namespace: &str, name: &str) {
         let what = format!("{resource} {namespace}/{name} to be gone");
-        self.wait(&what, || self.get(resource, namespace, name).is_none().then_some(())).await;
+        self.wait(&what, || {
+            self.get(resource, namespace, name).is_none().then_some(())
+        })
+        .await;
     }
 
     /// Waits until nothing has been written for a while: what would still come would be too late.
@@ -122,6 +153,9 @@ impl Cluster {
         let mut watch = self.api.store.watch_all(self.api.store.revision()).unwrap();
         let quiet = Duration::from_millis(150);
         let settled = async { while tokio::time::timeout(quiet, watch.next()).await.is_ok() {} };
-        assert!(tokio::time::timeout(DEADLINE, settled).await.is_ok(), "writes never end");
+        assert!(
+            tokio::time::timeout(DEADLINE, settled).await.is_ok(),
+            "writes never end"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Rules of `metadata` for every kind, with kube-apiserver's messages (apimachinery `api/validation/objectmeta.go`).
 
+use crate::controllers::crd::CLEANUP as CRD_CLEANUP;
 use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use crate::registry::Resource;
@@ -91,7 +92,7 @@ fn validate_finalizers(meta: &Value) -> Vec<FieldError> {
         for message in names::qualified_name(name) {
             errors.push(FieldError::invalid(&field, &json!(name), &message));
         }
-        let standard = matches!(*name, "kubernetes" | "orphan" | "foregroundDeletion");
+        let standard = matches!(*name, "kubernetes" | "orphan" | "foregroundDeletion" | CRD_CLEANUP);
         if !name.contains('/') && !standard {
             let message = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid(&field, &json!(name), message));

@@ -19,6 +19,7 @@ mod policy;
 mod rbac;
 pub mod selector;
 mod service;
+mod status;
 mod warnings;
 mod workloads;
 
@@ -293,6 +294,9 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
     }
     if family == Family::Crd && subresource == "status" {
         return errors;
+    }
+    if subresource == "status" && family == Family::Workload {
+        errors.extend(status::validate(plural, &new["status"]));
     }
     if !subresource.is_empty() && subresource != "scale" {
         return errors;

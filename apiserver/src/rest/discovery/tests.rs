@@ -30,7 +30,7 @@ fn a_custom_group_version() {
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "x.io/v1", "resources": [
             {"name": "gadgets", "singularName": "gadget", "namespaced": true, "kind": "Gadget",
              "verbs": ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"],
-             "shortNames": ["gg"], "categories": ["all"]},
+             "shortNames": ["gg"], "categories": ["all"], "storageVersionHash": "H5LaGr5hW+0="},
             {"name": "gadgets/status", "singularName": "", "namespaced": true, "kind": "Gadget",
              "verbs": ["get", "patch", "update"]},
             {"name": "gadgets/scale", "singularName": "", "namespaced": true, "group": "autoscaling",

@@ -239,6 +239,14 @@ fn what_may_not_change() {
         let errors = world.change("", &old, change).unwrap_err();
         assert!(errors.contains(&want.to_owned()), "want {want}, got {errors:?}");
     }
+    let old = made(deployment("d"));
+    let errors = world
+        .change("status", &old, |o| o["status"] = json!({"readyReplicas": 1}))
+        .unwrap_err();
+    assert_eq!(
+        errors,
+        ["status.readyReplicas: Invalid value: 1: cannot be greater than status.replicas"]
+    );
     let mut dying = made(config_map("f", json!({"metadata": {"finalizers": ["x.io/f"]}})));
     dying["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     let errors = world
