@@ -26,7 +26,9 @@ pub enum Error {
         problem: String,
     },
     /// An API server can not be reached.
-    #[error("the {role} at {server} can not be reached: {problem}; check that it runs and that the kubeconfig names it rightly")]
+    #[error(
+        "the {role} at {server} can not be reached: {problem}; check that it runs and that the kubeconfig names it rightly"
+    )]
     Unreachable {
         /// `hub` or `managed cluster`.
         role: &'static str,

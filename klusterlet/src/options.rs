@@ -78,7 +78,10 @@ impl Options {
         }
         name("namespace", &self.namespace)?;
         if let Some(agent) = &self.agent_id {
-            let fits = !agent.is_empty() && agent.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+            let fits = !agent.is_empty()
+                && agent
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
             if !fits {
                 return Err(crate::Error::Name {
                     what: "agent ID",
@@ -93,14 +96,24 @@ impl Options {
                 self.client_cert_expiration_seconds
             )));
         }
-        if let Some(url) = self.spoke_external_server_urls.iter().find(|u| !u.starts_with("https://")) {
-            return Err(crate::Error::Option(format!("--spoke-external-server-urls {url:?} must begin with https://")));
+        if let Some(url) = self
+            .spoke_external_server_urls
+            .iter()
+            .find(|u| !u.starts_with("https://"))
+        {
+            return Err(crate::Error::Option(format!(
+                "--spoke-external-server-urls {url:?} must begin with https://"
+            )));
         }
         let prefix = muster_crds::constants::annotations::AGENT_PREFIX;
-        if let Some(bad) =
-            self.cluster_annotations.iter().find(|a| !a.starts_with(prefix) || !a.contains('='))
+        if let Some(bad) = self
+            .cluster_annotations
+            .iter()
+            .find(|a| !a.starts_with(prefix) || !a.contains('='))
         {
-            return Err(crate::Error::Option(format!("--cluster-annotations {bad:?} must be {prefix}KEY=VALUE")));
+            return Err(crate::Error::Option(format!(
+                "--cluster-annotations {bad:?} must be {prefix}KEY=VALUE"
+            )));
         }
         Ok(())
     }

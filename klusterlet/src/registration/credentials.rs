@@ -63,7 +63,13 @@ impl Credentials {
     /// What is in a folder; empty when the folder is not there.
     pub fn read_dir(dir: &Path) -> Result<Self, Error> {
         let mut found = BTreeMap::new();
-        for name in [SECRET_CLUSTER_NAME, SECRET_AGENT_NAME, SECRET_KUBECONFIG, SECRET_TLS_CRT, SECRET_TLS_KEY] {
+        for name in [
+            SECRET_CLUSTER_NAME,
+            SECRET_AGENT_NAME,
+            SECRET_KUBECONFIG,
+            SECRET_TLS_CRT,
+            SECRET_TLS_KEY,
+        ] {
             let path = dir.join(name);
             match std::fs::read(&path) {
                 Ok(bytes) => {
@@ -84,8 +90,18 @@ impl Credentials {
             let path = path.to_owned();
             move |source| Error::File { path, source }
         };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
-        for name in [SECRET_CLUSTER_NAME, SECRET_AGENT_NAME, SECRET_TLS_KEY, SECRET_TLS_CRT, SECRET_KUBECONFIG] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed(dir))?;
+        for name in [
+            SECRET_CLUSTER_NAME,
+            SECRET_AGENT_NAME,
+            SECRET_TLS_KEY,
+            SECRET_TLS_CRT,
+            SECRET_KUBECONFIG,
+        ] {
             let Some(bytes) = self.0.get(name) else { continue };
             let path = dir.join(name);
             if std::fs::read(&path).is_ok_and(|old| old == *bytes) {
@@ -95,7 +111,9 @@ impl Credentials {
             let mut options = std::fs::OpenOptions::new();
             options.write(true).create(true).truncate(true).mode(0o600);
             let mut file = options.open(&temporary).map_err(failed(&temporary))?;
-            file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed(&temporary))?;
+            file.write_all(bytes)
+                .and_then(|()| file.sync_all())
+                .map_err(failed(&temporary))?;
             std::fs::rename(&temporary, &path).map_err(failed(&path))?;
         }
         Ok(())
@@ -115,10 +133,18 @@ impl Credentials {
     }
 
     /// Writes the Secret, keeping keys it does not know.
-    pub async fn write_secret(&self, spoke: &Client, namespace: &str, name: &str) -> Result<(), RequestError> {
+    pub async fn write_secret(
+        &self,
+        spoke: &Client,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), RequestError> {
         let path = format!("/api/v1/namespaces/{namespace}/secrets");
-        let data: Map<String, Value> =
-            self.0.iter().map(|(k, v)| (k.clone(), STANDARD.encode(v).into())).collect();
+        let data: Map<String, Value> = self
+            .0
+            .iter()
+            .map(|(k, v)| (k.clone(), STANDARD.encode(v).into()))
+            .collect();
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
             "metadata": {"name": name, "namespace": namespace}, "data": data});
         match objects::merge(spoke, &format!("{path}/{name}"), &json!({ "data": data })).await {
@@ -142,12 +168,15 @@ impl Credentials {
             }
         }
         let config = Kubeconfig::from_yaml(&String::from_utf8_lossy(self.get(SECRET_KUBECONFIG)))
-            .map_err(|e| format!("the kubeconfig is damaged: {e}"))?;
+            .map_err(|e| format!("the kubeconfig is damaged: {}", kubeconfig::first_line(&e)))?;
         let named = kubeconfig::server(&config)?;
-        if let Some(hub) = hub {
-            if named != *hub {
-                return Err(format!("they are for another hub than the bootstrap kubeconfig's: {}", named.url));
-            }
+        if let Some(hub) = hub
+            && named != *hub
+        {
+            return Err(format!(
+                "they are for another hub than the bootstrap kubeconfig's: {}",
+                named.url
+            ));
         }
         for (key, expected) in [(SECRET_CLUSTER_NAME, cluster), (SECRET_AGENT_NAME, agent)] {
             if self.text(key).is_some_and(|have| have != expected) {
@@ -167,15 +196,15 @@ impl Credentials {
     /// The server the kubeconfig names.
     pub fn server(&self) -> Result<Server, String> {
         let config = Kubeconfig::from_yaml(&String::from_utf8_lossy(self.get(SECRET_KUBECONFIG)))
-            .map_err(|e| format!("the kubeconfig is damaged: {e}"))?;
+            .map_err(|e| format!("the kubeconfig is damaged: {}", kubeconfig::first_line(&e)))?;
         kubeconfig::server(&config)
     }
 
     /// The hub kubeconfig, with the certificate inside.
     pub fn kubeconfig(&self) -> Result<Kubeconfig, String> {
         let text = String::from_utf8_lossy(self.get(SECRET_KUBECONFIG));
-        let mut config =
-            Kubeconfig::from_yaml(&text).map_err(|e| format!("the kubeconfig is damaged: {e}"))?;
+        let mut config = Kubeconfig::from_yaml(&text)
+            .map_err(|e| format!("the kubeconfig is damaged: {}", kubeconfig::first_line(&e)))?;
         for user in config.auth_infos.iter_mut().filter_map(|u| u.auth_info.as_mut()) {
             if user.client_certificate.take().is_some() {
                 user.client_certificate_data = Some(STANDARD.encode(self.get(SECRET_TLS_CRT)));
@@ -192,9 +221,16 @@ impl Credentials {
 pub fn certificate(pem: &[u8]) -> Result<(String, Validity), String> {
     let (_, block) =
         x509_parser::pem::parse_x509_pem(pem).map_err(|e| format!("the certificate is no PEM: {e}"))?;
-    let parsed = block.parse_x509().map_err(|e| format!("the certificate is damaged: {e}"))?;
-    let name = parsed.subject().iter_common_name().next().and_then(|n| n.as_str().ok());
-    let time = |t: i64| Timestamp::from_second(t).map_err(|e| format!("the certificate's dates are damaged: {e}"));
+    let parsed = block
+        .parse_x509()
+        .map_err(|e| format!("the certificate is damaged: {e}"))?;
+    let name = parsed
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|n| n.as_str().ok());
+    let time =
+        |t: i64| Timestamp::from_second(t).map_err(|e| format!("the certificate's dates are damaged: {e}"));
     let validity = Validity {
         not_before: time(parsed.validity().not_before.timestamp())?,
         not_after: time(parsed.validity().not_after.timestamp())?,
@@ -217,10 +253,15 @@ pub fn identity(
         name: cluster.clone(),
         problem: problem.into(),
     })?;
-    let agent = agent.map(str::to_owned).or_else(|| earlier.text(SECRET_AGENT_NAME)).unwrap_or_else(|| {
-        let letters = b"abcdefghijklmnopqrstuvwxyz0123456789";
-        (0..5).map(|_| char::from(letters[rand::random_range(0..letters.len())])).collect()
-    });
+    let agent = agent
+        .map(str::to_owned)
+        .or_else(|| earlier.text(SECRET_AGENT_NAME))
+        .unwrap_or_else(|| {
+            let letters = b"abcdefghijklmnopqrstuvwxyz0123456789";
+            (0..5)
+                .map(|_| char::from(letters[rand::random_range(0..letters.len())]))
+                .collect()
+        });
     Ok((cluster, agent))
 }
 

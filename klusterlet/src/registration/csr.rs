@@ -42,7 +42,9 @@ pub enum CsrError {
     #[error(transparent)]
     Request(#[from] RequestError),
     /// Too many requests wait already.
-    #[error("the hub already holds {0} certificate signing requests of this cluster; no more are made until some are approved or deleted")]
+    #[error(
+        "the hub already holds {0} certificate signing requests of this cluster; no more are made until some are approved or deleted"
+    )]
     TooMany(usize),
     /// Somebody denied it.
     #[error("certificate signing request {name} was denied: {message}")]
@@ -84,8 +86,10 @@ pub fn request(cluster: &str, agent: &str) -> Result<KeyAndRequest, Error> {
     let der = yasna::construct_der(|w| {
         w.write_sequence(|w| {
             w.next().write_der(&info);
-            w.next().write_sequence(|w| w.next().write_oid(&oid(&[1, 2, 840, 10045, 4, 3, 2])));
-            w.next().write_bitvec_bytes(signature.as_ref(), signature.as_ref().len() * 8);
+            w.next()
+                .write_sequence(|w| w.next().write_oid(&oid(&[1, 2, 840, 10045, 4, 3, 2])));
+            w.next()
+                .write_bitvec_bytes(signature.as_ref(), signature.as_ref().len() * 8);
         });
     });
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
@@ -125,7 +129,8 @@ fn request_info(common_name: &str, organizations: &[String], public_key: &[u8]) 
                 });
                 w.next().write_bitvec_bytes(public_key, public_key.len() * 8);
             });
-            w.next().write_tagged_implicit(yasna::Tag::context(0), |w| w.write_set(|_| {}));
+            w.next()
+                .write_tagged_implicit(yasna::Tag::context(0), |w| w.write_set(|_| {}));
         });
     })
 }
@@ -145,7 +150,9 @@ pub enum Progress {
 
 /// Reads a request's status.
 pub fn progress(csr: &CertificateSigningRequest) -> Progress {
-    let Some(status) = &csr.status else { return Progress::Waiting };
+    let Some(status) = &csr.status else {
+        return Progress::Waiting;
+    };
     let condition = |type_: &str| {
         let list = status.conditions.iter().flatten();
         let mut found = list.filter(|c| c.type_ == type_ && c.status == "True");
@@ -173,7 +180,11 @@ pub async fn create(
     expiration_seconds: i32,
 ) -> Result<String, CsrError> {
     let selector = format!("{}%3D{cluster}%2C%21{}", labels::CLUSTER_NAME, labels::ADDON_NAME);
-    let list = objects::get(hub, &format!("{PATH}?labelSelector={}", selector.replace('/', "%2F"))).await?;
+    let list = objects::get(
+        hub,
+        &format!("{PATH}?labelSelector={}", selector.replace('/', "%2F")),
+    )
+    .await?;
     let waiting = list["items"].as_array().map_or(0, Vec::len);
     if waiting >= TOO_MANY {
         return Err(CsrError::TooMany(waiting));
@@ -192,7 +203,10 @@ pub async fn create(
         object["spec"]["expirationSeconds"] = expiration_seconds.into();
     }
     let created: Value = objects::create(hub, PATH, &object).await?;
-    Ok(created["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+    Ok(created["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned())
 }
 
 /// Waits until the request is decided, for as long as that takes. The certificate is checked against what was asked for.
@@ -204,12 +218,24 @@ pub async fn wait(hub: &Client, name: &str, user: &str) -> Result<Vec<u8>, CsrEr
     let mut listed = false;
     loop {
         match events.next().await {
-            Some(Ok(watcher::Event::InitApply(csr) | watcher::Event::Apply(csr))) if csr.name_any() == name => {
+            Some(Ok(watcher::Event::InitApply(csr) | watcher::Event::Apply(csr)))
+                if csr.name_any() == name =>
+            {
                 listed = true;
                 match progress(&csr) {
                     Progress::Waiting => {}
-                    Progress::Denied(message) => return Err(CsrError::Denied { name: name.into(), message }),
-                    Progress::Failed(message) => return Err(CsrError::Failed { name: name.into(), message }),
+                    Progress::Denied(message) => {
+                        return Err(CsrError::Denied {
+                            name: name.into(),
+                            message,
+                        });
+                    }
+                    Progress::Failed(message) => {
+                        return Err(CsrError::Failed {
+                            name: name.into(),
+                            message,
+                        });
+                    }
                     Progress::Issued(certificate) => return verified(certificate, user),
                 }
             }
@@ -228,10 +254,15 @@ pub async fn wait(hub: &Client, name: &str, user: &str) -> Result<Vec<u8>, CsrEr
 fn verified(pem: Vec<u8>, user: &str) -> Result<Vec<u8>, CsrError> {
     let (subject, validity) = certificate(&pem).map_err(CsrError::Wrong)?;
     if subject != user {
-        return Err(CsrError::Wrong(format!("the certificate is for {subject:?}, not {user:?}")));
+        return Err(CsrError::Wrong(format!(
+            "the certificate is for {subject:?}, not {user:?}"
+        )));
     }
     if validity.not_after <= Timestamp::now() {
-        return Err(CsrError::Wrong(format!("the certificate expired at {}", validity.not_after)));
+        return Err(CsrError::Wrong(format!(
+            "the certificate expired at {}",
+            validity.not_after
+        )));
     }
     Ok(pem)
 }
@@ -252,10 +283,16 @@ mod tests {
         let names = |it: &mut dyn Iterator<Item = &x509_parser::x509::AttributeTypeAndValue<'_>>| {
             it.map(|a| a.as_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(names(&mut subject.iter_common_name()), ["system:open-cluster-management:c1:a1"]);
+        assert_eq!(
+            names(&mut subject.iter_common_name()),
+            ["system:open-cluster-management:c1:a1"]
+        );
         assert_eq!(
             names(&mut subject.iter_organization()),
-            ["system:open-cluster-management:c1", "system:open-cluster-management:managed-clusters"]
+            [
+                "system:open-cluster-management:c1",
+                "system:open-cluster-management:managed-clusters"
+            ]
         );
         assert!(made.key.starts_with("-----BEGIN PRIVATE KEY-----"));
     }
@@ -263,14 +300,25 @@ mod tests {
     #[test]
     fn progress_of_a_request() {
         let csr = |status: Value| -> CertificateSigningRequest {
-            serde_json::from_value(json!({"metadata": {}, "spec": {"request": "", "signerName": "s"}, "status": status}))
-                .unwrap()
+            serde_json::from_value(
+                json!({"metadata": {}, "spec": {"request": "", "signerName": "s"}, "status": status}),
+            )
+            .unwrap()
         };
         let condition = |t: &str| json!([{"type": t, "status": "True", "message": "m"}]);
         assert_eq!(progress(&csr(Value::Null)), Progress::Waiting);
-        assert_eq!(progress(&csr(json!({"conditions": condition("Approved")}))), Progress::Waiting);
-        assert_eq!(progress(&csr(json!({"conditions": condition("Denied")}))), Progress::Denied("m".into()));
-        assert_eq!(progress(&csr(json!({"conditions": condition("Failed")}))), Progress::Failed("m".into()));
+        assert_eq!(
+            progress(&csr(json!({"conditions": condition("Approved")}))),
+            Progress::Waiting
+        );
+        assert_eq!(
+            progress(&csr(json!({"conditions": condition("Denied")}))),
+            Progress::Denied("m".into())
+        );
+        assert_eq!(
+            progress(&csr(json!({"conditions": condition("Failed")}))),
+            Progress::Failed("m".into())
+        );
         assert_eq!(progress(&csr(json!({"certificate": "YQ=="}))), Progress::Waiting);
         let issued = csr(json!({"conditions": condition("Approved"), "certificate": "YQ=="}));
         assert_eq!(progress(&issued), Progress::Issued(b"a".to_vec()));

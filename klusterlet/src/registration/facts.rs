@@ -27,13 +27,20 @@ pub struct NodeFacts {
 impl NodeFacts {
     fn of(node: &Node) -> Self {
         let texts = |list: Option<&BTreeMap<String, Quantity>>| {
-            list.into_iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect()
+            list.into_iter()
+                .flatten()
+                .map(|(k, v)| (k.clone(), v.0.clone()))
+                .collect()
         };
         let status = node.status.as_ref();
         Self {
             capacity: texts(status.and_then(|s| s.capacity.as_ref())),
             allocatable: texts(status.and_then(|s| s.allocatable.as_ref())),
-            schedulable: !node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or_default(),
+            schedulable: !node
+                .spec
+                .as_ref()
+                .and_then(|s| s.unschedulable)
+                .unwrap_or_default(),
         }
     }
 }
@@ -61,9 +68,15 @@ pub fn claims(
     limit: usize,
 ) -> (Vec<ManagedClusterClaim>, usize) {
     let reserved = |name: &str| {
-        RESERVED_CLAIMS.contains(&name) || reserved_suffixes.iter().any(|s| !s.is_empty() && name.ends_with(s.as_str()))
+        RESERVED_CLAIMS.contains(&name)
+            || reserved_suffixes
+                .iter()
+                .any(|s| !s.is_empty() && name.ends_with(s.as_str()))
     };
-    let claim = |(name, value): (&String, &String)| ManagedClusterClaim { name: name.clone(), value: value.clone() };
+    let claim = |(name, value): (&String, &String)| ManagedClusterClaim {
+        name: name.clone(),
+        value: value.clone(),
+    };
     let mut list: Vec<_> = all.iter().filter(|(n, _)| reserved(n)).map(claim).collect();
     let custom = all.iter().filter(|(n, _)| !reserved(n));
     let count = custom.clone().count();
@@ -92,12 +105,16 @@ impl Facts {
 
     /// Capacity and allocatable, once the nodes are known.
     pub fn resources(&self) -> Option<(BTreeMap<String, Quantity>, BTreeMap<String, Quantity>)> {
-        locked(&self.nodes).as_ref().map(|nodes| resources(nodes.values()))
+        locked(&self.nodes)
+            .as_ref()
+            .map(|nodes| resources(nodes.values()))
     }
 
     /// The claims to report, and how many were left out, once they are known.
     pub fn claims(&self, suffixes: &[String], limit: usize) -> Option<(Vec<ManagedClusterClaim>, usize)> {
-        locked(&self.claims).as_ref().map(|all| claims(all, suffixes, limit))
+        locked(&self.claims)
+            .as_ref()
+            .map(|all| claims(all, suffixes, limit))
     }
 
     /// Follows the nodes, for ever.
@@ -169,9 +186,10 @@ async fn follow<K, V: PartialEq>(
                     None => map.remove(&object.name_any()).is_some(),
                 }
             }
-            watcher::Event::Delete(object) => {
-                locked(into).get_or_insert_default().remove(&object.name_any()).is_some()
-            }
+            watcher::Event::Delete(object) => locked(into)
+                .get_or_insert_default()
+                .remove(&object.name_any())
+                .is_some(),
         };
         if moved {
             changed.notify_one();
@@ -185,23 +203,34 @@ mod tests {
 
     fn node(cpu: &str, schedulable: bool) -> NodeFacts {
         let cpu = BTreeMap::from([("cpu".to_owned(), cpu.to_owned())]);
-        NodeFacts { capacity: cpu.clone(), allocatable: cpu, schedulable }
+        NodeFacts {
+            capacity: cpu.clone(),
+            allocatable: cpu,
+            schedulable,
+        }
     }
 
     #[test]
     fn unschedulable_nodes_have_capacity_but_nothing_allocatable() {
         let nodes = [node("4", true), node("4", false)];
         let (capacity, allocatable) = resources(nodes.iter());
-        assert_eq!((capacity["cpu"].0.as_str(), allocatable["cpu"].0.as_str()), ("8", "4"));
+        assert_eq!(
+            (capacity["cpu"].0.as_str(), allocatable["cpu"].0.as_str()),
+            ("8", "4")
+        );
     }
 
     #[test]
     fn reserved_claims_are_never_cut() {
-        let all: BTreeMap<String, String> =
-            ["a", "b", "c", "id.k8s.io", "x.keep.me"].map(|n| (n.to_owned(), "v".to_owned())).into();
+        let all: BTreeMap<String, String> = ["a", "b", "c", "id.k8s.io", "x.keep.me"]
+            .map(|n| (n.to_owned(), "v".to_owned()))
+            .into();
         let names = |limit| {
             let (list, left_out) = claims(&all, &["keep.me".to_owned()], limit);
-            (list.into_iter().map(|c| c.name).collect::<Vec<_>>().join(" "), left_out)
+            (
+                list.into_iter().map(|c| c.name).collect::<Vec<_>>().join(" "),
+                left_out,
+            )
         };
         assert_eq!(names(2), ("id.k8s.io x.keep.me a b".into(), 1));
         assert_eq!(names(0), ("id.k8s.io x.keep.me a b c".into(), 0));

@@ -23,13 +23,22 @@ pub struct Server {
 
 /// Reads a kubeconfig file.
 pub fn read(role: &'static str, path: &Path) -> Result<Kubeconfig, Error> {
-    let problem = |problem: String| Error::Kubeconfig { role, path: path.to_owned(), problem };
+    let problem = |problem: String| Error::Kubeconfig {
+        role,
+        path: path.to_owned(),
+        problem,
+    };
     let text = std::fs::read_to_string(path).map_err(|e| problem(e.to_string()))?;
-    let parsed = Kubeconfig::from_yaml(&text).map_err(|e| problem(e.to_string()))?;
+    let parsed = Kubeconfig::from_yaml(&text).map_err(|e| problem(first_line(&e)))?;
     if parsed.clusters.is_empty() {
         return Err(problem("it names no cluster".into()));
     }
     Ok(absolute(parsed, path.parent().unwrap_or(Path::new("."))))
+}
+
+/// What is wrong and where. The lines after it show a part of the file, which may hold a token.
+pub fn first_line(error: &dyn std::error::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// File names in a kubeconfig are relative to it.
@@ -66,8 +75,13 @@ pub fn server(config: &Kubeconfig) -> Result<Server, String> {
         .find(|c| c.name == context.cluster)
         .ok_or_else(|| format!("its cluster {:?} is not there", context.cluster))?;
     let cluster = named.cluster.clone().unwrap_or_default();
-    let ca = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
-        (Some(data), _) => STANDARD.decode(data).map_err(|e| format!("its CA data is not base64: {e}"))?,
+    let ca = match (
+        &cluster.certificate_authority_data,
+        &cluster.certificate_authority,
+    ) {
+        (Some(data), _) => STANDARD
+            .decode(data)
+            .map_err(|e| format!("its CA data is not base64: {e}"))?,
         (None, Some(file)) => std::fs::read(file).map_err(|e| format!("its CA file {file}: {e}"))?,
         (None, None) => Vec::new(),
     };
@@ -81,7 +95,11 @@ pub fn server(config: &Kubeconfig) -> Result<Server, String> {
 
 /// A client from a kubeconfig.
 pub async fn client(role: &'static str, path: &Path, config: Kubeconfig) -> Result<Client, Error> {
-    let problem = |problem: String| Error::Kubeconfig { role, path: path.to_owned(), problem };
+    let problem = |problem: String| Error::Kubeconfig {
+        role,
+        path: path.to_owned(),
+        problem,
+    };
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
         .await
         .map_err(|e| problem(e.to_string()))?;
@@ -127,11 +145,29 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_file_is_told_without_its_secrets() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubeconfig");
+        std::fs::write(&path, "clusters: []\nusers: [{name: u, user: {token: s3cret\n").unwrap();
+        let error = read("bootstrap", &path).unwrap_err().to_string();
+        assert!(
+            error.contains("line") && !error.contains("s3cret") && !error.contains('\n'),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         let cases = [
             ("clusters: [{name: c, cluster: {server: s}}]", "current context"),
-            ("current-context: x\ncontexts: [{name: x, context: {cluster: y}}]\nclusters: [{name: c}]", "cluster \"y\""),
-            ("current-context: x\ncontexts: [{name: x, context: {cluster: c}}]\nclusters: [{name: c, cluster: {}}]", "no server"),
+            (
+                "current-context: x\ncontexts: [{name: x, context: {cluster: y}}]\nclusters: [{name: c}]",
+                "cluster \"y\"",
+            ),
+            (
+                "current-context: x\ncontexts: [{name: x, context: {cluster: c}}]\nclusters: [{name: c, cluster: {}}]",
+                "no server",
+            ),
         ];
         for (text, expected) in cases {
             let error = server(&Kubeconfig::from_yaml(text).unwrap()).unwrap_err();

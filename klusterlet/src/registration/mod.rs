@@ -47,7 +47,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         None => None,
     };
     let spoke = connect_spoke(&options).await?;
-    let prepared = stop.run_until_cancelled(prepare::prepare(&spoke.client, &options.namespace)).await;
+    let prepared = stop
+        .run_until_cancelled(prepare::prepare(&spoke.client, &options.namespace))
+        .await;
     let Some(prepared) = prepared else { return Ok(()) };
     prepared?;
     let place = Place {
@@ -57,15 +59,20 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     };
     loop {
         let earlier = earlier(&spoke.client, &place).await?;
-        let (cluster, agent) =
-            credentials::identity(options.cluster_name.as_deref(), options.agent_id.as_deref(), &earlier)?;
+        let (cluster, agent) = credentials::identity(
+            options.cluster_name.as_deref(),
+            options.agent_id.as_deref(),
+            &earlier,
+        )?;
         let identity = Identity { cluster, agent };
         let hub = match &bootstrap {
-            Some((path, config)) => Some(kubeconfig::server(config).map_err(|problem| Error::Kubeconfig {
-                role: "bootstrap",
-                path: path.clone(),
-                problem,
-            })?),
+            Some((path, config)) => {
+                Some(kubeconfig::server(config).map_err(|problem| Error::Kubeconfig {
+                    role: "bootstrap",
+                    path: path.clone(),
+                    problem,
+                })?)
+            }
             None => None,
         };
         let checked = earlier.check(hub.as_ref(), &identity.cluster, &identity.agent, Timestamp::now());
@@ -110,39 +117,44 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
 }
 
 async fn connect_spoke(options: &Options) -> Result<Spoke, Error> {
-    let (client, server) = match &options.spoke_kubeconfig {
-        Some(path) => {
-            let config = kubeconfig::read("spoke", path)?;
-            let server = kubeconfig::server(&config).map_err(|problem| Error::Kubeconfig {
-                role: "spoke",
-                path: path.clone(),
-                problem,
-            })?;
-            (kubeconfig::client("spoke", path, config).await?, (server.url, server.ca))
-        }
-        None => {
-            let problem = |e: &dyn std::fmt::Display| {
-                Error::Option(format!("this is no Pod of a cluster ({e}): give --spoke-kubeconfig"))
-            };
-            let config = kube::Config::incluster().map_err(|e| problem(&e))?;
-            let url = config.cluster_url.to_string();
-            let ca = std::fs::read("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt").unwrap_or_default();
-            (Client::try_from(config).map_err(|e| problem(&e))?, (url, ca))
-        }
+    let (client, server) = if let Some(path) = &options.spoke_kubeconfig {
+        let config = kubeconfig::read("spoke", path)?;
+        let server = kubeconfig::server(&config).map_err(|problem| Error::Kubeconfig {
+            role: "spoke",
+            path: path.clone(),
+            problem,
+        })?;
+        (
+            kubeconfig::client("spoke", path, config).await?,
+            (server.url, server.ca),
+        )
+    } else {
+        let problem = |e: &dyn std::fmt::Display| {
+            Error::Option(format!(
+                "this is no Pod of a cluster ({e}): give --spoke-kubeconfig"
+            ))
+        };
+        let config = kube::Config::incluster().map_err(|e| problem(&e))?;
+        let url = config.cluster_url.to_string();
+        let ca = std::fs::read("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt").unwrap_or_default();
+        (Client::try_from(config).map_err(|e| problem(&e))?, (url, ca))
     };
     let (url, ca) = server;
     let deadline = tokio::time::Instant::now() + FIRST_CONTACT;
     let mut backoff = Backoff::default();
     loop {
         let error = match tokio::time::timeout(FIRST_CONTACT, client.apiserver_version()).await {
-            Ok(Ok(_)) => return Ok(Spoke { client, url, ca }),
             // Any answer is an answer.
-            Ok(Err(kube::Error::Api(_))) => return Ok(Spoke { client, url, ca }),
+            Ok(Ok(_) | Err(kube::Error::Api(_))) => return Ok(Spoke { client, url, ca }),
             Ok(Err(error)) => innermost(&error),
             Err(_) => "no answer".to_owned(),
         };
         if tokio::time::Instant::now() >= deadline {
-            return Err(Error::Unreachable { role: "managed cluster", server: url, problem: error });
+            return Err(Error::Unreachable {
+                role: "managed cluster",
+                server: url,
+                problem: error,
+            });
         }
         backoff.wait().await;
     }
@@ -191,15 +203,21 @@ async fn register(
         }
         let problem = match certificate {
             Ok((certificate, key)) => {
-                let credentials =
-                    Credentials::new(server, &identity.cluster, &identity.agent, &certificate, key.as_bytes());
+                let credentials = Credentials::new(
+                    server,
+                    &identity.cluster,
+                    &identity.agent,
+                    &certificate,
+                    key.as_bytes(),
+                );
                 let checked =
                     credentials.check(Some(server), &identity.cluster, &identity.agent, Timestamp::now());
                 match checked {
                     Ok(validity) => {
                         credentials.write_dir(&place.dir)?;
-                        let written =
-                            credentials.write_secret(&spoke.client, &place.namespace, &place.secret).await;
+                        let written = credentials
+                            .write_secret(&spoke.client, &place.namespace, &place.secret)
+                            .await;
                         written.map_err(|e| Error::SpokeRefused {
                             what: "keep the hub's credentials in a Secret",
                             problem: e.to_string(),
@@ -243,13 +261,19 @@ async fn first_contact(hub: &Client, bootstrap: &Path, server: &Server) -> Resul
                     problem: error.to_string(),
                 });
             }
-            Ok(Err(RequestError::Kube(error))) if !matches!(*error, kube::Error::Api(_)) => innermost(&*error),
+            Ok(Err(RequestError::Kube(error))) if !matches!(*error, kube::Error::Api(_)) => {
+                innermost(&*error)
+            }
             Err(_) | Ok(Err(RequestError::Timeout)) => "no answer".to_owned(),
             // 403 and 404 are answers too: the cluster may have been made by the hub's operator.
             Ok(_) => return Ok(()),
         };
         if tokio::time::Instant::now() >= deadline {
-            return Err(Error::Unreachable { role: "hub", server: server.url.clone(), problem });
+            return Err(Error::Unreachable {
+                role: "hub",
+                server: server.url.clone(),
+                problem,
+            });
         }
         backoff.wait().await;
     }
@@ -272,10 +296,17 @@ async fn ensure_cluster(
         Vec::new()
     } else {
         let ca = STANDARD.encode(&spoke.ca);
-        options.spoke_external_server_urls.iter().map(|url| json!({"url": url, "caBundle": ca})).collect()
+        options
+            .spoke_external_server_urls
+            .iter()
+            .map(|url| json!({"url": url, "caBundle": ca}))
+            .collect()
     };
-    let annotations: BTreeMap<&str, &str> =
-        options.cluster_annotations.iter().filter_map(|a| a.split_once('=')).collect();
+    let annotations: BTreeMap<&str, &str> = options
+        .cluster_annotations
+        .iter()
+        .filter_map(|a| a.split_once('='))
+        .collect();
     let object = json!({
         "apiVersion": "cluster.open-cluster-management.io/v1",
         "kind": "ManagedCluster",
@@ -285,7 +316,11 @@ async fn ensure_cluster(
     match objects::create(hub, collection, &object).await {
         Err(error) if !error.already_exists() => Err(error),
         _ => {
-            tracing::debug!(spoke = spoke.url, cluster = identity.cluster, "the ManagedCluster is there");
+            tracing::debug!(
+                spoke = spoke.url,
+                cluster = identity.cluster,
+                "the ManagedCluster is there"
+            );
             Ok(())
         }
     }
@@ -299,7 +334,10 @@ async fn certificate(
     let Identity { cluster, agent } = identity;
     let request = csr::request(cluster, agent)?;
     let name = csr::create(hub, cluster, &request, expiration_seconds).await?;
-    tracing::info!(csr = name, "waiting for the hub to approve this cluster's certificate");
+    tracing::info!(
+        csr = name,
+        "waiting for the hub to approve this cluster's certificate"
+    );
     let certificate = csr::wait(hub, &name, &names::user(cluster, agent)).await?;
     Ok((certificate, request.key))
 }

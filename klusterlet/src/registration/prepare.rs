@@ -18,12 +18,29 @@ const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 /// Makes what is missing.
 pub async fn prepare(spoke: &Client, namespace: &str) -> Result<(), Error> {
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-    ensure(spoke, "/api/v1/namespaces", namespace, &object, "create its namespace").await?;
+    ensure(
+        spoke,
+        "/api/v1/namespaces",
+        namespace,
+        &object,
+        "create its namespace",
+    )
+    .await?;
     for crd in muster_crds::crds::spoke() {
         let name = crd.name_any();
-        let refused = |problem: String| Error::SpokeRefused { what: "install its CustomResourceDefinitions", problem };
+        let refused = |problem: String| Error::SpokeRefused {
+            what: "install its CustomResourceDefinitions",
+            problem,
+        };
         let object = serde_json::to_value(&crd).map_err(|e| refused(e.to_string()))?;
-        let made = ensure(spoke, CRDS, &name, &object, "install its CustomResourceDefinitions").await?;
+        let made = ensure(
+            spoke,
+            CRDS,
+            &name,
+            &object,
+            "install its CustomResourceDefinitions",
+        )
+        .await?;
         if made {
             let established = tokio::time::timeout(ESTABLISHED_WITHIN, wait_established(spoke, &name)).await;
             established.map_err(|_| refused(format!("{name} was not served within 30 s")))?;
@@ -40,7 +57,10 @@ async fn ensure(
     object: &serde_json::Value,
     what: &'static str,
 ) -> Result<bool, Error> {
-    let refused = |e: &RequestError| Error::SpokeRefused { what, problem: e.to_string() };
+    let refused = |e: &RequestError| Error::SpokeRefused {
+        what,
+        problem: e.to_string(),
+    };
     match objects::get(spoke, &format!("{collection}/{name}")).await {
         Ok(_) => Ok(false),
         Err(error) if error.is_not_found() => match objects::create(spoke, collection, object).await {
@@ -66,7 +86,10 @@ async fn wait_established(spoke: &Client, name: &str) {
         match event {
             Ok(watcher::Event::InitApply(crd) | watcher::Event::Apply(crd)) => {
                 let conditions = crd.status.into_iter().filter_map(|s| s.conditions).flatten();
-                if conditions.into_iter().any(|c| c.type_ == "Established" && c.status == "True") {
+                if conditions
+                    .into_iter()
+                    .any(|c| c.type_ == "Established" && c.status == "True")
+                {
                     return;
                 }
             }

@@ -9,8 +9,14 @@ enum Format {
     Decimal,
 }
 
-const BINARY: [(&str, i128); 6] =
-    [("Ei", 1 << 60), ("Pi", 1 << 50), ("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
+const BINARY: [(&str, i128); 6] = [
+    ("Ei", 1 << 60),
+    ("Pi", 1 << 50),
+    ("Ti", 1 << 40),
+    ("Gi", 1 << 30),
+    ("Mi", 1 << 20),
+    ("Ki", 1 << 10),
+];
 const DECIMAL: [(&str, i128); 6] = [
     ("E", 1_000_000_000_000_000_000),
     ("P", 1_000_000_000_000_000),
@@ -53,8 +59,14 @@ impl Sum {
             return format!("{}{suffix}", self.nano / divisor);
         }
         let whole = self.nano / NANO;
-        let suffixes = if self.format == Some(Format::Binary) { &BINARY } else { &DECIMAL };
-        let fitting = suffixes.iter().find(|(_, factor)| whole != 0 && whole % factor == 0);
+        let suffixes = if self.format == Some(Format::Binary) {
+            &BINARY
+        } else {
+            &DECIMAL
+        };
+        let fitting = suffixes
+            .iter()
+            .find(|(_, factor)| whole != 0 && whole % factor == 0);
         let mut text = String::new();
         let _ = match fitting {
             Some((suffix, factor)) => write!(text, "{}{suffix}", whole / factor),
@@ -65,7 +77,9 @@ impl Sum {
 }
 
 fn parse(text: &str) -> Option<(i128, Format)> {
-    let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-'))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let decimal = |factor: i128| Some((factor, Format::Decimal));
     let (factor, format) = match suffix {
@@ -74,8 +88,14 @@ fn parse(text: &str) -> Option<(i128, Format)> {
         "u" => decimal(1_000),
         "m" => decimal(1_000_000),
         _ => {
-            let binary = BINARY.iter().find(|(s, _)| *s == suffix).map(|(_, f)| (f * NANO, Format::Binary));
-            let decimal = DECIMAL.iter().find(|(s, _)| *s == suffix).map(|(_, f)| (f * NANO, Format::Decimal));
+            let binary = BINARY
+                .iter()
+                .find(|(s, _)| *s == suffix)
+                .map(|(_, f)| (f * NANO, Format::Binary));
+            let decimal = DECIMAL
+                .iter()
+                .find(|(s, _)| *s == suffix)
+                .map(|(_, f)| (f * NANO, Format::Decimal));
             binary.or(decimal).or_else(|| {
                 let exponent: u32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
                 Some((10i128.checked_pow(exponent)?.checked_mul(NANO)?, Format::Decimal))
@@ -113,7 +133,9 @@ mod tests {
         ];
         for (parts, expected) in cases {
             let mut sum = Sum::default();
-            parts.iter().for_each(|p| sum.add(p));
+            for part in parts {
+                sum.add(part);
+            }
             assert_eq!(sum.text(), expected, "{parts:?}");
         }
     }

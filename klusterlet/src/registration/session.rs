@@ -56,7 +56,9 @@ pub struct HubClient {
 impl HubClient {
     /// Begins with a client.
     pub fn new(client: Client) -> Self {
-        Self { inner: Arc::new(ArcSwap::from_pointee(client)) }
+        Self {
+            inner: Arc::new(ArcSwap::from_pointee(client)),
+        }
     }
 
     /// Exchanges the client.
@@ -124,7 +126,11 @@ impl Session {
             work::Settings {
                 cluster: self.identity.cluster.clone(),
                 hub_hash: work::hub_hash(&self.server.url),
-                agent_id: self.options.agent_id.clone().unwrap_or_else(|| work::hub_hash(&self.server.url)),
+                agent_id: self
+                    .options
+                    .agent_id
+                    .clone()
+                    .unwrap_or_else(|| work::hub_hash(&self.server.url)),
                 workers: self.options.workload_agent_workers,
                 eviction_grace: self.options.appliedmanifestwork_eviction_grace_period,
             },
@@ -174,27 +180,28 @@ impl Session {
                 tracing::warn!("the certificate for the hub expired; the cluster registers anew");
                 return End::Expired;
             }
-            let left = Duration::try_from(validity.not_after.duration_since(Timestamp::now())).unwrap_or_default();
+            let left =
+                Duration::try_from(validity.not_after.duration_since(Timestamp::now())).unwrap_or_default();
             let renewed = tokio::time::timeout(left, self.renew(shared)).await;
-            let mut certificate = shared.certificate.lock().unwrap_or_else(PoisonError::into_inner);
-            match renewed {
+            let problem = match renewed {
                 Ok(Ok(new)) => {
                     tracing::info!(until = %new.not_after, "the certificate for the hub was renewed");
                     validity = new;
-                    *certificate = (new, None);
-                    backoff = Backoff::default();
+                    None
                 }
                 Ok(Err(problem)) => {
                     tracing::warn!(%problem, "the certificate for the hub could not be renewed, it is tried again");
-                    certificate.1 = Some(problem);
+                    Some(problem)
                 }
-                Err(_) => certificate.1 = Some("no certificate was issued in time".into()),
-            }
-            let failed = certificate.1.is_some();
-            drop(certificate);
+                Err(_) => Some("no certificate was issued in time".to_owned()),
+            };
+            let failed = problem.is_some();
+            *shared.certificate.lock().unwrap_or_else(PoisonError::into_inner) = (validity, problem);
             shared.refresh.notify_one();
             if failed {
                 backoff.wait().await;
+            } else {
+                backoff = Backoff::default();
             }
         }
     }
@@ -204,17 +211,25 @@ impl Session {
         let Identity { cluster, agent } = &self.identity;
         let request = csr::request(cluster, agent).map_err(|e| text(&e))?;
         let seconds = self.options.client_cert_expiration_seconds;
-        let name = csr::create(&shared.hub, cluster, &request, seconds).await.map_err(|e| text(&e))?;
-        let certificate =
-            csr::wait(&shared.hub, &name, &names::user(cluster, agent)).await.map_err(|e| text(&e))?;
-        let credentials = Credentials::new(&self.server, cluster, agent, &certificate, request.key.as_bytes());
+        let name = csr::create(&shared.hub, cluster, &request, seconds)
+            .await
+            .map_err(|e| text(&e))?;
+        let certificate = csr::wait(&shared.hub, &name, &names::user(cluster, agent))
+            .await
+            .map_err(|e| text(&e))?;
+        let credentials =
+            Credentials::new(&self.server, cluster, agent, &certificate, request.key.as_bytes());
         let validity = credentials.check(Some(&self.server), cluster, agent, Timestamp::now())?;
         credentials
             .write_secret(&self.spoke, &self.place.namespace, &self.place.secret)
             .await
             .map_err(|e| text(&e))?;
         credentials.write_dir(&self.place.dir).map_err(|e| text(&e))?;
-        self.hub.exchange(hub_client(&credentials, &self.place).await.map_err(|e| text(&e))?);
+        self.hub.exchange(
+            hub_client(&credentials, &self.place)
+                .await
+                .map_err(|e| text(&e))?,
+        );
         Ok(validity)
     }
 }
@@ -222,20 +237,28 @@ impl Session {
 /// A client of the hub with these credentials.
 pub async fn hub_client(credentials: &Credentials, place: &Place) -> Result<Client, Error> {
     let path = place.dir.join(muster_crds::constants::names::SECRET_KUBECONFIG);
-    let config = credentials
-        .kubeconfig()
-        .map_err(|problem| Error::Kubeconfig { role: "hub", path: path.clone(), problem })?;
+    let config = credentials.kubeconfig().map_err(|problem| Error::Kubeconfig {
+        role: "hub",
+        path: path.clone(),
+        problem,
+    })?;
     kubeconfig::client("hub", &path, config).await
 }
 
 fn renewal(validity: Validity, share: f64) -> Timestamp {
-    let life = validity.not_after.duration_since(validity.not_before).as_secs_f64();
+    let life = validity
+        .not_after
+        .duration_since(validity.not_before)
+        .as_secs_f64();
     let left = Duration::try_from_secs_f64((life * share).max(0.0)).unwrap_or_default();
     validity.not_after.checked_sub(left).unwrap_or(validity.not_after)
 }
 
 fn is_accepted(cluster: &ManagedCluster) -> bool {
-    cluster.status.as_ref().is_some_and(|s| is_true(&s.conditions, types::HUB_ACCEPTED))
+    cluster
+        .status
+        .as_ref()
+        .is_some_and(|s| is_true(&s.conditions, types::HUB_ACCEPTED))
 }
 
 impl Shared {
@@ -256,7 +279,9 @@ impl Shared {
                     self.cluster.send_replace(Some(Arc::new(cluster)));
                 }
                 Ok(Some(watcher::Event::Delete(_))) => {
-                    tracing::warn!("the hub deleted this cluster's ManagedCluster; nothing is reported any more");
+                    tracing::warn!(
+                        "the hub deleted this cluster's ManagedCluster; nothing is reported any more"
+                    );
                     self.cluster.send_replace(None);
                 }
                 Ok(Some(_)) => {}
@@ -312,7 +337,9 @@ impl Shared {
             Some(lease) => serde_json::to_value(lease).map_err(broken)?,
             None => objects::get(&self.hub, &path).await?,
         };
-        lease["spec"]["renewTime"] = json!(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(Timestamp::now()));
+        lease["spec"]["renewTime"] = json!(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(
+            Timestamp::now()
+        ));
         lease["spec"]["holderIdentity"] = CLUSTER_LEASE.into();
         let answer = objects::replace(&self.hub, &path, &lease).await?;
         serde_json::from_value(answer).map_err(broken)
@@ -327,7 +354,11 @@ impl Shared {
         let mut look_at = tokio::time::Instant::now();
         let mut backoff = Backoff::default();
         loop {
-            if cluster.borrow_and_update().as_ref().is_some_and(|c| is_accepted(c)) {
+            if cluster
+                .borrow_and_update()
+                .as_ref()
+                .is_some_and(|c| is_accepted(c))
+            {
                 if tokio::time::Instant::now() >= look_at {
                     let (found, git_version) = self.look().await;
                     sick_since = match found {
@@ -336,7 +367,11 @@ impl Shared {
                     };
                     let tolerated = sick_since.is_some_and(|s| s.elapsed() < HEALTH_TOLERANCE);
                     look_at = tokio::time::Instant::now()
-                        + if tolerated { HEALTH_RETRY } else { self.options.cluster_healthcheck_period };
+                        + if tolerated {
+                            HEALTH_RETRY
+                        } else {
+                            self.options.cluster_healthcheck_period
+                        };
                     if !tolerated {
                         health = found;
                     }
@@ -363,7 +398,9 @@ impl Shared {
 
     async fn look(&self) -> (Health, Option<String>) {
         let probe = |path: &'static str| async move {
-            let request = http::Request::get(path).body(Vec::new()).map_err(RequestError::Build)?;
+            let request = http::Request::get(path)
+                .body(Vec::new())
+                .map_err(RequestError::Build)?;
             match tokio::time::timeout(Duration::from_secs(10), self.spoke.request_text(request)).await {
                 Ok(answer) => answer.map_err(|e| RequestError::Kube(Box::new(e))),
                 Err(_) => Err(RequestError::Timeout),
@@ -382,14 +419,24 @@ impl Shared {
     }
 
     async fn write_status(&self, health: &Health, version: Option<&String>) -> Result<(), RequestError> {
-        let Some(cluster) = self.current() else { return Ok(()) };
+        let Some(cluster) = self.current() else {
+            return Ok(());
+        };
         let old = cluster.status.clone().unwrap_or_default();
-        let (validity, rotation_problem) =
-            self.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let claims =
-            self.facts.claims(&self.options.reserved_cluster_claim_suffixes, self.options.max_custom_cluster_claims);
+        let (validity, rotation_problem) = self
+            .certificate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let claims = self.facts.claims(
+            &self.options.reserved_cluster_claim_suffixes,
+            self.options.max_custom_cluster_claims,
+        );
         if let Some((_, left_out @ 1..)) = claims {
-            tracing::warn!(left_out, "there are more custom ClusterClaims than --max-custom-cluster-claims allows");
+            tracing::warn!(
+                left_out,
+                "there are more custom ClusterClaims than --max-custom-cluster-claims allows"
+            );
         }
         let observed = Observed {
             health: health.clone(),
@@ -445,7 +492,10 @@ mod tests {
     #[test]
     fn renewal_is_in_the_last_quarter() {
         let at = |s: i64| Timestamp::from_second(s).unwrap();
-        let validity = Validity { not_before: at(0), not_after: at(1000) };
+        let validity = Validity {
+            not_before: at(0),
+            not_after: at(1000),
+        };
         assert_eq!(renewal(validity, 0.2), at(800));
         assert_eq!(renewal(validity, 0.25), at(750));
     }

@@ -40,8 +40,7 @@ pub fn status(old: &ManagedClusterStatus, observed: &Observed, now: Timestamp) -
     if !is_true(&old.conditions, types::HUB_ACCEPTED) {
         return new;
     }
-    let joined =
-        NewCondition::new(types::JOINED, true, reasons::JOINED, "Managed cluster joined");
+    let joined = NewCondition::new(types::JOINED, true, reasons::JOINED, "Managed cluster joined");
     set_condition(&mut new.conditions, joined, now);
     let rotated = match (&observed.rotation_problem, observed.certificate) {
         (Some(problem), _) => Some(NewCondition::new(
@@ -54,7 +53,10 @@ pub fn status(old: &ManagedClusterStatus, observed: &Observed, now: Timestamp) -
             types::CERTIFICATE_ROTATED,
             true,
             reasons::CLIENT_CERTIFICATE_UPDATED,
-            format!("client certificate rotated starting from {} to {}", validity.not_before, validity.not_after),
+            format!(
+                "client certificate rotated starting from {} to {}",
+                validity.not_before, validity.not_after
+            ),
         )),
         (None, None) => None,
     };
@@ -84,7 +86,9 @@ pub fn status(old: &ManagedClusterStatus, observed: &Observed, now: Timestamp) -
         }
     }
     if let Some(version) = &observed.version {
-        new.version = ManagedClusterVersion { kubernetes: version.clone() };
+        new.version = ManagedClusterVersion {
+            kubernetes: version.clone(),
+        };
     }
     if let Some((capacity, allocatable)) = &observed.resources {
         // Resources that somebody else reports there stay.
@@ -106,7 +110,10 @@ mod tests {
         Observed {
             health,
             version: Some("v1.36.0".into()),
-            resources: Some((BTreeMap::from([("cpu".into(), Quantity("4".into()))]), BTreeMap::new())),
+            resources: Some((
+                BTreeMap::from([("cpu".into(), Quantity("4".into()))]),
+                BTreeMap::new(),
+            )),
             claims: None,
             certificate: None,
             rotation_problem: None,
@@ -129,10 +136,22 @@ mod tests {
     #[test]
     fn joined_available_and_measured() {
         let first = status(&accepted(), &observed(Health::Ok), Timestamp::UNIX_EPOCH);
-        assert!(is_true(&first.conditions, types::JOINED) && is_true(&first.conditions, types::CLUSTER_AVAILABLE));
-        assert_eq!((first.version.kubernetes.as_str(), first.capacity["cpu"].0.as_str()), ("v1.36.0", "4"));
+        assert!(
+            is_true(&first.conditions, types::JOINED) && is_true(&first.conditions, types::CLUSTER_AVAILABLE)
+        );
+        assert_eq!(
+            (
+                first.version.kubernetes.as_str(),
+                first.capacity["cpu"].0.as_str()
+            ),
+            ("v1.36.0", "4")
+        );
         let later = Timestamp::from_second(99).unwrap();
-        assert_eq!(status(&first, &observed(Health::Ok), later), first, "nothing changed");
+        assert_eq!(
+            status(&first, &observed(Health::Ok), later),
+            first,
+            "nothing changed"
+        );
     }
 
     #[test]
@@ -142,7 +161,10 @@ mod tests {
         sick.version = Some("other".into());
         let second = status(&first, &sick, Timestamp::from_second(9).unwrap());
         let available = find(&second.conditions, types::CLUSTER_AVAILABLE).unwrap();
-        assert_eq!(available.message, "The kube-apiserver is not ok, status code: 500, etcd");
+        assert_eq!(
+            available.message,
+            "The kube-apiserver is not ok, status code: 500, etcd"
+        );
         assert_eq!(second.version, first.version);
     }
 }

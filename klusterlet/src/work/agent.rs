@@ -82,8 +82,12 @@ impl Agent {
         let state = Arc::new(Mutex::new(State::default()));
         let (notify, events) = tokio::sync::mpsc::unbounded_channel();
         let watches = Watches::new(spoke.clone(), state.clone(), notify);
-        let applier =
-            Applier { spoke: spoke.clone(), mapper: Mapper::default(), watches, state: state.clone() };
+        let applier = Applier {
+            spoke: spoke.clone(),
+            mapper: Mapper::default(),
+            watches,
+            state: state.clone(),
+        };
         let saved = super::saved::Saved::new(spoke.clone(), namespace, &settings.hub_hash);
         Arc::new(Self {
             hub,
@@ -173,14 +177,21 @@ impl Agent {
                     let gone: Vec<String> = {
                         let mut state = self.state();
                         state.hub_synced = true;
-                        state.works.keys().filter(|n| !fresh.contains(*n)).cloned().collect()
+                        state
+                            .works
+                            .keys()
+                            .filter(|n| !fresh.contains(*n))
+                            .cloned()
+                            .collect()
                     };
                     for name in gone {
                         self.forget_work(&name);
                     }
                     fresh.clear();
                     let applied: Vec<String> = self.state().applied.keys().cloned().collect();
-                    applied.into_iter().for_each(|name| self.queue.add(Key::Applied(name)));
+                    for name in applied {
+                        self.queue.add(Key::Applied(name));
+                    }
                     self.saved.changed();
                 }
                 watcher::Event::Apply(work) => {
@@ -205,13 +216,20 @@ impl Agent {
 
     fn forget_work(&self, name: &str) {
         self.state().work_gone(name);
-        self.queue.add(Key::Applied(applied_manifest_work_name(&self.settings.hub_hash, name)));
+        self.queue.add(Key::Applied(applied_manifest_work_name(
+            &self.settings.hub_hash,
+            name,
+        )));
         self.drop_unneeded_watches();
     }
 
     fn drop_unneeded_watches(&self) {
-        let needed: HashSet<(String, String)> =
-            self.state().owners.keys().map(|k| (k.group.clone(), k.resource.clone())).collect();
+        let needed: HashSet<(String, String)> = self
+            .state()
+            .owners
+            .keys()
+            .map(|k| (k.group.clone(), k.resource.clone()))
+            .collect();
         let named: HashSet<ObjectKey> = self.state().owners.keys().cloned().collect();
         self.applier.watches.keep(|served, coverage| match coverage {
             Coverage::Labelled => needed.contains(&(served.group.clone(), served.plural.clone())),
@@ -231,7 +249,10 @@ impl Agent {
         match self.saved.load().await {
             Ok(works) if works.is_empty() => {}
             Ok(works) => {
-                tracing::info!(works = works.len(), "the hub is away: keeping the works of the last run in place");
+                tracing::info!(
+                    works = works.len(),
+                    "the hub is away: keeping the works of the last run in place"
+                );
                 for work in works {
                     let name = work.name_any();
                     {
@@ -280,7 +301,9 @@ impl Agent {
                         state.works.keys().cloned().collect()
                     };
                     fresh.clear();
-                    works.into_iter().for_each(|name| self.queue.add(Key::Work(name)));
+                    for name in works {
+                        self.queue.add(Key::Work(name));
+                    }
                 }
                 watcher::Event::Delete(applied) => {
                     self.state().applied.remove(&applied.name_any());
@@ -331,10 +354,15 @@ impl Agent {
 
     async fn reconcile_work(&self, name: &str) -> Result<Option<Duration>, ReconcileError> {
         if !self.state().applied_synced {
-            return Err(ReconcileError::NotYet("AppliedManifestWorks are not listed yet".into()));
+            return Err(ReconcileError::NotYet(
+                "AppliedManifestWorks are not listed yet".into(),
+            ));
         }
         let Some(known) = self.state().works.get(name).cloned() else {
-            self.queue.add(Key::Applied(applied_manifest_work_name(&self.settings.hub_hash, name)));
+            self.queue.add(Key::Applied(applied_manifest_work_name(
+                &self.settings.hub_hash,
+                name,
+            )));
             return Ok(None);
         };
         if known.work.metadata.deletion_timestamp.is_some() {
@@ -354,7 +382,9 @@ impl Agent {
         let mut again = Retry::No;
         let (reports, uids, waiting) = {
             let mut state = self.state();
-            let Some(current) = state.works.get_mut(name) else { return Ok(None) };
+            let Some(current) = state.works.get_mut(name) else {
+                return Ok(None);
+            };
             if current.work.metadata.generation != known.work.metadata.generation
                 || current.work.metadata.uid != known.work.metadata.uid
             {
@@ -373,8 +403,11 @@ impl Agent {
                     manifest.report = Some(outcome.report);
                 }
             }
-            let reports: Vec<status::Report> =
-                current.manifests.iter().filter_map(|m| m.report.clone()).collect();
+            let reports: Vec<status::Report> = current
+                .manifests
+                .iter()
+                .filter_map(|m| m.report.clone())
+                .collect();
             let uids: Vec<String> = current.manifests.iter().map(|m| m.uid.clone()).collect();
             let waiting = current.manifests.iter().any(|m| m.report.is_none());
             (reports, uids, waiting)
@@ -389,7 +422,9 @@ impl Agent {
         told?;
         let all_gone = recorded?;
         match again {
-            _ if !all_gone => Err(ReconcileError::NotYet("removed objects are still being deleted".into())),
+            _ if !all_gone => Err(ReconcileError::NotYet(
+                "removed objects are still being deleted".into(),
+            )),
             Retry::Backoff => Err(ReconcileError::NotYet("a manifest was not applied".into())),
             Retry::After(delay) => Ok(Some(delay)),
             Retry::No => Ok(None),
@@ -456,19 +491,22 @@ impl Agent {
     /// An AppliedManifestWork that an agent of another ID left for the same hub and work: ours from now on.
     async fn adopt_applied(&self, name: &str) -> Result<Value, ReconcileError> {
         let path = format!("{}/{name}", applied::PATH);
-        let live = objects::get(&self.spoke, &path).await.map_err(ReconcileError::Spoke)?;
+        let live = objects::get(&self.spoke, &path)
+            .await
+            .map_err(ReconcileError::Spoke)?;
         if live["spec"]["agentID"] == self.settings.agent_id.as_str() {
             return Ok(live);
         }
         let patch = json!({"metadata": {"uid": live["metadata"]["uid"],
             "resourceVersion": live["metadata"]["resourceVersion"]}, "spec": {"agentID": self.settings.agent_id}});
-        objects::merge(&self.spoke, &path, &patch).await.map_err(ReconcileError::Spoke)
+        objects::merge(&self.spoke, &path, &patch)
+            .await
+            .map_err(ReconcileError::Spoke)
     }
 
     fn learn_applied(&self, answer: Value) -> Result<Arc<AppliedManifestWork>, ReconcileError> {
-        let applied: AppliedManifestWork = serde_json::from_value(answer).map_err(|e| {
-            ReconcileError::Spoke(RequestError::Kube(Box::new(kube::Error::SerdeError(e))))
-        })?;
+        let applied: AppliedManifestWork = serde_json::from_value(answer)
+            .map_err(|e| ReconcileError::Spoke(RequestError::Kube(Box::new(kube::Error::SerdeError(e)))))?;
         let applied = Arc::new(applied);
         self.state().applied.insert(applied.name_any(), applied.clone());
         Ok(applied)
@@ -476,9 +514,15 @@ impl Agent {
 
     /// Brings the per-manifest memory to the work's current generation and says which ordinals must be looked at.
     fn prepare(&self, name: &str, work: &ManifestWork) -> Vec<(usize, bool)> {
-        let common = manifest::hash(&json!([work.spec.manifest_configs, work.spec.delete_option, work.spec.executor]));
+        let common = manifest::hash(&json!([
+            work.spec.manifest_configs,
+            work.spec.delete_option,
+            work.spec.executor
+        ]));
         let mut state = self.state();
-        let Some(current) = state.works.get_mut(name) else { return Vec::new() };
+        let Some(current) = state.works.get_mut(name) else {
+            return Vec::new();
+        };
         if current.generation != work.metadata.generation
             || current.manifests.len() != work.spec.workload.manifests.len()
         {
@@ -489,7 +533,9 @@ impl Agent {
                 state.disown(&key, name);
             }
         }
-        let Some(current) = state.works.get_mut(name) else { return Vec::new() };
+        let Some(current) = state.works.get_mut(name) else {
+            return Vec::new();
+        };
         let mut todo = Vec::new();
         for (ordinal, manifest) in current.manifests.iter_mut().enumerate() {
             if manifest.dirty || manifest.report.is_none() {
@@ -511,16 +557,29 @@ impl Agent {
         todo: &[(usize, bool)],
     ) -> Vec<(usize, Outcome)> {
         let mut done = Vec::with_capacity(todo.len());
-        let kinds = todo.iter().map(|(ordinal, _)| work.spec.workload.manifests[*ordinal].kind());
+        let kinds = todo
+            .iter()
+            .map(|(ordinal, _)| work.spec.workload.manifests[*ordinal].kind());
         for wave in order::waves(kinds) {
-            let tasks = wave.into_iter().map(|i| todo[i]).map(|(ordinal, trusted)| async move {
-                (ordinal, self.applier.apply(work, ordinal, owner, trusted).await)
-            });
-            let outcomes: Vec<_> = futures::stream::iter(tasks).buffer_unordered(OBJECTS_AT_ONCE).collect().await;
+            let tasks = wave
+                .into_iter()
+                .map(|i| todo[i])
+                .map(|(ordinal, trusted)| async move {
+                    (ordinal, self.applier.apply(work, ordinal, owner, trusted).await)
+                });
+            let outcomes: Vec<_> = futures::stream::iter(tasks)
+                .buffer_unordered(OBJECTS_AT_ONCE)
+                .collect()
+                .await;
             for (_, outcome) in &outcomes {
                 let crd = outcome.report.meta.kind == "CustomResourceDefinition";
                 if crd && outcome.report.applied == status::Applied::Yes {
-                    let group = outcome.report.meta.name.split_once('.').map_or("", |(_, group)| group);
+                    let group = outcome
+                        .report
+                        .meta
+                        .name
+                        .split_once('.')
+                        .map_or("", |(_, group)| group);
                     self.applier.mapper.forget_group(group);
                 }
             }
@@ -538,7 +597,9 @@ impl Agent {
         if known.cached {
             return Ok(());
         }
-        let Some(old) = self.state().works.get(name).map(|w| w.status.clone()) else { return Ok(()) };
+        let Some(old) = self.state().works.get(name).map(|w| w.status.clone()) else {
+            return Ok(());
+        };
         let new = status::status(&old, known.work.metadata.generation, reports, Timestamp::now());
         if new == *old {
             return Ok(());
@@ -581,7 +642,11 @@ impl Agent {
         let Some(latest) = latest else {
             return Err(ReconcileError::NotYet(format!("{} is gone", applied.name_any())));
         };
-        let old = latest.status.as_ref().map(|s| s.applied_resources.clone()).unwrap_or_default();
+        let old = latest
+            .status
+            .as_ref()
+            .map(|s| s.applied_resources.clone())
+            .unwrap_or_default();
         let mut record = applied::record(&old, reports, uids);
         let mut all_gone = true;
         let uid = applied.uid().unwrap_or_default();
@@ -598,21 +663,23 @@ impl Agent {
         if record.resources == old {
             return Ok(all_gone);
         }
-        tracing::debug!(work = name, objects = record.resources.len(), "recording what is applied");
+        tracing::debug!(
+            work = name,
+            objects = record.resources.len(),
+            "recording what is applied"
+        );
         let patch = json!({"metadata": {"uid": latest.metadata.uid},
             "status": {"appliedResources": record.resources}});
         let path = format!("{}/{}/status", applied::PATH, applied.name_any());
-        let answer = objects::merge(&self.spoke, &path, &patch).await.map_err(ReconcileError::Spoke)?;
+        let answer = objects::merge(&self.spoke, &path, &patch)
+            .await
+            .map_err(ReconcileError::Spoke)?;
         self.learn_applied(answer)?;
         Ok(all_gone)
     }
 
     /// The hub wants the work gone: first what it applied, then the work itself.
-    async fn finalize_work(
-        &self,
-        name: &str,
-        known: &WorkState,
-    ) -> Result<Option<Duration>, ReconcileError> {
+    async fn finalize_work(&self, name: &str, known: &WorkState) -> Result<Option<Duration>, ReconcileError> {
         let work = &known.work;
         if known.cached || !work.finalizers().iter().any(|f| f == finalizers::MANIFEST_WORK) {
             return Ok(None);
@@ -624,7 +691,11 @@ impl Agent {
             reasons::WORK_DELETING,
             "ManifestWork is being deleted",
         );
-        if set_condition(&mut status.conditions, deleting.observed(work.metadata.generation), Timestamp::now()) {
+        if set_condition(
+            &mut status.conditions,
+            deleting.observed(work.metadata.generation),
+            Timestamp::now(),
+        ) {
             self.write_status(name, work, &status).await?;
         }
         let applied_name = applied_manifest_work_name(&self.settings.hub_hash, name);
@@ -632,10 +703,16 @@ impl Agent {
         if let Some(applied) = applied {
             self.delete_applied(&applied).await?;
             if !self.finalize_applied(&applied).await? {
-                return Err(ReconcileError::NotYet("its objects are still being deleted".into()));
+                return Err(ReconcileError::NotYet(
+                    "its objects are still being deleted".into(),
+                ));
             }
         }
-        let list: Vec<&String> = work.finalizers().iter().filter(|f| *f != finalizers::MANIFEST_WORK).collect();
+        let list: Vec<&String> = work
+            .finalizers()
+            .iter()
+            .filter(|f| *f != finalizers::MANIFEST_WORK)
+            .collect();
         let patch = json!({"metadata": {"uid": work.metadata.uid, "finalizers": list}});
         match objects::merge(&self.hub, &self.work_path(name), &patch).await {
             Ok(_) => Ok(None),
@@ -659,12 +736,19 @@ impl Agent {
     /// Removes everything recorded, then the record's finalizer. False while objects are still going.
     async fn finalize_applied(&self, applied: &AppliedManifestWork) -> Result<bool, ReconcileError> {
         let uid = applied.uid().unwrap_or_default();
-        let resources = applied.status.as_ref().map(|s| s.applied_resources.clone()).unwrap_or_default();
+        let resources = applied
+            .status
+            .as_ref()
+            .map(|s| s.applied_resources.clone())
+            .unwrap_or_default();
         let removals = resources.into_iter().map(|entry| {
             let uid = uid.clone();
             async move { applied::remove(&self.spoke, &self.applier.mapper, &entry, &uid).await }
         });
-        let results: Vec<_> = futures::stream::iter(removals).buffer_unordered(OBJECTS_AT_ONCE).collect().await;
+        let results: Vec<_> = futures::stream::iter(removals)
+            .buffer_unordered(OBJECTS_AT_ONCE)
+            .collect()
+            .await;
         let mut all_gone = true;
         for result in results {
             all_gone &= result.map_err(ReconcileError::Spoke)?;
@@ -672,8 +756,11 @@ impl Agent {
         if !all_gone {
             return Ok(false);
         }
-        let list: Vec<&String> =
-            applied.finalizers().iter().filter(|f| *f != finalizers::APPLIED_MANIFEST_WORK).collect();
+        let list: Vec<&String> = applied
+            .finalizers()
+            .iter()
+            .filter(|f| *f != finalizers::APPLIED_MANIFEST_WORK)
+            .collect();
         let patch = json!({"metadata": {"uid": uid, "finalizers": list}});
         let path = format!("{}/{}", applied::PATH, applied.name_any());
         match objects::merge(&self.spoke, &path, &patch).await {
@@ -689,7 +776,9 @@ impl Agent {
     async fn reconcile_applied(&self, name: &str) -> Result<Option<Duration>, ReconcileError> {
         let (applied, work_known, synced) = {
             let state = self.state();
-            let Some(applied) = state.applied.get(name).cloned() else { return Ok(None) };
+            let Some(applied) = state.applied.get(name).cloned() else {
+                return Ok(None);
+            };
             let ours = applied.spec.hub_hash == self.settings.hub_hash;
             let known = ours && state.works.contains_key(&applied.spec.manifest_work_name);
             (applied, known, state.hub_synced)
@@ -709,24 +798,40 @@ impl Agent {
             return if self.finalize_applied(&applied).await? {
                 Ok(None)
             } else {
-                Err(ReconcileError::NotYet("its objects are still being deleted".into()))
+                Err(ReconcileError::NotYet(
+                    "its objects are still being deleted".into(),
+                ))
             };
         }
         if !synced {
             return Ok(None);
         }
-        let started = applied.status.as_ref().and_then(|s| s.eviction_start_time.clone());
-        match evict(work_known, started.map(|t| t.0), Timestamp::now(), self.settings.eviction_grace) {
+        let started = applied
+            .status
+            .as_ref()
+            .and_then(|s| s.eviction_start_time.clone());
+        match evict(
+            work_known,
+            started.map(|t| t.0),
+            Timestamp::now(),
+            self.settings.eviction_grace,
+        ) {
             Eviction::None => Ok(None),
             Eviction::Clear => self.set_eviction(&applied, None).await.map(|()| None),
             Eviction::Start(now) => {
-                tracing::info!(applied = name, "its work is gone from the hub; what it applied stays for the grace period");
+                tracing::info!(
+                    applied = name,
+                    "its work is gone from the hub; what it applied stays for the grace period"
+                );
                 self.set_eviction(&applied, Some(now)).await?;
                 Ok(Some(self.settings.eviction_grace))
             }
             Eviction::Wait(left) => Ok(Some(left)),
             Eviction::Now => {
-                tracing::info!(applied = name, "the grace period is over: removing what it applied");
+                tracing::info!(
+                    applied = name,
+                    "the grace period is over: removing what it applied"
+                );
                 self.delete_applied(&applied).await.map(|()| None)
             }
         }
@@ -738,9 +843,12 @@ impl Agent {
         start: Option<Timestamp>,
     ) -> Result<(), ReconcileError> {
         let start = start.map(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time);
-        let patch = json!({"metadata": {"uid": applied.metadata.uid}, "status": {"evictionStartTime": start}});
+        let patch =
+            json!({"metadata": {"uid": applied.metadata.uid}, "status": {"evictionStartTime": start}});
         let path = format!("{}/{}/status", applied::PATH, applied.name_any());
-        let answer = objects::merge(&self.spoke, &path, &patch).await.map_err(ReconcileError::Spoke)?;
+        let answer = objects::merge(&self.spoke, &path, &patch)
+            .await
+            .map_err(ReconcileError::Spoke)?;
         self.learn_applied(answer).map(|_| ())
     }
 }
@@ -762,7 +870,11 @@ fn evict(work_known: bool, started: Option<Timestamp>, now: Timestamp, grace: Du
         (false, None) => Eviction::Start(now),
         (false, Some(start)) => {
             let elapsed = Duration::try_from(now.duration_since(start)).unwrap_or_default();
-            if elapsed >= grace { Eviction::Now } else { Eviction::Wait(grace.saturating_sub(elapsed)) }
+            if elapsed >= grace {
+                Eviction::Now
+            } else {
+                Eviction::Wait(grace.saturating_sub(elapsed))
+            }
         }
     }
 }
@@ -778,7 +890,9 @@ fn renew(current: &mut WorkState, work: &ManifestWork, common: &str) -> (Vec<Man
         .enumerate()
         .map(|(ordinal, m)| {
             let fingerprint = format!("{}{common}", manifest::hash(&m.0));
-            let same = old.iter_mut().find(|o| o.fingerprint == fingerprint && o.report.is_some());
+            let same = old
+                .iter_mut()
+                .find(|o| o.fingerprint == fingerprint && o.report.is_some());
             match same {
                 Some(known) => {
                     let mut kept = std::mem::take(known);
@@ -789,17 +903,29 @@ fn renew(current: &mut WorkState, work: &ManifestWork, common: &str) -> (Vec<Man
                     }
                     kept
                 }
-                None => ManifestState { fingerprint, dirty: true, ..ManifestState::default() },
+                None => ManifestState {
+                    fingerprint,
+                    dirty: true,
+                    ..ManifestState::default()
+                },
             }
         })
         .collect();
     let kept: HashSet<&ObjectKey> = fresh.iter().filter_map(|m| m.key.as_ref()).collect();
-    let names: HashSet<(&str, &str)> =
-        work.spec.workload.manifests.iter().map(|m| (m.kind(), m.name())).collect();
+    let names: HashSet<(&str, &str)> = work
+        .spec
+        .workload
+        .manifests
+        .iter()
+        .map(|m| (m.kind(), m.name()))
+        .collect();
     let dropped = old
         .iter()
         .filter(|m| {
-            let still = m.report.as_ref().map(|r| (r.meta.kind.as_str(), r.meta.name.as_str()));
+            let still = m
+                .report
+                .as_ref()
+                .map(|r| (r.meta.kind.as_str(), r.meta.name.as_str()));
             still.is_none_or(|id| !names.contains(&id))
         })
         .filter_map(|m| m.key.clone())
@@ -849,10 +975,12 @@ mod tests {
     #[test]
     fn an_unchanged_manifest_keeps_its_memory_across_generations() {
         let work = |data: &str| -> ManifestWork {
-            serde_json::from_value(json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
+            serde_json::from_value(
+                json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
                 "metadata": {"name": "w"}, "spec": {"workload": {"manifests": [
                 {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": data}},
-                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}}]}}}))
+                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}}]}}}),
+            )
             .unwrap()
         };
         let first = work("1");

@@ -104,7 +104,9 @@ pub fn removal(recorded_uid: &str, live: Option<&Value>, applied_uid: &str) -> R
     let another = |o: &Value| {
         o["uid"].as_str() != Some(applied_uid)
             && o["kind"] == "AppliedManifestWork"
-            && o["apiVersion"].as_str().is_some_and(|v| v.starts_with("work.open-cluster-management.io/"))
+            && o["apiVersion"]
+                .as_str()
+                .is_some_and(|v| v.starts_with("work.open-cluster-management.io/"))
     };
     if owners().any(another) {
         Removal::Disown
@@ -122,7 +124,10 @@ pub async fn remove(
     entry: &AppliedManifestResourceMeta,
     applied_uid: &str,
 ) -> Result<bool, RequestError> {
-    let served = match mapper.by_plural(spoke, &entry.group, &entry.version, &entry.resource).await {
+    let served = match mapper
+        .by_plural(spoke, &entry.group, &entry.version, &entry.resource)
+        .await
+    {
         Ok(served) => served,
         // The kind itself is gone, and its objects with it.
         Err(RequestError::UnknownKind(_)) => return Ok(true),
@@ -152,7 +157,9 @@ pub async fn remove(
             let uid = live["metadata"]["uid"].as_str().unwrap_or_default();
             match objects::delete(spoke, &path, uid).await {
                 // A Status: gone at once. The object: it has finalizers.
-                Ok(answer) => Ok(answer["kind"] == "Status" || answer["metadata"]["deletionTimestamp"].is_null()),
+                Ok(answer) => {
+                    Ok(answer["kind"] == "Status" || answer["metadata"]["deletionTimestamp"].is_null())
+                }
                 Err(error) if error.is_not_found() => Ok(true),
                 Err(error) => Err(error),
             }
@@ -182,8 +189,8 @@ pub fn new(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::status::Applied;
+    use super::*;
     use muster_crds::work::v1::ManifestResourceMeta;
 
     fn entry(resource: &str, name: &str, uid: &str) -> AppliedManifestResourceMeta {
@@ -205,13 +212,26 @@ mod tests {
             name: name.into(),
             ..ManifestResourceMeta::default()
         };
-        Report { meta, applied: Applied::Yes, availability, feedback: None, unsupported_rules: vec![] }
+        Report {
+            meta,
+            applied: Applied::Yes,
+            availability,
+            feedback: None,
+            unsupported_rules: vec![],
+        }
     }
 
     #[test]
     fn what_left_the_work_is_stale_and_what_is_unknown_stays() {
-        let old = [entry("configmaps", "a", "1"), entry("configmaps", "b", "2"), entry("widgets", "c", "3")];
-        let unknown = || Availability::Unknown { reason: "R", message: String::new() };
+        let old = [
+            entry("configmaps", "a", "1"),
+            entry("configmaps", "b", "2"),
+            entry("widgets", "c", "3"),
+        ];
+        let unknown = || Availability::Unknown {
+            reason: "R",
+            message: String::new(),
+        };
         let reports = [
             report("configmaps", "a", Availability::Exists),
             report("", "c", unknown()),
@@ -220,7 +240,11 @@ mod tests {
         ];
         let uids = ["1".into(), String::new(), "9".into(), String::new()];
         let record = record(&old, &reports, &uids);
-        let expected = [entry("configmaps", "a", "1"), entry("configmaps", "new", "9"), entry("widgets", "c", "3")];
+        let expected = [
+            entry("configmaps", "a", "1"),
+            entry("configmaps", "new", "9"),
+            entry("widgets", "c", "3"),
+        ];
         assert_eq!(record.resources, expected);
         assert_eq!(record.stale, [entry("configmaps", "b", "2")]);
     }
@@ -228,15 +252,17 @@ mod tests {
     #[test]
     fn a_missing_object_of_the_work_is_not_stale() {
         let old = [entry("configmaps", "a", "1")];
-        let record = record(&old, &[report("configmaps", "a", Availability::Missing)], &[String::new()]);
+        let record = record(
+            &old,
+            &[report("configmaps", "a", Availability::Missing)],
+            &[String::new()],
+        );
         assert_eq!(record, Record::default());
     }
 
     #[test]
     fn only_what_is_ours_is_deleted() {
-        let owner = |uid: &str, kind: &str| {
-            json!({"uid": uid, "kind": kind, "apiVersion": "work.open-cluster-management.io/v1"})
-        };
+        let owner = |uid: &str, kind: &str| json!({"uid": uid, "kind": kind, "apiVersion": "work.open-cluster-management.io/v1"});
         let live = |uid: &str, owners: Value| json!({"metadata": {"uid": uid, "ownerReferences": owners}});
         let ours = owner("amw", "AppliedManifestWork");
         let mut terminating = live("1", json!([ours]));
@@ -246,9 +272,18 @@ mod tests {
             (Some(live("1", json!([ours]))), Removal::Delete),
             (Some(live("2", json!([ours]))), Removal::Leave),
             (Some(live("1", json!([]))), Removal::Leave),
-            (Some(live("1", json!([owner("x", "AppliedManifestWork")]))), Removal::Leave),
-            (Some(live("1", json!([ours, owner("x", "AppliedManifestWork")]))), Removal::Disown),
-            (Some(live("1", json!([ours, owner("x", "Deployment")]))), Removal::Delete),
+            (
+                Some(live("1", json!([owner("x", "AppliedManifestWork")]))),
+                Removal::Leave,
+            ),
+            (
+                Some(live("1", json!([ours, owner("x", "AppliedManifestWork")]))),
+                Removal::Disown,
+            ),
+            (
+                Some(live("1", json!([ours, owner("x", "Deployment")]))),
+                Removal::Delete,
+            ),
             (Some(terminating), Removal::Wait),
         ];
         for (live, expected) in cases {

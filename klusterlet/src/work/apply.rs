@@ -145,12 +145,18 @@ impl Applier {
                 };
                 let mut outcome = target.failed(meta, error.to_string(), retry);
                 if let Ok(Some(live)) = availability {
-                    live["metadata"]["uid"].as_str().unwrap_or_default().clone_into(&mut outcome.uid);
+                    live["metadata"]["uid"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .clone_into(&mut outcome.uid);
                     outcome.report.availability = Availability::Exists;
                     outcome.report.feedback = target.feedback(Some(&live));
                 } else if let Err(error) = availability {
                     let reason = reasons::FETCHING_RESOURCE_FAILED;
-                    outcome.report.availability = Availability::Unknown { reason, message: error.to_string() };
+                    outcome.report.availability = Availability::Unknown {
+                        reason,
+                        message: error.to_string(),
+                    };
                 }
                 outcome
             }
@@ -172,7 +178,8 @@ impl Applier {
         match target.strategy() {
             UpdateStrategyType::ReadOnly => {
                 let (namespace, name) = (target.key.namespace.clone(), target.key.name.clone());
-                self.watches.ensure(&target.served, Coverage::Named(namespace, name));
+                self.watches
+                    .ensure(&target.served, Coverage::Named(namespace, name));
                 Ok(self.find_out(target).await?)
             }
             UpdateStrategyType::ServerSideApply => self.server_side_apply(target).await,
@@ -228,7 +235,11 @@ impl Applier {
     }
 
     async fn server_side_apply(&self, target: &Target<'_>) -> Result<Option<Arc<Value>>, Failure> {
-        let config = target.settings.strategy.and_then(|s| s.server_side_apply.clone()).unwrap_or_default();
+        let config = target
+            .settings
+            .strategy
+            .and_then(|s| s.server_side_apply.clone())
+            .unwrap_or_default();
         if !config.ignore_fields.is_empty() {
             return Err(Failure::IgnoreFields);
         }
@@ -236,7 +247,9 @@ impl Applier {
         wanted["metadata"]["labels"][muster_crds::constants::labels::APPLIED] = "true".into();
         let live = match self.known(target).await {
             Known::Object(live)
-                if target.trusted && drift::covers(&live, &wanted) && applied_by(&live, &config.field_manager) =>
+                if target.trusted
+                    && drift::covers(&live, &wanted)
+                    && applied_by(&live, &config.field_manager) =>
             {
                 live
             }
@@ -259,7 +272,9 @@ impl Applier {
                     "resourceVersion": live["metadata"]["resourceVersion"],
                     "ownerReferences": marked["metadata"]["ownerReferences"],
                 }});
-                Ok(Some(Arc::new(objects::merge(&self.spoke, &target.path, &patch).await?)))
+                Ok(Some(Arc::new(
+                    objects::merge(&self.spoke, &target.path, &patch).await?,
+                )))
             }
         }
     }
@@ -298,7 +313,9 @@ impl Applier {
         target: &Target<'_>,
         owns: bool,
     ) -> Result<Option<String>, RequestError> {
-        let Some(account) = &executor.subject.service_account else { return Ok(None) };
+        let Some(account) = &executor.subject.service_account else {
+            return Ok(None);
+        };
         let (namespace, name) = (&account.namespace, &account.name);
         let mut verbs = vec!["create", "update", "patch", "get"];
         if owns {
@@ -311,8 +328,14 @@ impl Applier {
                 "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{namespace}"), "system:authenticated"],
                 "resourceAttributes": {"verb": verb, "group": target.served.group, "version": target.served.version,
                     "resource": target.served.plural, "namespace": target.key.namespace, "name": target.key.name}}});
-            let answer =
-                objects::request(&self.spoke, http::Method::POST, path, objects::JSON, Some(&review)).await?;
+            let answer = objects::request(
+                &self.spoke,
+                http::Method::POST,
+                path,
+                objects::JSON,
+                Some(&review),
+            )
+            .await?;
             if answer["status"]["allowed"].as_bool() != Some(true) {
                 return Ok(Some(format!(
                     "not allowed to apply the resource {}/{} {}/{}: the executor {namespace}/{name} may not {verb} it",
@@ -350,7 +373,9 @@ struct Target<'a> {
 
 impl Target<'_> {
     fn strategy(&self) -> UpdateStrategyType {
-        self.settings.strategy.map_or(UpdateStrategyType::Update, |s| s.type_)
+        self.settings
+            .strategy
+            .map_or(UpdateStrategyType::Update, |s| s.type_)
     }
 
     fn feedback(&self, live: Option<&Value>) -> Option<feedback::Feedback> {
@@ -361,7 +386,10 @@ impl Target<'_> {
     }
 
     fn outcome(&self, report: Report, live: Option<&Value>, retry: Retry) -> Outcome {
-        let text = |field: &str| live.and_then(|l| l["metadata"][field].as_str()).map(str::to_owned);
+        let text = |field: &str| {
+            live.and_then(|l| l["metadata"][field].as_str())
+                .map(str::to_owned)
+        };
         Outcome {
             report,
             key: Some(self.key.clone()),
@@ -376,7 +404,11 @@ impl Target<'_> {
         Report {
             meta,
             applied,
-            availability: if live.is_some() { Availability::Exists } else { Availability::Missing },
+            availability: if live.is_some() {
+                Availability::Exists
+            } else {
+                Availability::Missing
+            },
             feedback: self.feedback(live),
             unsupported_rules: self.settings.conditions.to_vec(),
         }
@@ -387,7 +419,10 @@ impl Target<'_> {
     }
 
     fn failed(&self, meta: ManifestResourceMeta, message: String, retry: Retry) -> Outcome {
-        let applied = Applied::No { reason: reasons::APPLIED_MANIFEST_FAILED, message };
+        let applied = Applied::No {
+            reason: reasons::APPLIED_MANIFEST_FAILED,
+            message,
+        };
         self.outcome(self.report(meta, applied, None), None, retry)
     }
 }
@@ -395,19 +430,38 @@ impl Target<'_> {
 fn unusable(meta: ManifestResourceMeta, message: String, retry: Retry) -> Outcome {
     let report = Report {
         meta,
-        applied: Applied::No { reason: reasons::APPLIED_MANIFEST_FAILED, message: message.clone() },
-        availability: Availability::Unknown { reason: reasons::INCOMPLETE_RESOURCE_META, message },
+        applied: Applied::No {
+            reason: reasons::APPLIED_MANIFEST_FAILED,
+            message: message.clone(),
+        },
+        availability: Availability::Unknown {
+            reason: reasons::INCOMPLETE_RESOURCE_META,
+            message,
+        },
         feedback: None,
         unsupported_rules: Vec::new(),
     };
-    Outcome { report, key: None, served: None, uid: String::new(), settled: None, retry }
+    Outcome {
+        report,
+        key: None,
+        served: None,
+        uid: String::new(),
+        settled: None,
+        retry,
+    }
 }
 
 fn marks(owner: &Value, owns: bool) -> Marks {
     if owns {
-        Marks { owner: Some(owner.clone()), disowned_uid: None }
+        Marks {
+            owner: Some(owner.clone()),
+            disowned_uid: None,
+        }
     } else {
-        Marks { owner: None, disowned_uid: owner["uid"].as_str().map(str::to_owned) }
+        Marks {
+            owner: None,
+            disowned_uid: owner["uid"].as_str().map(str::to_owned),
+        }
     }
 }
 

@@ -13,8 +13,13 @@ use serde_json::{Map, Value};
 pub const FIELD_MANAGER: &str = "work-agent";
 
 /// Managers whose writes belong to how Kubernetes itself runs an object: never drift.
-const CONTROL_PLANE: [&str; 5] =
-    ["kube-controller-manager", "kube-scheduler", "kubelet", "kube-apiserver", "muster-apiserver"];
+const CONTROL_PLANE: [&str; 5] = [
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-apiserver",
+    "muster-apiserver",
+];
 
 /// What to do with an object that exists.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +84,11 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     } else if let Some(object) = target.as_object_mut() {
         object.remove("status");
     }
-    if same(&target, live) { Decision::Keep } else { Decision::Replace(target) }
+    if same(&target, live) {
+        Decision::Keep
+    } else {
+        Decision::Replace(target)
+    }
 }
 
 /// Only labels, annotations and owner references: for strategies that leave the rest to others.
@@ -95,7 +104,10 @@ pub fn decide_marks(live: &Value, marks: &Marks) -> Option<Value> {
 pub fn covers(live: &Value, required: &Value) -> bool {
     let labels_covered = |field: &str| {
         let wanted = required["metadata"][field].as_object();
-        wanted.into_iter().flatten().all(|(k, v)| live["metadata"][field].get(k) == Some(v))
+        wanted
+            .into_iter()
+            .flatten()
+            .all(|(k, v)| live["metadata"][field].get(k) == Some(v))
     };
     labels_covered("labels") && labels_covered("annotations") && same(&overlaid(live, required, false), live)
 }
@@ -112,9 +124,11 @@ fn replaced(required: &Value, live: &Value) -> Value {
             &["spec", "ipFamilyPolicy"],
             &["spec", "healthCheckNodePort"],
         ],
-        "PersistentVolumeClaim" => {
-            &[&["spec", "volumeName"], &["spec", "storageClassName"], &["spec", "volumeMode"]]
-        }
+        "PersistentVolumeClaim" => &[
+            &["spec", "volumeName"],
+            &["spec", "storageClassName"],
+            &["spec", "volumeMode"],
+        ],
         "PersistentVolume" => &[&["spec", "claimRef"]],
         "Job" => &[&["spec", "selector"], &["spec", "template", "metadata", "labels"]],
         "CustomResourceDefinition" => &[&["spec", "conversion", "webhook", "clientConfig", "caBundle"]],
@@ -137,10 +151,7 @@ fn fill(target: &mut Value, path: &[&str], value: &Value) {
     match path {
         [] => {}
         [last] => {
-            let map = match target {
-                Value::Object(map) => map,
-                _ => return,
-            };
+            let Value::Object(map) = target else { return };
             match map.get_mut(*last) {
                 None => {
                     map.insert((*last).to_owned(), value.clone());
@@ -165,13 +176,19 @@ fn fill(target: &mut Value, path: &[&str], value: &Value) {
 }
 
 fn keep_node_ports(target: &mut Value, live: &Value) {
-    let Some(ports) = target.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return };
+    let Some(ports) = target.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else {
+        return;
+    };
     for port in ports.iter_mut().filter(|p| p["nodePort"].is_null()) {
         let same_port = |l: &&Value| {
             l["port"] == port["port"]
                 && l["protocol"].as_str().unwrap_or("TCP") == port["protocol"].as_str().unwrap_or("TCP")
         };
-        let found = live["spec"]["ports"].as_array().into_iter().flatten().find(same_port);
+        let found = live["spec"]["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(same_port);
         if let Some(node_port) = found.map(|l| l["nodePort"].clone()).filter(|n| !n.is_null()) {
             port["nodePort"] = node_port;
         }
@@ -199,9 +216,12 @@ fn overlaid(live: &Value, required: &Value, quantities: bool) -> Value {
             Value::Object(out)
         }
         // Lists are the manifest's. Where the items are the same ones, the server's defaults inside them stay.
-        (Value::Array(live), Value::Array(required)) if live.len() == required.len() => {
-            Value::Array(live.iter().zip(required).map(|(l, r)| overlaid_item(l, r)).collect())
-        }
+        (Value::Array(live), Value::Array(required)) if live.len() == required.len() => Value::Array(
+            live.iter()
+                .zip(required)
+                .map(|(l, r)| overlaid_item(l, r))
+                .collect(),
+        ),
         (live, Value::Null) => live.clone(),
         (live, required) if quantities && quantities_equal(live, required) => live.clone(),
         (_, required) => required.clone(),
@@ -209,17 +229,42 @@ fn overlaid(live: &Value, required: &Value, quantities: bool) -> Value {
 }
 
 fn overlaid_item(live: &Value, required: &Value) -> Value {
-    let same_name = ["name", "key", "port", "containerPort", "mountPath", "uid", "ip", "type"]
-        .iter()
-        .all(|k| required.get(k).is_none() || live.get(k) == required.get(k));
-    if same_name { overlaid(live, required, false) } else { required.clone() }
+    let same_name = [
+        "name",
+        "key",
+        "port",
+        "containerPort",
+        "mountPath",
+        "uid",
+        "ip",
+        "type",
+    ]
+    .iter()
+    .all(|k| required.get(k).is_none() || live.get(k) == required.get(k));
+    if same_name {
+        overlaid(live, required, false)
+    } else {
+        required.clone()
+    }
 }
 
 /// Fields of the built-in types that hold quantities.
 fn holds_quantities(field: &str) -> bool {
-    let fields = ["limits", "requests", "capacity", "allocatable", "hard", "min", "max", "default"];
+    let fields = [
+        "limits",
+        "requests",
+        "capacity",
+        "allocatable",
+        "hard",
+        "min",
+        "max",
+        "default",
+    ];
     fields.contains(&field)
-        || matches!(field, "defaultRequest" | "maxLimitRequestRatio" | "sizeLimit" | "divisor" | "averageValue")
+        || matches!(
+            field,
+            "defaultRequest" | "maxLimitRequestRatio" | "sizeLimit" | "divisor" | "averageValue"
+        )
         || matches!(field, "podFixed" | "overhead")
 }
 
@@ -273,14 +318,17 @@ fn take_back(target: &mut Value, required: Option<&Value>, fields: &Value, top: 
                 _ => {}
             }
         } else if let Some(keys) = selector.strip_prefix("k:") {
-            let (Ok(keys), Value::Array(items)) = (serde_json::from_str::<Map<String, Value>>(keys), &mut *target)
+            let (Ok(keys), Value::Array(items)) =
+                (serde_json::from_str::<Map<String, Value>>(keys), &mut *target)
             else {
                 continue;
             };
             let matches = |item: &Value| keys.iter().all(|(k, v)| item.get(k) == Some(v));
             // The manifest may leave out a key that has a default (`protocol: TCP`).
             let wants = |item: &Value| keys.iter().all(|(k, v)| item.get(k).is_none_or(|have| have == v));
-            let wanted = required.and_then(Value::as_array).and_then(|r| r.iter().find(|i| wants(i)));
+            let wanted = required
+                .and_then(Value::as_array)
+                .and_then(|r| r.iter().find(|i| wants(i)));
             if let Some(at) = items.iter().position(matches) {
                 match wanted {
                     Some(wanted) => take_back(&mut items[at], Some(wanted), inner, false),
@@ -315,15 +363,25 @@ fn merged_metadata(required: &Value, live: &Value, marks: &Marks, hash: &str) ->
             }
         }
     }
-    for reference in required["metadata"]["ownerReferences"].as_array().into_iter().flatten() {
+    for reference in required["metadata"]["ownerReferences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         set_owner(&mut metadata, reference);
     }
-    for finalizer in required["metadata"]["finalizers"].as_array().into_iter().flatten() {
-        let list = metadata.entry("finalizers").or_insert_with(|| Value::Array(Vec::new()));
-        if let Value::Array(list) = list {
-            if !list.contains(finalizer) {
-                list.push(finalizer.clone());
-            }
+    for finalizer in required["metadata"]["finalizers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let list = metadata
+            .entry("finalizers")
+            .or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(list) = list
+            && !list.contains(finalizer)
+        {
+            list.push(finalizer.clone());
         }
     }
     apply_owner(&mut metadata, marks);
@@ -346,7 +404,9 @@ fn apply_owner(metadata: &mut Map<String, Value>, marks: &Marks) {
 }
 
 fn set_owner(metadata: &mut Map<String, Value>, owner: &Value) {
-    let owners = metadata.entry("ownerReferences").or_insert_with(|| Value::Array(Vec::new()));
+    let owners = metadata
+        .entry("ownerReferences")
+        .or_insert_with(|| Value::Array(Vec::new()));
     if let Value::Array(owners) = owners {
         if let Some(removed) = owner["uid"].as_str().and_then(|u| u.strip_suffix('-')) {
             owners.retain(|o| o["uid"].as_str() != Some(removed));
@@ -395,11 +455,12 @@ fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
             let keys = a.keys().chain(b.keys().filter(|k| !a.contains_key(*k)));
-            keys.filter(|k| *k != "managedFields").all(|key| match (a.get(key), b.get(key)) {
-                (Some(x), Some(y)) => same(x, y),
-                (Some(x), None) | (None, Some(x)) => is_empty(x),
-                (None, None) => true,
-            })
+            keys.filter(|k| *k != "managedFields")
+                .all(|key| match (a.get(key), b.get(key)) {
+                    (Some(x), Some(y)) => same(x, y),
+                    (Some(x), None) | (None, Some(x)) => is_empty(x),
+                    (None, None) => true,
+                })
         }
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(x, y)| same(x, y)),
         (a, b) => a == b,
@@ -425,14 +486,18 @@ mod tests {
         out
     }
 
-    fn by(manager: &str, fields: Value) -> Value {
+    fn by(manager: &str, fields: &Value) -> Value {
         json!([{"manager": manager, "operation": "Update", "fieldsV1": fields}])
     }
 
     #[test]
     fn what_was_created_is_kept() {
-        let required = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
-        assert_eq!(decide(&required, &live_of(&required), &Marks::default()), Decision::Keep);
+        let required =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
+        assert_eq!(
+            decide(&required, &live_of(&required), &Marks::default()),
+            Decision::Keep
+        );
     }
 
     #[test]
@@ -477,18 +542,23 @@ mod tests {
         changed["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "1"}]);
         let fields = json!({"f:spec": {"f:paused": {}, "f:template": {"f:spec": {"f:containers": {
             "k:{\"name\":\"c\"}": {"f:env": {".": {}, "k:{\"name\":\"A\"}": {".": {}, "f:name": {}, "f:value": {}}}}}}}}});
-        changed["metadata"]["managedFields"] = by("kubectl-edit", fields.clone());
-        let Decision::Replace(target) = decide(&required, &changed, &Marks::default()) else { panic!("kept") };
+        changed["metadata"]["managedFields"] = by("kubectl-edit", &fields);
+        let Decision::Replace(target) = decide(&required, &changed, &Marks::default()) else {
+            panic!("kept")
+        };
         assert!(same(&target, &live), "{target}");
-        changed["metadata"]["managedFields"] = by("kube-controller-manager", fields);
+        changed["metadata"]["managedFields"] = by("kube-controller-manager", &fields);
         assert_eq!(decide(&required, &changed, &Marks::default()), Decision::Keep);
     }
 
     #[test]
     fn a_changed_manifest_replaces_and_drops_what_it_no_longer_has() {
         let old = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v", "l": "w"}});
-        let new = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
-        let Decision::Replace(target) = decide(&new, &live_of(&old), &Marks::default()) else { panic!("kept") };
+        let new =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
+        let Decision::Replace(target) = decide(&new, &live_of(&old), &Marks::default()) else {
+            panic!("kept")
+        };
         assert_eq!(target["data"], json!({"k": "v"}));
         assert_eq!(target["metadata"]["resourceVersion"], "5");
     }
@@ -504,7 +574,9 @@ mod tests {
         live["spec"]["ports"][0] = json!({"port": 80, "protocol": "TCP", "nodePort": 30001});
         let mut new = manifest(80);
         new["spec"]["selector"] = json!({"a": "c"});
-        let Decision::Replace(target) = decide(&new, &live, &Marks::default()) else { panic!("kept") };
+        let Decision::Replace(target) = decide(&new, &live, &Marks::default()) else {
+            panic!("kept")
+        };
         assert_eq!(target["spec"]["clusterIP"], "10.0.0.1");
         assert_eq!(target["spec"]["ports"][0]["nodePort"], 30001);
         assert_eq!(target["spec"]["selector"], json!({"a": "c"}));
@@ -514,12 +586,22 @@ mod tests {
     fn owners_come_and_go() {
         let required = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
         let owner = json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "AppliedManifestWork", "name": "w", "uid": "o1"});
-        let marks = Marks { owner: Some(owner.clone()), disowned_uid: None };
-        let Decision::Replace(owned) = decide(&required, &live_of(&required), &marks) else { panic!("kept") };
+        let marks = Marks {
+            owner: Some(owner.clone()),
+            disowned_uid: None,
+        };
+        let Decision::Replace(owned) = decide(&required, &live_of(&required), &marks) else {
+            panic!("kept")
+        };
         assert_eq!(owned["metadata"]["ownerReferences"], json!([owner]));
         assert_eq!(decide(&required, &owned, &marks), Decision::Keep);
-        let marks = Marks { owner: None, disowned_uid: Some("o1".into()) };
-        let Decision::Replace(free) = decide(&required, &owned, &marks) else { panic!("kept") };
+        let marks = Marks {
+            owner: None,
+            disowned_uid: Some("o1".into()),
+        };
+        let Decision::Replace(free) = decide(&required, &owned, &marks) else {
+            panic!("kept")
+        };
         assert!(free["metadata"].get("ownerReferences").is_none());
     }
 
@@ -528,14 +610,23 @@ mod tests {
         let required = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": {"gone-": ""}}});
         let mut live = live_of(&required);
         live["metadata"]["labels"]["gone"] = "x".into();
-        let Decision::Replace(target) = decide(&required, &live, &Marks::default()) else { panic!("kept") };
+        let Decision::Replace(target) = decide(&required, &live, &Marks::default()) else {
+            panic!("kept")
+        };
         assert!(target["metadata"]["labels"].get("gone").is_none());
     }
 
     #[test]
     fn a_secret_of_another_type_is_made_anew() {
-        let secret = |t: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "type": t});
-        assert_eq!(decide(&secret("b"), &live_of(&secret("a")), &Marks::default()), Decision::Recreate);
-        assert_eq!(decide(&secret("a"), &live_of(&secret("a")), &Marks::default()), Decision::Keep);
+        let secret =
+            |t: &str| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "type": t});
+        assert_eq!(
+            decide(&secret("b"), &live_of(&secret("a")), &Marks::default()),
+            Decision::Recreate
+        );
+        assert_eq!(
+            decide(&secret("a"), &live_of(&secret("a")), &Marks::default()),
+            Decision::Keep
+        );
     }
 }

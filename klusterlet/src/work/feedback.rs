@@ -40,19 +40,29 @@ fn well_known(object: &Value, out: &mut Feedback) {
             ("NumberAvailable", ".status.numberAvailable"),
         ],
         ("batch/v1", "Job") => &[
-            ("JobComplete", ".status.conditions[?(@.type==\"Complete\")].status"),
+            (
+                "JobComplete",
+                ".status.conditions[?(@.type==\"Complete\")].status",
+            ),
             ("JobSucceeded", ".status.succeeded"),
         ],
-        ("v1", "Pod") => {
-            &[("PodReady", ".status.conditions[?(@.type==\"Ready\")].status"), ("PodPhase", ".status.phase")]
-        }
+        ("v1", "Pod") => &[
+            ("PodReady", ".status.conditions[?(@.type==\"Ready\")].status"),
+            ("PodPhase", ".status.phase"),
+        ],
         _ => {
-            out.errors.push(format!("no well-known status is defined for {api_version} {kind}"));
+            out.errors.push(format!(
+                "no well-known status is defined for {api_version} {kind}"
+            ));
             return;
         }
     };
     for (name, path) in paths {
-        let path = JsonPath { name: (*name).to_owned(), path: (*path).to_owned(), version: String::new() };
+        let path = JsonPath {
+            name: (*name).to_owned(),
+            path: (*path).to_owned(),
+            version: String::new(),
+        };
         one_path(&path, object, out);
     }
 }
@@ -74,7 +84,10 @@ fn one_path(path: &JsonPath, object: &Value, out: &mut Feedback) {
         Ok(values) => match values.first() {
             None | Some(Value::Null) => {}
             Some(value) => match field_value(value) {
-                Some(value) => out.values.push(FeedbackValue { name: path.name.clone(), value }),
+                Some(value) => out.values.push(FeedbackValue {
+                    name: path.name.clone(),
+                    value,
+                }),
                 None => out.errors.push(format!(
                     "{}: the value at {} is no integer, string or boolean",
                     path.name, path.path
@@ -85,8 +98,13 @@ fn one_path(path: &JsonPath, object: &Value, out: &mut Feedback) {
 }
 
 fn field_value(value: &Value) -> Option<FieldValue> {
-    let mut field =
-        FieldValue { type_: ValueType::Integer, integer: None, string: None, boolean: None, json_raw: None };
+    let mut field = FieldValue {
+        type_: ValueType::Integer,
+        integer: None,
+        string: None,
+        boolean: None,
+        json_raw: None,
+    };
     match value {
         Value::Number(n) => field.integer = Some(n.as_i64()?),
         Value::String(s) => {
@@ -131,10 +149,12 @@ mod tests {
     fn errors_leave_the_other_values() {
         let object = json!({"apiVersion": "example.com/v2", "kind": "Thing", "status": {"a": "x", "f": 1.5, "b": true}});
         let found = evaluate(
-            &rules(json!([{"type": "WellKnownStatus"}, {"type": "JSONPaths", "jsonPaths": [
+            &rules(
+                json!([{"type": "WellKnownStatus"}, {"type": "JSONPaths", "jsonPaths": [
                 {"name": "a", "path": ".status.a"}, {"name": "f", "path": ".status.f"}, {"name": "bad", "path": ".a["},
                 {"name": "old", "path": ".status.a", "version": "v1"}, {"name": "none", "path": ".status.none"},
-                {"name": "b", "path": "{.status.b}", "version": "v2"}]}])),
+                {"name": "b", "path": "{.status.b}", "version": "v2"}]}]),
+            ),
             &object,
         );
         assert_eq!(

@@ -10,7 +10,9 @@ use serde_json::Value;
 /// path.
 pub fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
     let query = rewrite(path)?;
-    let found = object.query(&query).map_err(|e| format!("the JSONPath {path:?} is not valid: {e}"))?;
+    let found = object
+        .query(&query)
+        .map_err(|e| format!("the JSONPath {path:?} is not valid: {e}"))?;
     Ok(found.into_iter().cloned().collect())
 }
 
@@ -23,7 +25,9 @@ fn rewrite(path: &str) -> Result<String, String> {
         return Err("the JSONPath is empty".into());
     }
     if inner.contains(['{', '}']) || inner.starts_with("range ") || inner == "end" {
-        return Err(format!("the JSONPath {path:?} must select one value, without range or text"));
+        return Err(format!(
+            "the JSONPath {path:?} must select one value, without range or text"
+        ));
     }
     let rooted = match inner.chars().next() {
         Some('$') => inner.to_owned(),
@@ -61,7 +65,9 @@ fn unescape(path: &str) -> String {
                 next += 1;
             }
             if escaped {
-                out.push_str(&format!("['{}']", name.replace('\'', "\\'")));
+                out.push_str("['");
+                out.push_str(&name.replace('\'', "\\'"));
+                out.push_str("']");
             } else {
                 out.push('.');
                 out.push_str(&name);
@@ -89,7 +95,10 @@ mod tests {
             ("{.status.n}", vec![json!(3)]),
             ("status.n", vec![json!(3)]),
             ("$.status.n", vec![json!(3)]),
-            ("{.status.conditions[?(@.type==\"Ready\")].status}", vec![json!("True")]),
+            (
+                "{.status.conditions[?(@.type==\"Ready\")].status}",
+                vec![json!("True")],
+            ),
             (".status.conditions[0].type", vec![json!("Ready")]),
             (".list[-1]", vec![json!(3)]),
             (".list[*]", vec![json!(1), json!(2), json!(3)]),

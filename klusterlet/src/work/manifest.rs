@@ -54,7 +54,13 @@ impl Identity {
 pub fn required(manifest: &Value) -> Value {
     let mut object = manifest.clone();
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        for field in ["uid", "resourceVersion", "generation", "selfLink", "managedFields"] {
+        for field in [
+            "uid",
+            "resourceVersion",
+            "generation",
+            "selfLink",
+            "managedFields",
+        ] {
             metadata.remove(field);
         }
     }
@@ -68,10 +74,15 @@ pub fn required(manifest: &Value) -> Value {
 /// `stringData` is write-only: servers store it in `data`, so that is what the live object is compared with.
 fn fold_string_data(secret: &mut Value) {
     use base64::Engine as _;
-    let Some(Value::Object(texts)) = secret.as_object_mut().and_then(|s| s.remove("stringData")) else { return };
+    let Some(Value::Object(texts)) = secret.as_object_mut().and_then(|s| s.remove("stringData")) else {
+        return;
+    };
     let encoded = texts.into_iter().filter_map(|(key, value)| {
         let text = value.as_str()?;
-        Some((key, Value::String(base64::engine::general_purpose::STANDARD.encode(text))))
+        Some((
+            key,
+            Value::String(base64::engine::general_purpose::STANDARD.encode(text)),
+        ))
     });
     match &mut secret["data"] {
         Value::Object(data) => data.extend(encoded),
@@ -83,10 +94,10 @@ fn fold_string_data(secret: &mut Value) {
 fn drop_null_timestamps(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
-                if metadata.get("creationTimestamp").is_some_and(Value::is_null) {
-                    metadata.remove("creationTimestamp");
-                }
+            if let Some(Value::Object(metadata)) = map.get_mut("metadata")
+                && metadata.get("creationTimestamp").is_some_and(Value::is_null)
+            {
+                metadata.remove("creationTimestamp");
             }
             map.values_mut().for_each(drop_null_timestamps);
         }
@@ -103,10 +114,12 @@ pub fn hash(value: &Value) -> String {
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -118,14 +131,26 @@ mod tests {
     fn identity_and_problems() {
         let cases = [
             (json!("text"), Some("the manifest is not an object")),
-            (json!({"apiVersion": "v1", "metadata": {"name": "a"}}), Some("the manifest has no kind")),
-            (json!({"kind": "ConfigMap", "metadata": {"name": "a"}}), Some("the manifest has no apiVersion")),
-            (json!({"apiVersion": "v1", "kind": "ConfigMap"}), Some("the manifest has no metadata.name")),
+            (
+                json!({"apiVersion": "v1", "metadata": {"name": "a"}}),
+                Some("the manifest has no kind"),
+            ),
+            (
+                json!({"kind": "ConfigMap", "metadata": {"name": "a"}}),
+                Some("the manifest has no apiVersion"),
+            ),
+            (
+                json!({"apiVersion": "v1", "kind": "ConfigMap"}),
+                Some("the manifest has no metadata.name"),
+            ),
             (
                 json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "a-"}}),
                 Some("generateName must not be set in a manifest"),
             ),
-            (json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}}), None),
+            (
+                json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}}),
+                None,
+            ),
         ];
         for (manifest, problem) in cases {
             assert_eq!(Identity::of(&manifest).problem(&manifest), problem, "{manifest}");

@@ -115,7 +115,11 @@ impl Served {
 }
 
 fn root(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("/api/{version}")
+    } else {
+        format!("/apis/{group}/{version}")
+    }
 }
 
 /// One request that answers with an object.
@@ -197,7 +201,9 @@ const MISS_TTL: Duration = Duration::from_millis(250);
 
 impl Default for Mapper {
     fn default() -> Self {
-        Self { known: Mutex::new(HashMap::new()) }
+        Self {
+            known: Mutex::new(HashMap::new()),
+        }
     }
 }
 
@@ -205,7 +211,12 @@ impl Mapper {
     /// The resource behind a manifest's apiVersion and kind.
     pub async fn resolve(&self, client: &Client, identity: &Identity) -> Result<Arc<Served>, RequestError> {
         let key = (identity.group.clone(), identity.version.clone());
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
         if let Some(known) = known {
             if let Some(served) = known.kinds.get(&identity.kind) {
                 return Ok(served.clone());
@@ -216,8 +227,14 @@ impl Mapper {
         }
         let kinds = Arc::new(self.ask(client, &identity.group, &identity.version).await?);
         let found = kinds.get(&identity.kind).cloned();
-        let known = Known { kinds, asked: Instant::now() };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, known);
+        let known = Known {
+            kinds,
+            asked: Instant::now(),
+        };
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, known);
         found.ok_or_else(|| RequestError::UnknownKind(identity.kind.clone()))
     }
 
@@ -230,21 +247,36 @@ impl Mapper {
         plural: &str,
     ) -> Result<Arc<Served>, RequestError> {
         let key = (group.to_owned(), version.to_owned());
-        let find = |kinds: &HashMap<String, Arc<Served>>| kinds.values().find(|s| s.plural == plural).cloned();
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let find =
+            |kinds: &HashMap<String, Arc<Served>>| kinds.values().find(|s| s.plural == plural).cloned();
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
         if let Some(served) = known.and_then(|k| find(&k.kinds)) {
             return Ok(served);
         }
         let kinds = Arc::new(self.ask(client, group, version).await?);
         let found = find(&kinds);
-        let known = Known { kinds, asked: Instant::now() };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, known);
+        let known = Known {
+            kinds,
+            asked: Instant::now(),
+        };
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, known);
         found.ok_or_else(|| RequestError::UnknownKind(plural.to_owned()))
     }
 
     /// Forgets a group: its CustomResourceDefinitions changed.
     pub fn forget_group(&self, group: &str) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).retain(|(g, _), _| g != group);
+        self.known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(g, _), _| g != group);
     }
 
     async fn ask(

@@ -58,8 +58,19 @@ mod tests {
 
     #[test]
     fn what_others_need_comes_first() {
-        let kinds = ["Deployment", "Widget", "Namespace", "", "ConfigMap", "CustomResourceDefinition", "Service"];
-        assert_eq!(waves(kinds), vec![vec![2, 5], vec![4], vec![6], vec![0], vec![1], vec![3]]);
+        let kinds = [
+            "Deployment",
+            "Widget",
+            "Namespace",
+            "",
+            "ConfigMap",
+            "CustomResourceDefinition",
+            "Service",
+        ];
+        assert_eq!(
+            waves(kinds),
+            vec![vec![2, 5], vec![4], vec![6], vec![0], vec![1], vec![3]]
+        );
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 /// The value of a quantity like `500m`, `1.5`, `2Gi`, `1e3`; `None` when it is not one.
 pub fn parse(text: &str) -> Option<f64> {
-    let split = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-'))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let number: f64 = number.parse().ok()?;
     let factor = match suffix {

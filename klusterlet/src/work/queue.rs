@@ -42,7 +42,10 @@ impl<K: Clone + Eq + Hash> Default for Queue<K> {
             failures: HashMap::new(),
             sequence: 0,
         };
-        Self { inner: Mutex::new(inner), wake: Notify::new() }
+        Self {
+            inner: Mutex::new(inner),
+            wake: Notify::new(),
+        }
     }
 }
 
@@ -179,7 +182,11 @@ mod tests {
         queue.add("a");
         queue.add("b");
         assert_eq!(queue.next().await, "b");
-        assert!(tokio::time::timeout(Duration::from_secs(1), queue.next()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), queue.next())
+                .await
+                .is_err()
+        );
         queue.done(&"a");
         assert_eq!(queue.next().await, "a");
     }
@@ -214,6 +221,10 @@ mod tests {
         queue.add("a");
         assert_eq!(queue.next().await, "a");
         queue.done(&"a");
-        assert!(tokio::time::timeout(Duration::from_secs(60), queue.next()).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_secs(60), queue.next())
+                .await
+                .is_err()
+        );
     }
 }

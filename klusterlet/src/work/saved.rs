@@ -77,7 +77,9 @@ impl Saved {
             tokio::time::sleep(QUIET).await;
             let works: Option<Vec<ManifestWork>> = {
                 let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.hub_synced.then(|| state.works.values().map(|w| (*w.work).clone()).collect())
+                state
+                    .hub_synced
+                    .then(|| state.works.values().map(|w| (*w.work).clone()).collect())
             };
             let Some(works) = works else { continue };
             if let Err(error) = self.store(works).await {
@@ -88,11 +90,16 @@ impl Saved {
 
     async fn store(&self, works: Vec<ManifestWork>) -> Result<(), SavedError> {
         let mut kept = Vec::new();
-        for (index, shard) in shards(works).into_iter().enumerate() {
+        for (index, shard) in shards(&works).into_iter().enumerate() {
             let name = format!("muster-works-{}-{index}", self.hub);
             let digest = ring::digest::digest(&ring::digest::SHA256, &shard);
             kept.push(name.clone());
-            let known = self.written.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
+            let known = self
+                .written
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&name)
+                .cloned();
             if known.as_deref() == Some(digest.as_ref()) {
                 continue;
             }
@@ -107,7 +114,10 @@ impl Saved {
                 other => drop(other?),
             }
             let digest = digest.as_ref().to_vec();
-            self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(name, digest);
+            self.written
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(name, digest);
         }
         let surplus: Vec<String> = {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +136,11 @@ impl Saved {
 
     /// The works of the last run.
     pub async fn load(&self) -> Result<Vec<ManifestWork>, SavedError> {
-        let list = objects::get(&self.client, &format!("{}?labelSelector={LABEL}%3D{}", self.path(), self.hub)).await?;
+        let list = objects::get(
+            &self.client,
+            &format!("{}?labelSelector={LABEL}%3D{}", self.path(), self.hub),
+        )
+        .await?;
         let mut works = Vec::new();
         for secret in list["items"].as_array().into_iter().flatten() {
             let name = secret["metadata"]["name"].as_str().unwrap_or_default();
@@ -134,9 +148,14 @@ impl Saved {
                 .decode(secret["data"][DATA_KEY].as_str().unwrap_or_default())
                 .map_err(|e| damaged(name, &e))?;
             let shard = unpack(&packed).map_err(|e| damaged(name, &e))?;
-            let digest = ring::digest::digest(&ring::digest::SHA256, &shard).as_ref().to_vec();
+            let digest = ring::digest::digest(&ring::digest::SHA256, &shard)
+                .as_ref()
+                .to_vec();
             let list: Vec<ManifestWork> = serde_json::from_slice(&shard).map_err(|e| damaged(name, &e))?;
-            self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), digest);
+            self.written
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(name.to_owned(), digest);
             works.extend(list);
         }
         Ok(works)
@@ -144,11 +163,14 @@ impl Saved {
 }
 
 fn damaged(name: &str, problem: &dyn std::error::Error) -> SavedError {
-    SavedError::Damaged { name: name.to_owned(), problem: problem.to_string() }
+    SavedError::Damaged {
+        name: name.to_owned(),
+        problem: problem.to_string(),
+    }
 }
 
 /// Serialised lists of works. A work stays in its shard while the number of shards does.
-fn shards(works: Vec<ManifestWork>) -> Vec<Vec<u8>> {
+fn shards(works: &[ManifestWork]) -> Vec<Vec<u8>> {
     let mut texts: Vec<(String, String)> = works
         .iter()
         .filter_map(|w| Some((w.metadata.name.clone()?, stripped(w)?.to_string())))
@@ -197,7 +219,9 @@ fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 
 fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    flate2::read::GzDecoder::new(packed).take(MAX_UNPACKED).read_to_end(&mut out)?;
+    flate2::read::GzDecoder::new(packed)
+        .take(MAX_UNPACKED)
+        .read_to_end(&mut out)?;
     Ok(out)
 }
 
@@ -211,16 +235,18 @@ mod tests {
     use super::*;
 
     fn work(name: &str, size: usize) -> ManifestWork {
-        serde_json::from_value(json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
+        serde_json::from_value(
+            json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
             "metadata": {"name": name, "resourceVersion": "7"},
-            "spec": {"workload": {"manifests": [{"kind": "ConfigMap", "data": {"k": "x".repeat(size)}}]}}}))
+            "spec": {"workload": {"manifests": [{"kind": "ConfigMap", "data": {"k": "x".repeat(size)}}]}}}),
+        )
         .unwrap()
     }
 
     #[test]
     fn packed_works_come_back_whole_and_in_shards() {
         let works: Vec<_> = (0..9).map(|i| work(&format!("w{i}"), 500_000)).collect();
-        let shards = shards(works);
+        let shards = shards(&works);
         assert_eq!(shards.len(), 4);
         let mut names = Vec::new();
         for shard in shards {
@@ -237,7 +263,7 @@ mod tests {
         let mut other = work("a", 1);
         other.metadata.resource_version = Some("8".into());
         other.status = Some(muster_crds::work::v1::ManifestWorkStatus::default());
-        assert_eq!(shards(vec![work("a", 1)]), shards(vec![other]));
+        assert_eq!(shards(&[work("a", 1)]), shards(&[other]));
     }
 
     #[test]

@@ -45,7 +45,9 @@ fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((head, rest)) => {
-            let Some(text) = text.strip_prefix(head) else { return false };
+            let Some(text) = text.strip_prefix(head) else {
+                return false;
+            };
             text.char_indices()
                 .map(|(i, _)| i)
                 .chain([text.len()])
@@ -56,12 +58,17 @@ fn glob(pattern: &str, text: &str) -> bool {
 
 /// Whether the work owns the object of this manifest, so that it goes when the work goes.
 pub fn owns(spec: &ManifestWorkSpec, meta: &ManifestResourceMeta) -> bool {
-    let Some(option) = &spec.delete_option else { return true };
+    let Some(option) = &spec.delete_option else {
+        return true;
+    };
     match option.propagation_policy {
         DeletePropagationPolicyType::Foreground => true,
         DeletePropagationPolicyType::Orphan => false,
         DeletePropagationPolicyType::SelectivelyOrphan => {
-            let rules = option.selectively_orphan.as_ref().map_or(&[][..], |s| &s.orphaning_rules);
+            let rules = option
+                .selectively_orphan
+                .as_ref()
+                .map_or(&[][..], |s| &s.orphaning_rules);
             !rules.iter().any(|r| {
                 r.group == meta.group
                     && r.resource == meta.resource
@@ -125,12 +132,18 @@ mod tests {
 
     #[test]
     fn ownership() {
-        let spec = |option| -> ManifestWorkSpec { serde_json::from_value(json!({"deleteOption": option})).unwrap() };
+        let spec =
+            |option| -> ManifestWorkSpec { serde_json::from_value(json!({"deleteOption": option})).unwrap() };
         assert!(owns(&ManifestWorkSpec::default(), &meta("a")));
-        assert!(owns(&spec(json!({"propagationPolicy": "Foreground"})), &meta("a")));
+        assert!(owns(
+            &spec(json!({"propagationPolicy": "Foreground"})),
+            &meta("a")
+        ));
         assert!(!owns(&spec(json!({"propagationPolicy": "Orphan"})), &meta("a")));
-        let selective = spec(json!({"propagationPolicy": "SelectivelyOrphan", "selectivelyOrphans": {"orphaningRules": [
-            {"group": "apps", "resource": "deployments", "name": "a", "namespace": "default"}]}}));
+        let selective = spec(
+            json!({"propagationPolicy": "SelectivelyOrphan", "selectivelyOrphans": {"orphaningRules": [
+            {"group": "apps", "resource": "deployments", "name": "a", "namespace": "default"}]}}),
+        );
         assert!(!owns(&selective, &meta("a")));
         assert!(owns(&selective, &meta("b")));
     }

@@ -123,7 +123,10 @@ impl State {
 
     /// Ties an object to a work.
     pub fn own(&mut self, key: &ObjectKey, work: &str) {
-        self.owners.entry(key.clone()).or_default().insert(work.to_owned());
+        self.owners
+            .entry(key.clone())
+            .or_default()
+            .insert(work.to_owned());
     }
 
     fn forget_objects(&mut self, work: &str) {
@@ -146,7 +149,10 @@ impl State {
 
     /// A drift watch saw an object. Returns the works to reconcile for it.
     pub fn object_seen(&mut self, key: &ObjectKey, object: Value) -> Vec<String> {
-        let revision = object["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
+        let revision = object["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         let works = self.mark_dirty(key, Some(&revision));
         // Nobody waits for it: keep that it exists, not what it holds.
         let object = (!works.is_empty()).then(|| Arc::new(object));
@@ -161,10 +167,14 @@ impl State {
     }
 
     fn mark_dirty(&mut self, key: &ObjectKey, revision: Option<&str>) -> Vec<String> {
-        let Some(owners) = self.owners.get(key) else { return Vec::new() };
+        let Some(owners) = self.owners.get(key) else {
+            return Vec::new();
+        };
         let mut works = Vec::new();
         for name in owners {
-            let Some(state) = self.works.get_mut(name) else { continue };
+            let Some(state) = self.works.get_mut(name) else {
+                continue;
+            };
             let matching = state.manifests.iter_mut().filter(|m| m.key.as_ref() == Some(key));
             for manifest in matching.filter(|m| revision.is_none() || m.settled.as_deref() != revision) {
                 manifest.dirty = true;
@@ -183,13 +193,20 @@ mod tests {
     use serde_json::json;
 
     fn work(generation: i64, uid: &str) -> ManifestWork {
-        serde_json::from_value(json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
-            "metadata": {"name": "w", "namespace": "c", "uid": uid, "generation": generation}}))
+        serde_json::from_value(
+            json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
+            "metadata": {"name": "w", "namespace": "c", "uid": uid, "generation": generation}}),
+        )
         .unwrap()
     }
 
     fn key() -> ObjectKey {
-        ObjectKey { group: String::new(), resource: "configmaps".into(), namespace: "d".into(), name: "a".into() }
+        ObjectKey {
+            group: String::new(),
+            resource: "configmaps".into(),
+            namespace: "d".into(),
+            name: "a".into(),
+        }
     }
 
     #[test]
@@ -209,9 +226,16 @@ mod tests {
         let mut state = State::default();
         state.work_applied(work(1, "u"));
         let object = |rv: &str| json!({"metadata": {"resourceVersion": rv}});
-        assert!(state.object_seen(&key(), object("1")).is_empty(), "nobody owns it");
+        assert!(
+            state.object_seen(&key(), object("1")).is_empty(),
+            "nobody owns it"
+        );
         state.own(&key(), "w");
-        let manifest = ManifestState { key: Some(key()), settled: Some("2".into()), ..ManifestState::default() };
+        let manifest = ManifestState {
+            key: Some(key()),
+            settled: Some("2".into()),
+            ..ManifestState::default()
+        };
         state.works.get_mut("w").unwrap().manifests.push(manifest);
         assert!(state.object_seen(&key(), object("2")).is_empty(), "our own write");
         assert!(state.seen[&key()].object.is_none());

@@ -66,7 +66,11 @@ pub fn status(
     new.resource_status.manifests = reports
         .iter()
         .map(|report| {
-            let previous = old.resource_status.manifests.iter().find(|m| m.resource_meta == report.meta);
+            let previous = old
+                .resource_status
+                .manifests
+                .iter()
+                .find(|m| m.resource_meta == report.meta);
             manifest(previous, report, generation, now)
         })
         .collect();
@@ -93,14 +97,25 @@ pub fn status(
 
 fn available(reports: &[Report]) -> NewCondition {
     let total = reports.len();
-    let missing = reports.iter().filter(|r| r.availability == Availability::Missing).count();
-    let unknown = reports.iter().filter(|r| matches!(r.availability, Availability::Unknown { .. })).count();
+    let missing = reports
+        .iter()
+        .filter(|r| r.availability == Availability::Missing)
+        .count();
+    let unknown = reports
+        .iter()
+        .filter(|r| matches!(r.availability, Availability::Unknown { .. }))
+        .count();
     if missing > 0 {
         let message = format!("{missing} of {total} resources are not available");
         NewCondition::new(types::AVAILABLE, false, reasons::RESOURCES_NOT_AVAILABLE, message)
     } else if unknown > 0 {
         let message = format!("{unknown} of {total} resources have unknown status");
-        NewCondition::new(types::AVAILABLE, Status::Unknown, reasons::RESOURCES_STATUS_UNKNOWN, message)
+        NewCondition::new(
+            types::AVAILABLE,
+            Status::Unknown,
+            reasons::RESOURCES_STATUS_UNKNOWN,
+            message,
+        )
     } else {
         NewCondition::new(
             types::AVAILABLE,
@@ -149,7 +164,9 @@ fn manifest(
     };
     set_condition(&mut list, applied.observed(generation), now);
     set_condition(&mut list, available.observed(generation), now);
-    let old_values = old.map(|o| o.status_feedbacks.values.as_slice()).unwrap_or_default();
+    let old_values = old
+        .map(|o| o.status_feedbacks.values.as_slice())
+        .unwrap_or_default();
     let values = match &report.feedback {
         None => Vec::new(),
         Some(feedback) => feedback.values.clone(),
@@ -158,7 +175,11 @@ fn manifest(
         // Its transition time tells when the values last changed.
         conditions::remove(&mut list, types::STATUS_FEEDBACK_SYNCED);
     }
-    set_condition(&mut list, feedback_synced(report.feedback.as_ref()).observed(generation), now);
+    set_condition(
+        &mut list,
+        feedback_synced(report.feedback.as_ref()).observed(generation),
+        now,
+    );
     for rule in &report.unsupported_rules {
         let condition = NewCondition::new(
             rule.condition.as_str(),
@@ -180,13 +201,21 @@ fn feedback_synced(feedback: Option<&Feedback>) -> NewCondition {
         NewCondition::new(types::STATUS_FEEDBACK_SYNCED, status, reason, message)
     };
     match feedback {
-        None => new(true, reasons::NO_STATUS_FEEDBACK_SYNCED, "No status feedback is asked for"),
-        Some(feedback) if feedback.errors.is_empty() => {
-            new(true, reasons::STATUS_FEEDBACK_SYNCED, "Status feedback is complete")
-        }
-        Some(feedback) => {
-            new(false, reasons::STATUS_FEEDBACK_SYNC_FAILED, &feedback.errors.join("; "))
-        }
+        None => new(
+            true,
+            reasons::NO_STATUS_FEEDBACK_SYNCED,
+            "No status feedback is asked for",
+        ),
+        Some(feedback) if feedback.errors.is_empty() => new(
+            true,
+            reasons::STATUS_FEEDBACK_SYNCED,
+            "Status feedback is complete",
+        ),
+        Some(feedback) => new(
+            false,
+            reasons::STATUS_FEEDBACK_SYNC_FAILED,
+            &feedback.errors.join("; "),
+        ),
     }
 }
 
@@ -196,12 +225,24 @@ mod tests {
     use serde_json::json;
 
     fn report(name: &str, applied: Applied, availability: Availability) -> Report {
-        let meta = ManifestResourceMeta { name: name.into(), ..ManifestResourceMeta::default() };
-        Report { meta, applied, availability, feedback: None, unsupported_rules: Vec::new() }
+        let meta = ManifestResourceMeta {
+            name: name.into(),
+            ..ManifestResourceMeta::default()
+        };
+        Report {
+            meta,
+            applied,
+            availability,
+            feedback: None,
+            unsupported_rules: Vec::new(),
+        }
     }
 
     fn failed() -> Applied {
-        Applied::No { reason: reasons::APPLIED_MANIFEST_FAILED, message: "no".into() }
+        Applied::No {
+            reason: reasons::APPLIED_MANIFEST_FAILED,
+            message: "no".into(),
+        }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -211,15 +252,36 @@ mod tests {
     #[test]
     fn aggregation() {
         use Availability::{Exists, Missing};
-        let unknown = || Availability::Unknown { reason: reasons::FETCHING_RESOURCE_FAILED, message: "x".into() };
+        let unknown = || Availability::Unknown {
+            reason: reasons::FETCHING_RESOURCE_FAILED,
+            message: "x".into(),
+        };
         let cases = [
-            (vec![(Applied::Yes, Exists), (Applied::Yes, Exists)], "True", "True", "All resources are available"),
-            (vec![(Applied::Yes, Exists), (failed(), Missing)], "False", "False", "1 of 2 resources are not available"),
-            (vec![(Applied::Yes, Exists), (failed(), unknown())], "False", "Unknown", "1 of 2 resources have unknown status"),
+            (
+                vec![(Applied::Yes, Exists), (Applied::Yes, Exists)],
+                "True",
+                "True",
+                "All resources are available",
+            ),
+            (
+                vec![(Applied::Yes, Exists), (failed(), Missing)],
+                "False",
+                "False",
+                "1 of 2 resources are not available",
+            ),
+            (
+                vec![(Applied::Yes, Exists), (failed(), unknown())],
+                "False",
+                "Unknown",
+                "1 of 2 resources have unknown status",
+            ),
         ];
         for (facts, applied, available, message) in cases {
-            let reports: Vec<_> =
-                facts.into_iter().enumerate().map(|(i, (a, v))| report(&i.to_string(), a, v)).collect();
+            let reports: Vec<_> = facts
+                .into_iter()
+                .enumerate()
+                .map(|(i, (a, v))| report(&i.to_string(), a, v))
+                .collect();
             let status = status(&ManifestWorkStatus::default(), Some(3), &reports, at(1));
             let find = |t| conditions::find(&status.conditions, t).unwrap();
             assert_eq!(find(types::APPLIED).status, applied);
@@ -231,7 +293,10 @@ mod tests {
 
     #[test]
     fn the_same_facts_give_the_same_status() {
-        let reports = [report("a", Applied::Yes, Availability::Exists), report("b", failed(), Availability::Missing)];
+        let reports = [
+            report("a", Applied::Yes, Availability::Exists),
+            report("b", failed(), Availability::Missing),
+        ];
         let first = status(&ManifestWorkStatus::default(), Some(1), &reports, at(1));
         assert_eq!(status(&first, Some(1), &reports, at(100)), first);
     }
@@ -239,18 +304,28 @@ mod tests {
     #[test]
     fn changed_values_move_the_feedback_conditions_time_and_conditions_of_others_stay() {
         let value = |n: i64| Feedback {
-            values: serde_json::from_value(json!([{"name": "n", "fieldValue": {"type": "Integer", "integer": n}}])).unwrap(),
+            values: serde_json::from_value(
+                json!([{"name": "n", "fieldValue": {"type": "Integer", "integer": n}}]),
+            )
+            .unwrap(),
             errors: vec![],
         };
         let mut one = report("a", Applied::Yes, Availability::Exists);
         one.feedback = Some(value(1));
         let mut first = status(&ManifestWorkStatus::default(), Some(1), &[one.clone()], at(1));
-        set_condition(&mut first.conditions, NewCondition::new("Theirs", true, "R", ""), at(1));
+        set_condition(
+            &mut first.conditions,
+            NewCondition::new("Theirs", true, "R", ""),
+            at(1),
+        );
         one.feedback = Some(value(2));
         let second = status(&first, Some(1), &[one], at(50));
         let time = |s: &ManifestWorkStatus| {
             let list = &s.resource_status.manifests[0].conditions;
-            conditions::find(list, types::STATUS_FEEDBACK_SYNCED).unwrap().last_transition_time.0
+            conditions::find(list, types::STATUS_FEEDBACK_SYNCED)
+                .unwrap()
+                .last_transition_time
+                .0
         };
         assert_eq!((time(&first), time(&second)), (at(1), at(50)));
         assert!(conditions::is_true(&second.conditions, "Theirs"));

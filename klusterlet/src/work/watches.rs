@@ -51,7 +51,12 @@ impl Watches {
         state: Arc<Mutex<State>>,
         notify: tokio::sync::mpsc::UnboundedSender<String>,
     ) -> Self {
-        Self { client, state, running: Mutex::new(HashMap::new()), notify }
+        Self {
+            client,
+            state,
+            running: Mutex::new(HashMap::new()),
+            notify,
+        }
     }
 
     /// Makes sure that the watch runs. The receiver turns true when all that exists was seen once.
@@ -73,7 +78,13 @@ impl Watches {
         );
         let token = stop.clone();
         tokio::spawn(async move { token.run_until_cancelled(task).await });
-        running.insert(key, Running { synced: synced.clone(), stop });
+        running.insert(
+            key,
+            Running {
+                synced: synced.clone(),
+                stop,
+            },
+        );
         synced
     }
 
@@ -110,9 +121,20 @@ async fn follow(
         }
         Coverage::Named(namespace, name) => {
             let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-            let kind = if served.namespaced { Scope::Namespaced } else { Scope::Cluster };
+            let kind = if served.namespaced {
+                Scope::Namespaced
+            } else {
+                Scope::Cluster
+            };
             let api = Api::dynamic(client, &resource, &kind);
-            (if served.namespaced { api.constrain(namespace) } else { api }, config)
+            (
+                if served.namespaced {
+                    api.constrain(namespace)
+                } else {
+                    api
+                },
+                config,
+            )
         }
     };
     let mut events = watcher(api, config).boxed();
@@ -137,13 +159,14 @@ async fn follow(
             watcher::Event::Init => fresh.clear(),
             watcher::Event::InitApply(object) => {
                 let key = key_of(&served, &object);
-                let object = whole(&resource, object);
+                let object = whole(&resource, &object);
                 fresh.insert(key.clone());
                 tell(with_state(&mut |s| s.object_seen(&key, object.clone())));
             }
             watcher::Event::InitDone => {
                 // What was there before and is not in the list went away while nobody watched.
-                let gone: Vec<ObjectKey> = with_seen(&state, |key| covers(&served, &scope, key) && !fresh.contains(key));
+                let gone: Vec<ObjectKey> =
+                    with_seen(&state, |key| covers(&served, &scope, key) && !fresh.contains(key));
                 for key in gone {
                     tell(with_state(&mut |s| s.object_gone(&key)));
                 }
@@ -152,7 +175,7 @@ async fn follow(
             }
             watcher::Event::Apply(object) => {
                 let key = key_of(&served, &object);
-                let object = whole(&resource, object);
+                let object = whole(&resource, &object);
                 tell(with_state(&mut |s| s.object_seen(&key, object.clone())));
             }
             watcher::Event::Delete(object) => {
@@ -187,8 +210,8 @@ fn key_of(served: &Served, object: &DynamicObject) -> ObjectKey {
 }
 
 /// Items of a list come without their type.
-fn whole(resource: &ApiResource, object: DynamicObject) -> Value {
-    let mut value = serde_json::to_value(&object).unwrap_or_default();
+fn whole(resource: &ApiResource, object: &DynamicObject) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
     if value["kind"].is_null() {
         value["apiVersion"] = resource.api_version.as_str().into();
         value["kind"] = resource.kind.as_str().into();
