@@ -21,5 +21,8 @@ pub async fn run(options: &ApiServerArgs, stop: CancellationToken) -> Result<(),
 
 /// Writes a kubeconfig, whole or not at all, readable by its owner alone.
 pub fn write_kubeconfig(path: &Path, text: &str) -> Result<(), Error> {
-    kubeconfig::write(path, text).map_err(|e| Error::File { path: path.to_owned(), problem: e.to_string() })
+    kubeconfig::write(path, text).map_err(|e| Error::File {
+        path: path.to_owned(),
+        problem: e.to_string(),
+    })
 }

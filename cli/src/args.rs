@@ -153,7 +153,11 @@ mod tests {
             ("get clusters -o xml", 2, "xml"),
             ("hub --standalone", 2, "--data-dir"),
             ("hub --data-dir d", 2, "--standalone"),
-            ("hub --standalone --data-dir d --kubeconfig f", 2, "cannot be used with"),
+            (
+                "hub --standalone --data-dir d --kubeconfig f",
+                2,
+                "cannot be used with",
+            ),
             ("hub --bind nowhere --standalone --data-dir d", 2, "nowhere"),
             ("apiserver", 2, "--data-dir"),
             ("demo --clusters 0", 2, "0"),

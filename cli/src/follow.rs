@@ -60,7 +60,11 @@ where
     };
     match tokio::time::timeout(within, follow).await {
         Ok(ended) => ended,
-        Err(_) => Err(Error::Late { what: what.to_owned(), seconds: within.as_secs(), missing }),
+        Err(_) => Err(Error::Late {
+            what: what.to_owned(),
+            seconds: within.as_secs(),
+            missing,
+        }),
     }
 }
 

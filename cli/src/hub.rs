@@ -31,7 +31,12 @@ pub struct Options {
     #[arg(long, value_name = "DIR", requires = "standalone")]
     data_dir: Option<PathBuf>,
     /// Address of the standalone hub; port 0 takes any free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:6443", requires = "standalone")]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:6443",
+        requires = "standalone"
+    )]
     bind: SocketAddr,
     /// More names and addresses under which clusters reach the standalone hub, for its certificate
     #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "standalone")]
@@ -73,7 +78,11 @@ async fn standalone(options: Options, dir: &Path, stop: CancellationToken) -> Re
     let serve = async {
         ready(server.client()).await?;
         write_kubeconfig(&admin, &server.admin_kubeconfig()?)?;
-        output::print(&format!("The hub is ready at {}. Its administrator's kubeconfig: {}\n", server.url(), admin.display()))?;
+        output::print(&format!(
+            "The hub is ready at {}. Its administrator's kubeconfig: {}\n",
+            server.url(),
+            admin.display()
+        ))?;
         stop.cancelled().await;
         Ok(())
     };
@@ -95,16 +104,27 @@ async fn standalone(options: Options, dir: &Path, stop: CancellationToken) -> Re
 pub async fn ready(client: Client) -> Result<(), Error> {
     let bindings: Api<ClusterRoleBinding> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={BOOTSTRAP_CLUSTER_ROLE}"));
-    follow::until(bindings, config, READY_WITHIN, "the hub was not ready", |found| match found.is_empty() {
-        true => Err(format!("ClusterRoleBinding {BOOTSTRAP_CLUSTER_ROLE} is not there")),
-        false => Ok(()),
-    })
+    follow::until(
+        bindings,
+        config,
+        READY_WITHIN,
+        "the hub was not ready",
+        |found| match found.is_empty() {
+            true => Err(format!(
+                "ClusterRoleBinding {BOOTSTRAP_CLUSTER_ROLE} is not there"
+            )),
+            false => Ok(()),
+        },
+    )
     .await
 }
 
 /// Why a hub's task ended that nobody had asked to end.
 pub fn failure(ended: Result<Result<(), muster_hub::Error>, tokio::task::JoinError>) -> Error {
-    let ended_without_reason = |problem: String| Error::Ended { what: "the hub".into(), problem };
+    let ended_without_reason = |problem: String| Error::Ended {
+        what: "the hub".into(),
+        problem,
+    };
     match ended {
         Ok(Err(error)) => error.into(),
         Ok(Ok(())) => ended_without_reason("nobody asked it to".into()),

@@ -49,7 +49,7 @@ pub struct Fleet {
     clusters: Vec<Cluster>,
     stop: CancellationToken,
     tasks: TaskTracker,
-    failures: (mpsc::Sender<Error>, mpsc::Receiver<Error>),
+    failures: mpsc::Sender<Error>,
 }
 
 /// The klusterlet's own flags, so that the demo starts it as a person does.
@@ -61,8 +61,11 @@ struct KlusterletFlags {
 
 impl Fleet {
     /// A fleet of so many clusters that keeps its files in `dir`, and its hub's data too when `keep` says so.
-    pub fn new(dir: PathBuf, size: usize, keep: bool) -> Self {
-        Self {
+    /// A part that ends before it is to end is told of through the receiver.
+    pub fn new(dir: PathBuf, size: usize, keep: bool) -> (Self, mpsc::Receiver<Error>) {
+        // Only the first failure is told: the others follow from it.
+        let (failures, failed) = mpsc::channel(1);
+        let fleet = Self {
             dir,
             keep,
             size,
@@ -70,14 +73,19 @@ impl Fleet {
             clusters: Vec::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            failures: mpsc::channel(1),
-        }
+            failures,
+        };
+        (fleet, failed)
     }
 
     /// Starts the hub: an API server with the hub's controllers.
     pub async fn start_hub(&mut self) -> Result<String, Error> {
         let data_dir = self.keep.then(|| self.dir.join("hub"));
-        let server = Server::start(ServerOptions { data_dir, ..ServerOptions::default() }).await?;
+        let server = Server::start(ServerOptions {
+            data_dir,
+            ..ServerOptions::default()
+        })
+        .await?;
         let auto_approval: FeatureGate = "ManagedClusterAutoApproval=true"
             .parse()
             .map_err(|e| Error::Input(format!("{e}")))?;
@@ -102,13 +110,27 @@ impl Fleet {
     pub async fn start_clusters(&mut self) -> Result<(), Error> {
         let hub = self.server()?.address();
         let started = (1..=self.size).map(|number| async move {
-            let server = Server::start(ServerOptions { simulate_nodes: NODES, ..ServerOptions::default() }).await?;
-            let link = Link::open(hub).map_err(|e| Error::Input(format!("can not open a link on 127.0.0.1: {e}")))?;
-            Ok::<_, Error>(Cluster { name: format!("cluster{number}"), client: server.client(), link, server })
+            let server = Server::start(ServerOptions {
+                simulate_nodes: NODES,
+                ..ServerOptions::default()
+            })
+            .await?;
+            let link = Link::open(hub)
+                .map_err(|e| Error::Input(format!("can not open a link on 127.0.0.1: {e}")))?;
+            Ok::<_, Error>(Cluster {
+                name: format!("cluster{number}"),
+                client: server.client(),
+                link,
+                server,
+            })
         });
         self.clusters = try_join_all(started).await?;
         for cluster in &self.clusters {
-            self.write_admin(&cluster.server, &self.cluster_kubeconfig(&cluster.name), &cluster.name)?;
+            self.write_admin(
+                &cluster.server,
+                &self.cluster_kubeconfig(&cluster.name),
+                &cluster.name,
+            )?;
         }
         Ok(())
     }
@@ -118,10 +140,18 @@ impl Fleet {
         let token = self.bootstrap_token().await?;
         for cluster in &self.clusters {
             let dir = self.dir.join(&cluster.name);
-            std::fs::create_dir_all(&dir).map_err(|e| Error::File { path: dir.clone(), problem: e.to_string() })?;
+            std::fs::create_dir_all(&dir).map_err(|e| Error::File {
+                path: dir.clone(),
+                problem: e.to_string(),
+            })?;
             let bootstrap = dir.join("bootstrap.kubeconfig");
             let url = format!("https://{}", cluster.link.address());
-            let text = kubeconfig(&url, self.server()?.ca_pem(), &Credentials::Token(token.clone()), "hub");
+            let text = kubeconfig(
+                &url,
+                self.server()?.ca_pem(),
+                &Credentials::Token(token.clone()),
+                "hub",
+            );
             write_kubeconfig(&bootstrap, &text)?;
             let flags: [(&str, PathBuf); 4] = [
                 ("--cluster-name", cluster.name.clone().into()),
@@ -129,11 +159,17 @@ impl Fleet {
                 ("--spoke-kubeconfig", self.cluster_kubeconfig(&cluster.name)),
                 ("--hub-kubeconfig-dir", dir.join("hub-kubeconfig")),
             ];
-            let flags = flags.into_iter().flat_map(|(flag, value)| [flag.into(), value.into_os_string()]);
+            let flags = flags
+                .into_iter()
+                .flat_map(|(flag, value)| [flag.into(), value.into_os_string()]);
             let line = std::iter::once(std::ffi::OsString::from("klusterlet")).chain(flags);
-            let options = KlusterletFlags::try_parse_from(line).map_err(|e| Error::Input(e.to_string()))?.options;
+            let options = KlusterletFlags::try_parse_from(line)
+                .map_err(|e| Error::Input(e.to_string()))?
+                .options;
             let run = muster_klusterlet::run(options, self.stop.clone());
-            self.watch_over(format!("the klusterlet of {}", cluster.name), async move { Ok(run.await?) });
+            self.watch_over(format!("the klusterlet of {}", cluster.name), async move {
+                Ok(run.await?)
+            });
         }
         Ok(())
     }
@@ -143,9 +179,12 @@ impl Fleet {
         const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
         let secret: String = {
             let mut random = rand::rng();
-            (0..16).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
+            (0..16)
+                .map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())]))
+                .collect()
         };
-        let expiration = Timestamp::now().as_second() + i64::try_from(BOOTSTRAP_TTL.as_secs()).unwrap_or_default();
+        let expiration =
+            Timestamp::now().as_second() + i64::try_from(BOOTSTRAP_TTL.as_secs()).unwrap_or_default();
         let expiration = Timestamp::from_second(expiration).unwrap_or_default();
         let name = format!("bootstrap-token-{BOOTSTRAP_TOKEN_ID}");
         let object = json!({
@@ -162,7 +201,13 @@ impl Fleet {
             },
         });
         let secrets: Api<Secret> = Api::namespaced(self.hub_client()?, "kube-system");
-        let made = secrets.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&object)).await;
+        let made = secrets
+            .patch(
+                &name,
+                &PatchParams::apply(FIELD_MANAGER).force(),
+                &Patch::Apply(&object),
+            )
+            .await;
         made.map_err(|e| Error::Request {
             what: format!("make Secret {name}"),
             problem: crate::error::innermost(&e),
@@ -171,30 +216,22 @@ impl Fleet {
     }
 
     /// Runs a part; its end before the fleet's is a failure.
-    fn watch_over(&self, what: impl Into<String>, part: impl Future<Output = Result<(), Error>> + Send + 'static) {
-        let (stop, failures, what) = (self.stop.clone(), self.failures.0.clone(), what.into());
+    fn watch_over(
+        &self,
+        what: impl Into<String>,
+        part: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
+        let (stop, failures, what) = (self.stop.clone(), self.failures.clone(), what.into());
         self.tasks.spawn(async move {
             let ended = part.await;
             if !stop.is_cancelled() {
-                let problem = ended.err().map_or_else(|| "nobody asked it to".to_owned(), |e| e.to_string());
-                // Only the first failure is told.
+                let problem = ended
+                    .err()
+                    .map_or_else(|| "nobody asked it to".to_owned(), |e| e.to_string());
+                // Full: an earlier failure is told already.
                 let _ = failures.try_send(Error::Ended { what, problem });
             }
         });
-    }
-
-    /// Why a part ended, if one did.
-    pub fn first_failure(&mut self) -> Option<Error> {
-        self.failures.1.try_recv().ok()
-    }
-
-    /// Waits until a part fails.
-    pub async fn failed(&mut self) -> Error {
-        match self.failures.1.recv().await {
-            Some(error) => error,
-            // The fleet itself holds a sender.
-            None => unreachable!("the channel is open as long as the fleet is there"),
-        }
     }
 
     /// Stops everything, in the order in which it is missed least.
@@ -222,7 +259,9 @@ impl Fleet {
     }
 
     fn server(&self) -> Result<&Server, Error> {
-        self.hub.as_ref().ok_or_else(|| Error::Input("the hub does not run".into()))
+        self.hub
+            .as_ref()
+            .ok_or_else(|| Error::Input("the hub does not run".into()))
     }
 
     /// The administrator's kubeconfig of the hub.
@@ -236,12 +275,25 @@ impl Fleet {
 
     /// The hub's and every cluster's kubeconfig.
     pub fn kubeconfigs(&self) -> Vec<(String, PathBuf)> {
-        let clusters = self.clusters.iter().map(|c| (c.name.clone(), self.cluster_kubeconfig(&c.name)));
-        std::iter::once(("hub".to_owned(), self.hub_kubeconfig())).chain(clusters).collect()
+        let clusters = self
+            .clusters
+            .iter()
+            .map(|c| (c.name.clone(), self.cluster_kubeconfig(&c.name)));
+        std::iter::once(("hub".to_owned(), self.hub_kubeconfig()))
+            .chain(clusters)
+            .collect()
     }
 
     fn write_admin(&self, server: &Server, path: &Path, name: &str) -> Result<(), Error> {
-        let pair = server.ca().issue_client("kubernetes-admin", &["system:masters"], ADMIN_TTL, Timestamp::now())?;
-        write_kubeconfig(path, &kubeconfig(server.url(), server.ca_pem(), &Credentials::Cert(pair), name))
+        let pair = server.ca().issue_client(
+            "kubernetes-admin",
+            &["system:masters"],
+            ADMIN_TTL,
+            Timestamp::now(),
+        )?;
+        write_kubeconfig(
+            path,
+            &kubeconfig(server.url(), server.ca_pem(), &Credentials::Cert(pair), name),
+        )
     }
 }

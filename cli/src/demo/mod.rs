@@ -7,7 +7,7 @@ mod scenario;
 mod shop;
 mod stage;
 
-use crate::{Error, output};
+use crate::Error;
 use fleet::Fleet;
 use stage::Stage;
 use std::path::{Path, PathBuf};
@@ -33,13 +33,22 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Error
         Some(_) => None,
         None => {
             let made = tempfile::Builder::new().prefix("muster-demo-").tempdir();
-            Some(made.map_err(|e| Error::File { path: std::env::temp_dir(), problem: e.to_string() })?)
+            Some(made.map_err(|e| Error::File {
+                path: std::env::temp_dir(),
+                problem: e.to_string(),
+            })?)
         }
     };
     let dir = match (&options.dir, &temporary) {
         (Some(dir), _) => {
-            std::fs::create_dir_all(dir).map_err(|e| Error::File { path: dir.clone(), problem: e.to_string() })?;
-            std::path::absolute(dir).map_err(|e| Error::File { path: dir.clone(), problem: e.to_string() })?
+            std::fs::create_dir_all(dir).map_err(|e| Error::File {
+                path: dir.clone(),
+                problem: e.to_string(),
+            })?;
+            std::path::absolute(dir).map_err(|e| Error::File {
+                path: dir.clone(),
+                problem: e.to_string(),
+            })?
         }
         (None, Some(temporary)) => temporary.path().to_owned(),
         (None, None) => unreachable!("one of the two is always there"),
@@ -50,25 +59,30 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Error
         "A hub and {n} cluster{} in this process, joined over TLS on 127.0.0.1.\n\n",
         if n == 1 { "" } else { "s" }
     ))?;
-    let mut fleet = Fleet::new(dir, usize::from(n), options.dir.is_some());
+    let (mut fleet, mut failures) = Fleet::new(dir, usize::from(n), options.dir.is_some());
     let played = tokio::select! {
-        played = play(options, &mut fleet, &mut stage, &stop) => played,
-        () = stop.cancelled() => Err(Error::Input("interrupted before all was shown".into())),
+        played = play(options, &mut fleet, &mut stage) => played,
+        // The fleet holds a sender as long as it is there.
+        Some(failure) = failures.recv() => Err(failure),
+        () = stop.cancelled() => match stage.is_done() {
+            true => Ok(()),
+            false => Err(Error::Input("interrupted before all was shown".into())),
+        },
     };
+    if played.is_err() {
+        stage.abandon();
+    }
     fleet.stop().await;
     played
 }
 
-async fn play(options: &Options, fleet: &mut Fleet, stage: &mut Stage, stop: &CancellationToken) -> Result<(), Error> {
+async fn play(options: &Options, fleet: &mut Fleet, stage: &mut Stage) -> Result<(), Error> {
     scenario::play(fleet, stage).await?;
-    if options.exit {
-        return Ok(());
+    if !options.exit {
+        stage.say(&what_next(fleet))?;
+        std::future::pending::<()>().await;
     }
-    stage.say(&what_next(fleet))?;
-    tokio::select! {
-        failed = fleet.failed() => Err(failed),
-        () = stop.cancelled() => output::print("\n"),
-    }
+    Ok(())
 }
 
 /// Where everything is, and what a person may try with it.
@@ -79,7 +93,10 @@ fn what_next(fleet: &Fleet) -> String {
     for (name, path) in fleet.kubeconfigs() {
         text.push_str(&format!("  {name:<10} {}\n", path.display()));
     }
-    let first = fleet.kubeconfigs().get(1).map(|(name, path)| (name.clone(), quoted(path)));
+    let first = fleet
+        .kubeconfigs()
+        .get(1)
+        .map(|(name, path)| (name.clone(), quoted(path)));
     let (name, first) = first.unwrap_or_default();
     text.push_str(&format!(
         "\nTry, in another terminal:\n  export KUBECONFIG={hub}\n  {muster} get clusters -o wide\n  {muster} get works\n  \
@@ -99,7 +116,11 @@ fn what_next(fleet: &Fleet) -> String {
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]

@@ -17,22 +17,16 @@ use std::time::Duration;
 /// A step that takes longer has failed.
 const STEP: Duration = Duration::from_secs(60);
 
-/// Plays it. A part that ends meanwhile ends the play.
+/// Plays it.
 pub async fn play(fleet: &mut Fleet, stage: &mut Stage) -> Result<(), Error> {
-    let played = async {
-        build(fleet, stage).await?;
-        let scene = Scene { hub: fleet.hub_client()?, clusters: fleet.clusters() };
-        scene.play(stage).await
-    };
-    let ended = played.await;
-    match ended {
-        Ok(()) => stage.say(&format!("\nAll shown in {:.2} s.\n", stage.elapsed().as_secs_f64())),
-        Err(error) => {
-            stage.abandon();
-            // Why a part ended says more than what was missing because of it.
-            Err(fleet.first_failure().unwrap_or(error))
-        }
+    build(fleet, stage).await?;
+    Scene {
+        hub: fleet.hub_client()?,
+        clusters: fleet.clusters(),
     }
+    .play(stage)
+    .await?;
+    stage.done()
 }
 
 async fn build(fleet: &mut Fleet, stage: &mut Stage) -> Result<(), Error> {
@@ -53,7 +47,8 @@ struct Scene<'a> {
 
 impl Scene<'_> {
     async fn play(&self, stage: &mut Stage) -> Result<(), Error> {
-        self.conditions("accepted and joined", &[types::HUB_ACCEPTED, types::JOINED]).await?;
+        self.conditions("accepted and joined", &[types::HUB_ACCEPTED, types::JOINED])
+            .await?;
         stage.end(&[])?;
         stage.begin("clusters are available")?;
         self.conditions("available", &[types::CLUSTER_AVAILABLE]).await?;
@@ -67,7 +62,9 @@ impl Scene<'_> {
         stage.end(&self.running().await?)?;
 
         // The second one, as the story goes; the only one where there is no second.
-        let Some(away) = self.clusters.get(1).or(self.clusters.first()) else { return Ok(()) };
+        let Some(away) = self.clusters.get(1).or(self.clusters.first()) else {
+            return Ok(());
+        };
         let name = away.name.as_str();
         stage.begin(format!("cut {name}'s link to the hub"))?;
         let link = |e: std::io::Error| Error::Input(format!("can not change {name}'s link: {e}"));
@@ -93,8 +90,14 @@ impl Scene<'_> {
         follow::until(api, watcher::Config::default(), STEP, &what, |found| {
             for cluster in self.clusters {
                 let name = &cluster.name;
-                let object = found.get(name).ok_or_else(|| format!("{name} has not registered"))?;
-                let conditions = object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+                let object = found
+                    .get(name)
+                    .ok_or_else(|| format!("{name} has not registered"))?;
+                let conditions = object
+                    .status
+                    .as_ref()
+                    .map(|s| s.conditions.as_slice())
+                    .unwrap_or_default();
                 if let Some(missing) = wanted.iter().find(|type_| !is_true(conditions, type_)) {
                     return Err(format!("{name} has no condition {missing}=True"));
                 }
@@ -142,7 +145,9 @@ impl Scene<'_> {
         let web = self.web(cluster).await?;
         let running = shop::running(&web);
         if !running.contains(shop::FIRST.image) {
-            return Err(Error::Input(format!("{name} was to be cut off, but it runs {running}")));
+            return Err(Error::Input(format!(
+                "{name} was to be cut off, but it runs {running}"
+            )));
         }
         let works: Api<ManifestWork> = Api::namespaced(self.hub.clone(), name);
         let work = works.get(shop::NAME).await.map_err(|e| Error::Request {
@@ -151,7 +156,9 @@ impl Scene<'_> {
         })?;
         match shop::reported(Some(&work), shop::SECOND) {
             Err(_) => Ok(()),
-            Ok(()) => Err(Error::Input(format!("{name} was to be cut off, but it reported to the hub"))),
+            Ok(()) => Err(Error::Input(format!(
+                "{name} was to be cut off, but it reported to the hub"
+            ))),
         }
     }
 

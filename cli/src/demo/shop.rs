@@ -6,8 +6,8 @@ use kube::api::ObjectMeta;
 use muster_crds::conditions::{find, is_true};
 use muster_crds::constants::conditions as types;
 use muster_crds::work::v1::{
-    FeedBackType, FeedbackRule, JsonPath, ManifestConfigOption, ManifestWork, ManifestWorkSpec, ManifestsTemplate,
-    ResourceIdentifier,
+    FeedBackType, FeedbackRule, JsonPath, ManifestConfigOption, ManifestWork, ManifestWorkSpec,
+    ManifestsTemplate, ResourceIdentifier,
 };
 use serde_json::Value;
 
@@ -30,13 +30,25 @@ pub struct Version {
 }
 
 /// What the demo begins with.
-pub const FIRST: Version = Version { image: "nginx:1.28", replicas: 2, banner: "Welcome" };
+pub const FIRST: Version = Version {
+    image: "nginx:1.28",
+    replicas: 2,
+    banner: "Welcome",
+};
 /// What it changes to.
-pub const SECOND: Version = Version { image: "nginx:1.29", replicas: 3, banner: "Winter sale" };
+pub const SECOND: Version = Version {
+    image: "nginx:1.29",
+    replicas: 3,
+    banner: "Winter sale",
+};
 
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { image, replicas, banner } = self;
+        let Self {
+            image,
+            replicas,
+            banner,
+        } = self;
         write!(f, "web {image}, {replicas} replicas, banner {banner:?}")
     }
 }
@@ -54,7 +66,11 @@ pub fn work(cluster: &str, version: Version) -> Result<ManifestWork, Error> {
             _ => {}
         }
     }
-    let path = |name: &str, path: &str| JsonPath { name: name.into(), path: path.into(), version: String::new() };
+    let path = |name: &str, path: &str| JsonPath {
+        name: name.into(),
+        path: path.into(),
+        version: String::new(),
+    };
     let rule = |type_, json_paths| FeedbackRule { type_, json_paths };
     let config = |group: &str, resource: &str, name: &str, feedback_rules| ManifestConfigOption {
         resource_identifier: ResourceIdentifier {
@@ -76,12 +92,26 @@ pub fn work(cluster: &str, version: Version) -> Result<ManifestWork, Error> {
                 rule(FeedBackType::JsonPaths, vec![path("image", IMAGE_PATH)]),
             ],
         ),
-        config("", "configmaps", "settings", vec![rule(FeedBackType::JsonPaths, vec![path("banner", ".data.banner")])]),
+        config(
+            "",
+            "configmaps",
+            "settings",
+            vec![rule(
+                FeedBackType::JsonPaths,
+                vec![path("banner", ".data.banner")],
+            )],
+        ),
     ];
     Ok(ManifestWork {
-        metadata: ObjectMeta { name: Some(NAME.into()), namespace: Some(cluster.into()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(NAME.into()),
+            namespace: Some(cluster.into()),
+            ..ObjectMeta::default()
+        },
         spec: ManifestWorkSpec {
-            workload: ManifestsTemplate { manifests: objects.into_iter().map(Into::into).collect() },
+            workload: ManifestsTemplate {
+                manifests: objects.into_iter().map(Into::into).collect(),
+            },
             manifest_configs,
             ..ManifestWorkSpec::default()
         },
@@ -103,10 +133,21 @@ pub fn reported(work: Option<&ManifestWork>, version: Version) -> Result<(), Str
             return Err(format!("its work is not {type_}: {problem}"));
         }
     }
-    let values = status.resource_status.manifests.iter().flat_map(|m| &m.status_feedbacks.values);
-    let values: Vec<(&str, String)> = values.map(|v| (v.name.as_str(), crate::work::value(&v.value))).collect();
+    let values = status
+        .resource_status
+        .manifests
+        .iter()
+        .flat_map(|m| &m.status_feedbacks.values);
+    let values: Vec<(&str, String)> = values
+        .map(|v| (v.name.as_str(), crate::work::value(&v.value)))
+        .collect();
     let replicas = version.replicas.to_string();
-    for (name, want) in [("image", version.image), ("banner", version.banner), ("ReadyReplicas", &replicas), ("Replicas", &replicas)] {
+    for (name, want) in [
+        ("image", version.image),
+        ("banner", version.banner),
+        ("ReadyReplicas", &replicas),
+        ("Replicas", &replicas),
+    ] {
         match values.iter().find(|(found, _)| *found == name) {
             Some((_, value)) if value == want => {}
             Some((_, value)) => return Err(format!("it reports {name} {value}, not {want}")),
@@ -119,8 +160,15 @@ pub fn reported(work: Option<&ManifestWork>, version: Version) -> Result<(), Str
 /// What a cluster really runs, in a few words.
 pub fn running(web: &Deployment) -> String {
     let spec = serde_json::to_value(&web.spec).unwrap_or_default();
-    let image = spec.pointer("/template/spec/containers/0/image").and_then(Value::as_str).unwrap_or("no image");
-    let ready = web.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or_default();
+    let image = spec
+        .pointer("/template/spec/containers/0/image")
+        .and_then(Value::as_str)
+        .unwrap_or("no image");
+    let ready = web
+        .status
+        .as_ref()
+        .and_then(|s| s.ready_replicas)
+        .unwrap_or_default();
     format!("web {image}, {ready} of {} ready", spec["replicas"])
 }
 
@@ -135,8 +183,23 @@ mod tests {
         let second = work("c", SECOND).unwrap();
         let plain = manifests::prepare(manifests::parse("f", MANIFESTS).unwrap(), None).unwrap();
         // The file is the first version, so that who reads it sees what runs.
-        assert_eq!(first.spec.workload.manifests.iter().map(|m| &m.0).collect::<Vec<_>>(), plain.iter().collect::<Vec<_>>());
-        let changed = first.spec.workload.manifests.iter().zip(&second.spec.workload.manifests).filter(|(a, b)| a != b);
+        assert_eq!(
+            first
+                .spec
+                .workload
+                .manifests
+                .iter()
+                .map(|m| &m.0)
+                .collect::<Vec<_>>(),
+            plain.iter().collect::<Vec<_>>()
+        );
+        let changed = first
+            .spec
+            .workload
+            .manifests
+            .iter()
+            .zip(&second.spec.workload.manifests)
+            .filter(|(a, b)| a != b);
         assert_eq!(changed.count(), 2);
     }
 
@@ -153,12 +216,27 @@ mod tests {
         };
         let integer = |name: &str, value: i64| json!({"name": name, "fieldValue": {"type": "Integer", "integer": value}});
         let string = |name: &str, value: &str| json!({"name": name, "fieldValue": {"type": "String", "string": value}});
-        let all = json!([integer("ReadyReplicas", 2), integer("Replicas", 2), string("image", FIRST.image), string("banner", FIRST.banner)]);
+        let all = json!([
+            integer("ReadyReplicas", 2),
+            integer("Replicas", 2),
+            string("image", FIRST.image),
+            string("banner", FIRST.banner)
+        ]);
         assert_eq!(status(2, all.clone()), Ok(()));
         assert!(status(1, all.clone()).unwrap_err().contains("last change"));
-        assert!(status(2, json!([string("image", FIRST.image), string("banner", FIRST.banner)])).unwrap_err().contains("ReadyReplicas"));
+        assert!(
+            status(
+                2,
+                json!([string("image", FIRST.image), string("banner", FIRST.banner)])
+            )
+            .unwrap_err()
+            .contains("ReadyReplicas")
+        );
         let mut old = all;
         old[2] = string("image", "old");
-        assert_eq!(status(2, old).unwrap_err(), "it reports image old, not nginx:1.28");
+        assert_eq!(
+            status(2, old).unwrap_err(),
+            "it reports image old, not nginx:1.28"
+        );
     }
 }

@@ -15,6 +15,7 @@ pub struct Stage {
     steps: usize,
     step: Option<(String, Instant)>,
     begun: Instant,
+    done: bool,
 }
 
 impl Stage {
@@ -24,7 +25,14 @@ impl Stage {
         // no-color.org: any value that is not empty.
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
-        Self { terminal: terminal && !dumb, colours: terminal && !unwanted && !dumb, steps: 0, step: None, begun: Instant::now() }
+        Self {
+            terminal: terminal && !dumb,
+            colours: terminal && !unwanted && !dumb,
+            steps: 0,
+            step: None,
+            begun: Instant::now(),
+            done: false,
+        }
     }
 
     /// Text as it is.
@@ -45,7 +53,9 @@ impl Stage {
 
     /// Ends the step, with what came of it, a line each.
     pub fn end(&mut self, details: &[String]) -> Result<(), Error> {
-        let Some((title, begun)) = self.step.take() else { return Ok(()) };
+        let Some((title, begun)) = self.step.take() else {
+            return Ok(());
+        };
         let mut text = String::new();
         if self.terminal {
             // Back to the beginning of the line, and clear it.
@@ -53,7 +63,11 @@ impl Stage {
         }
         text.push_str(&step_line(self.steps, &title, begun.elapsed(), self.colours));
         for detail in details {
-            text.push_str(&if self.colours { format!("      \x1b[2m{detail}\x1b[0m\n") } else { format!("      {detail}\n") });
+            text.push_str(&if self.colours {
+                format!("      \x1b[2m{detail}\x1b[0m\n")
+            } else {
+                format!("      {detail}\n")
+            });
         }
         output::print(&text)
     }
@@ -62,21 +76,38 @@ impl Stage {
     pub fn abandon(&mut self) {
         if let Some((title, _)) = self.step.take() {
             let line = format!("{:>2}  {title}", self.steps);
-            let text = if self.terminal { format!("\r\x1b[2K{line}\n") } else { format!("{line}\n") };
+            let text = if self.terminal {
+                format!("\r\x1b[2K{line}\n")
+            } else {
+                format!("{line}\n")
+            };
             // The error itself follows on standard error.
             let _ = output::print(&text);
         }
     }
 
-    /// Time since the beginning.
-    pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
+    /// Ends the play.
+    pub fn done(&mut self) -> Result<(), Error> {
+        self.done = true;
+        output::print(&format!(
+            "\nAll shown in {:.2} s.\n",
+            self.begun.elapsed().as_secs_f64()
+        ))
+    }
+
+    /// Whether it is ended.
+    pub fn is_done(&self) -> bool {
+        self.done
     }
 }
 
 fn step_line(number: usize, title: &str, took: Duration, colours: bool) -> String {
     let took = format!("{:.2} s", took.as_secs_f64());
-    let (green, bold, off) = if colours { ("\x1b[32m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+    let (green, bold, off) = if colours {
+        ("\x1b[32m", "\x1b[1m", "\x1b[0m")
+    } else {
+        ("", "", "")
+    };
     format!("{green}{number:>2}{off}  {bold}{title:<WIDTH$}{off}{took:>8}\n")
 }
 
@@ -87,7 +118,10 @@ mod tests {
     #[test]
     fn steps_are_one_line() {
         let plain = step_line(3, "start the hub", Duration::from_millis(1234), false);
-        assert_eq!(plain, format!(" 3  start the hub{}1.23 s\n", " ".repeat(WIDTH - 13 + 2)));
+        assert_eq!(
+            plain,
+            format!(" 3  start the hub{}1.23 s\n", " ".repeat(WIDTH - 13 + 2))
+        );
         assert!(step_line(3, "x", Duration::ZERO, true).contains("\x1b[32m 3\x1b[0m"));
     }
 }

@@ -154,7 +154,10 @@ impl Which {
         mut done: impl FnMut(Option<&ManifestWork>) -> Result<(), String>,
     ) -> Result<(), Error> {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-        follow::until(self.api(hub), config, within, what, |works| done(works.values().next())).await
+        follow::until(self.api(hub), config, within, what, |works| {
+            done(works.values().next())
+        })
+        .await
     }
 }
 
