@@ -26,6 +26,24 @@ pub struct Arguments {
 /// Commands.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// A hub and clusters on this machine, a sample application, a cluster cut off and brought back
+    #[command(
+        long_about = "Runs a hub and clusters in this process, joined over TLS on loopback: they register, an application is deployed to all of them, one is cut off while the application changes, and brought back. Then everything stays up to be tried, until Ctrl-C.",
+        after_long_help = "Examples:\n  muster demo\n  muster demo --clusters 10\n  muster demo --dir ./demo   # keep the hub and the kubeconfigs\n  muster demo --exit         # end when all is shown: 0, or 1 and what failed"
+    )]
+    Demo(crate::demo::Options),
+    /// Run a Kubernetes API server
+    #[command(
+        long_about = "Runs a Kubernetes API server, with no etcd and nothing else beside it: on disk, or in memory.",
+        after_long_help = "Examples:\n  muster apiserver --data-dir ./data --write-kubeconfig admin.kubeconfig\n  muster apiserver --in-memory --bind 127.0.0.1:0 --write-kubeconfig cluster1.kubeconfig --simulate-nodes 3"
+    )]
+    Apiserver(muster_apiserver::options::ApiServerArgs),
+    /// Run a hub on a Kubernetes API server, or with its own
+    #[command(
+        long_about = "Runs a hub: on the Kubernetes API server of a kubeconfig, or standalone with its own API server.",
+        after_long_help = "Examples:\n  muster hub --kubeconfig hub.kubeconfig\n  muster hub --standalone --data-dir ./hub --bind 127.0.0.1:6443\n  muster hub --kubeconfig hub.kubeconfig --feature-gates ManagedClusterAutoApproval=true \\\n      --auto-approved-csr-users system:bootstrap:ocmhub"
+    )]
+    Hub(crate::hub::Options),
     /// Join this cluster to a hub and run what the hub says
     #[command(
         visible_alias = "agent",
@@ -87,7 +105,9 @@ impl Command {
     /// How much to log when nobody says.
     pub fn log_level(&self) -> &'static str {
         match self {
-            Self::Klusterlet(_) => "info",
+            Self::Klusterlet(_) | Self::Apiserver(_) | Self::Hub(_) => "info",
+            // What it shows on the way includes a link that is cut.
+            Self::Demo(_) => "off",
             _ => "warn",
         }
     }
@@ -131,6 +151,16 @@ mod tests {
                 "write a duration like",
             ),
             ("get clusters -o xml", 2, "xml"),
+            ("hub --standalone", 2, "--data-dir"),
+            ("hub --data-dir d", 2, "--standalone"),
+            (
+                "hub --standalone --data-dir d --kubeconfig f",
+                2,
+                "cannot be used with",
+            ),
+            ("hub --bind nowhere --standalone --data-dir d", 2, "nowhere"),
+            ("apiserver", 2, "--data-dir"),
+            ("demo --clusters 0", 2, "0"),
             ("work create --help", 0, "Examples:"),
         ] {
             let error = Arguments::try_parse_from(std::iter::once("muster").chain(line.split_whitespace()))

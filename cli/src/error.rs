@@ -96,6 +96,15 @@ pub enum Error {
     /// The klusterlet's own.
     #[error(transparent)]
     Klusterlet(#[from] muster_klusterlet::Error),
+    /// The hub's own.
+    #[error(transparent)]
+    Hub(#[from] muster_hub::Error),
+    /// The API server's own.
+    #[error(transparent)]
+    ApiServer(#[from] muster_apiserver::server::ServerError),
+    /// Certificates can not be made.
+    #[error("can not make the credentials of a kubeconfig: {0}")]
+    Pki(#[from] muster_apiserver::pki::PkiError),
 }
 
 /// The cause that says most: layers above it only repeat that something failed. One line.

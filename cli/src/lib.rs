@@ -4,9 +4,13 @@
 //! Commands read and check everything they were given before they write anything; what is wrong is one line on standard
 //! error. Exit code 0 is success, 1 an error, 2 wrong usage.
 
+pub mod apiserver;
 pub mod args;
+pub mod demo;
 pub mod error;
+pub mod follow;
 pub mod get;
+pub mod hub;
 pub mod kubeconfig;
 pub mod link;
 pub mod manifests;
@@ -37,6 +41,9 @@ pub fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), Error> {
     match arguments.command {
+        Command::Demo(options) => demo::run(&options, process::stop_on_signal()?).await,
+        Command::Apiserver(options) => apiserver::run(&options, process::stop_on_signal()?).await,
+        Command::Hub(options) => hub::run(options, process::stop_on_signal()?).await,
         Command::Klusterlet(options) => {
             Ok(muster_klusterlet::run(options, process::stop_on_signal()?).await?)
         }

@@ -2,11 +2,12 @@
 
 mod status;
 
+pub use status::{first_problem, value};
+
 use crate::get::{self, name_line};
 use crate::kubeconfig::{self, Connection, Hub};
 use crate::output::{self, Format};
-use crate::{Error, manifests, names};
-use futures::TryStreamExt as _;
+use crate::{Error, follow, manifests, names};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::runtime::watcher;
@@ -152,44 +153,11 @@ impl Which {
         what: &str,
         mut done: impl FnMut(Option<&ManifestWork>) -> Result<(), String>,
     ) -> Result<(), Error> {
-        let mut missing = "no answer from the hub".to_owned();
-        let follow = async {
-            let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
-            let mut events = std::pin::pin!(watcher(self.api(hub), config));
-            let mut work = None;
-            loop {
-                match events.try_next().await {
-                    Ok(Some(watcher::Event::Init)) => work = None,
-                    Ok(Some(watcher::Event::InitApply(now))) => work = Some(now),
-                    Ok(Some(watcher::Event::Apply(now))) => {
-                        work = Some(now);
-                        missing = match done(work.as_ref()) {
-                            Ok(()) => return Ok(()),
-                            Err(problem) => problem,
-                        };
-                    }
-                    Ok(Some(event @ (watcher::Event::InitDone | watcher::Event::Delete(_)))) => {
-                        if matches!(event, watcher::Event::Delete(_)) {
-                            work = None;
-                        }
-                        missing = match done(work.as_ref()) {
-                            Ok(()) => return Ok(()),
-                            Err(problem) => problem,
-                        };
-                    }
-                    Ok(None) => return Err(Error::Input("the hub ended the watch for good".into())),
-                    Err(error) => missing = crate::error::innermost(&error),
-                }
-            }
-        };
-        match tokio::time::timeout(within, follow).await {
-            Ok(ended) => ended,
-            Err(_) => Err(Error::Late {
-                what: what.to_owned(),
-                seconds: within.as_secs(),
-                missing,
-            }),
-        }
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
+        follow::until(self.api(hub), config, within, what, |works| {
+            done(works.values().next())
+        })
+        .await
     }
 }
 
