@@ -12,12 +12,12 @@ use serde_json::json;
 use super::{
     accept::withdraw,
     lease::{self, Heard},
-    plan::{Observed, Plan, Remaining, Write, delete, set_conditions},
-    rbac::Kind,
+    plan::{Observed, Plan, Policy, Remaining, Write, delete, set_conditions},
+    rbac::{self, Kind},
 };
 
 /// What to do about a cluster that is being deleted.
-pub fn decide(observed: &Observed, now: Timestamp) -> Plan {
+pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
     let cluster = &observed.cluster;
     let mut plan = Plan::default();
     let mut new = Vec::new();
@@ -66,6 +66,10 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan {
             );
         }
         writes.extend(withdraw(observed));
+        if observed.work.is_none() && observed.works > 0 && cluster.accepts {
+            // Somebody took it away; without it the agent can never finish.
+            writes.push(Write::Create(rbac::work_binding(&cluster.name, &policy.labels)));
+        }
         if observed.role.is_none()
             && observed.role_binding.is_none()
             && observed.registration.is_none()
