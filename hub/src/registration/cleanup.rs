@@ -25,32 +25,29 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
     let mut writes = Vec::new();
 
     if cluster.has_finalizer(finalizers::MANAGED_CLUSTER_RESOURCES) {
-        match observed
+        let left = observed
             .remaining
             .iter()
-            .find(|remaining| !remaining.items.is_empty())
-        {
-            Some(remaining) => {
-                writes.extend(batch(remaining));
-                // No count: it would be a write for every object that goes.
-                let message = format!("There are {} left in the cluster's namespace", remaining.plural);
-                new.push(NewCondition::new(
-                    conditions::DELETING,
-                    false,
-                    reasons::RESOURCE_REMAINING,
-                    message,
-                ));
-            }
-            None => {
-                let message = "Nothing is left in the cluster's namespace";
-                new.push(NewCondition::new(
-                    conditions::DELETING,
-                    true,
-                    reasons::NO_RESOURCE,
-                    message,
-                ));
-                done.push(finalizers::MANAGED_CLUSTER_RESOURCES);
-            }
+            .find(|remaining| !remaining.items.is_empty());
+        if let Some(remaining) = left {
+            writes.extend(batch(remaining));
+            // No count: it would be a write for every object that goes.
+            let message = format!("There are {} left in the cluster's namespace", remaining.plural);
+            new.push(NewCondition::new(
+                conditions::DELETING,
+                false,
+                reasons::RESOURCE_REMAINING,
+                message,
+            ));
+        } else {
+            let message = "Nothing is left in the cluster's namespace";
+            new.push(NewCondition::new(
+                conditions::DELETING,
+                true,
+                reasons::NO_RESOURCE,
+                message,
+            ));
+            done.push(finalizers::MANAGED_CLUSTER_RESOURCES);
         }
     }
     if cluster.has_finalizer(finalizers::MANAGED_CLUSTER) {
