@@ -88,9 +88,19 @@ where
         let _ = ready.wait_for(|ready| *ready).await;
     }
 
-    /// Puts in the answer to a write.
+    /// Puts in the answer to a write. The answer to the write that takes the last finalizer off a deleted object is
+    /// the object's last state, and may come after the event that tells of its end.
     pub fn wrote(&self, object: &K) {
-        self.put(object, Sighting::Listed);
+        if object.meta().deletion_timestamp.is_some() && object.finalizers().is_empty() {
+            remove(
+                &mut self.write(),
+                &namespace_of(object),
+                &object.name_any(),
+                version_of(object),
+            );
+        } else {
+            self.put(object, Sighting::Listed);
+        }
     }
 
     /// Takes out what a write deleted.
@@ -337,5 +347,24 @@ mod tests {
         );
         follow(&cache, vec![Event::Delete(object("a", "11"))]).await;
         assert!(cache.get("n", "a").is_none());
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_the_write_that_ends_an_object_does_not_bring_it_back() {
+        use jiff::Timestamp;
+        use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+        let cache = cache();
+        cache.wrote(&object("a", "10"));
+        let mut ended = object("a", "10");
+        ended.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        follow(&cache, vec![Event::Delete(object("a", "11"))]).await;
+        cache.wrote(&ended);
+        assert!(cache.get("n", "a").is_none());
+        cache.wrote(&object("a", "12"));
+        cache.wrote(&ended);
+        assert!(
+            cache.get("n", "a").is_some(),
+            "another of that name was made meanwhile"
+        );
     }
 }

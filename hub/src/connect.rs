@@ -14,22 +14,19 @@ const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
 /// A client of the hub that `kubeconfig` names (without one, of the cluster this pod runs in), once it answered.
 pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
-    let (config, path) = match kubeconfig {
-        Some(path) => {
-            let wrong = |source| Error::Kubeconfig {
-                path: path.to_owned(),
-                source: Box::new(source),
-            };
-            let file = Kubeconfig::read_from(path).map_err(wrong)?;
-            let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-            (config.map_err(wrong)?, path)
-        }
-        None => {
-            let config = Config::infer().await.map_err(|source| Error::NoKubeconfig {
-                source: Box::new(source),
-            })?;
-            (config, Path::new("of the environment"))
-        }
+    let (config, path) = if let Some(path) = kubeconfig {
+        let wrong = |source| Error::Kubeconfig {
+            path: path.to_owned(),
+            source: Box::new(source),
+        };
+        let file = Kubeconfig::read_from(path).map_err(wrong)?;
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+        (config.map_err(wrong)?, path)
+    } else {
+        let config = Config::infer().await.map_err(|source| Error::NoKubeconfig {
+            source: Box::new(source),
+        })?;
+        (config, Path::new("of the environment"))
     };
     let url = config.cluster_url.to_string();
     let client = Client::try_from(config).map_err(|source| Error::Credentials {

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 pub enum Error {
     /// The kubeconfig cannot be read or makes no sense.
     #[error(
-        "cannot use kubeconfig {path}: {source}; give --kubeconfig FILE a readable kubeconfig of the hub"
+        "cannot use kubeconfig {path}: {}; give --kubeconfig FILE a readable kubeconfig of the hub",
+        innermost(.source)
     )]
     Kubeconfig {
         /// The file.
@@ -16,7 +17,10 @@ pub enum Error {
         source: Box<kube::config::KubeconfigError>,
     },
     /// The kubeconfig reads well, but no client can be made of it.
-    #[error("cannot make a client from kubeconfig {path}: {source}; check its certificates and keys")]
+    #[error(
+        "cannot make a client from kubeconfig {path}: {}; check its certificates and keys",
+        innermost(.source)
+    )]
     Credentials {
         /// The file.
         path: PathBuf,
@@ -24,7 +28,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// Neither a kubeconfig was given nor does the process run in a cluster.
-    #[error("no hub to connect to: give --kubeconfig FILE, or run in a pod of the hub ({source})")]
+    #[error("no hub to connect to: give --kubeconfig FILE, or run in a pod of the hub")]
     NoKubeconfig {
         /// Why the environment does not help.
         source: Box<kube::config::InferConfigError>,
@@ -115,6 +119,7 @@ pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     match cause.downcast_ref::<kube::core::Status>() {
         Some(status) if !status.message.is_empty() => status.message.clone(),
         Some(status) => status.reason.clone(),
-        None => cause.to_string(),
+        // A parser draws the place in further lines.
+        None => cause.to_string().lines().next().unwrap_or_default().to_owned(),
     }
 }

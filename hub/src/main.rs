@@ -1,6 +1,7 @@
 //! `hub`: the hub alone, on any Kubernetes API server.
 
-use anyhow::Context;
+use std::io::Write;
+
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,8 @@ struct Cli {
 #[tokio::main(worker_threads = 2)]
 async fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // kube's own line about a failed request repeats what the hub says of it.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -25,7 +27,8 @@ async fn main() -> std::process::ExitCode {
     match serve(cli.options).await {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            // The line a person reads; nothing can be done when even that cannot be written.
+            let _ = writeln!(std::io::stderr(), "hub: {error}");
             std::process::ExitCode::FAILURE
         }
     }
@@ -46,7 +49,5 @@ async fn serve(options: muster_hub::Options) -> anyhow::Result<()> {
     let Some(client) = shutdown.run_until_cancelled(connect).await else {
         return Ok(());
     };
-    muster_hub::run(client?, options.hub, shutdown)
-        .await
-        .context("hub")
+    Ok(muster_hub::run(client?, options.hub, shutdown).await?)
 }

@@ -21,7 +21,7 @@ use super::{
 pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
     let cluster = &observed.cluster;
     if cluster.deleting {
-        return cleanup::decide(observed, now);
+        return cleanup::decide(observed, now, policy);
     }
     let mut plan = Plan::default();
     let refused = refuse(&cluster.name);
@@ -146,7 +146,12 @@ fn metadata(
         );
     }
     if let Some(taints) = taints::decide(&cluster.taints, &cluster.conditions, now) {
-        spec.insert("taints".to_owned(), json!(taints));
+        let taints = if taints.is_empty() {
+            Value::Null
+        } else {
+            json!(taints)
+        };
+        spec.insert("taints".to_owned(), taints);
     }
     let mut patch = Map::new();
     for (field, map) in [("metadata", metadata), ("spec", spec)] {

@@ -12,12 +12,12 @@ use serde_json::json;
 use super::{
     accept::withdraw,
     lease::{self, Heard},
-    plan::{Observed, Plan, Remaining, Write, delete, set_conditions},
-    rbac::Kind,
+    plan::{Observed, Plan, Policy, Remaining, Write, delete, set_conditions},
+    rbac::{self, Kind},
 };
 
 /// What to do about a cluster that is being deleted.
-pub fn decide(observed: &Observed, now: Timestamp) -> Plan {
+pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
     let cluster = &observed.cluster;
     let mut plan = Plan::default();
     let mut new = Vec::new();
@@ -25,32 +25,29 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan {
     let mut writes = Vec::new();
 
     if cluster.has_finalizer(finalizers::MANAGED_CLUSTER_RESOURCES) {
-        match observed
+        let left = observed
             .remaining
             .iter()
-            .find(|remaining| !remaining.items.is_empty())
-        {
-            Some(remaining) => {
-                writes.extend(batch(remaining));
-                // No count: it would be a write for every object that goes.
-                let message = format!("There are {} left in the cluster's namespace", remaining.plural);
-                new.push(NewCondition::new(
-                    conditions::DELETING,
-                    false,
-                    reasons::RESOURCE_REMAINING,
-                    message,
-                ));
-            }
-            None => {
-                let message = "Nothing is left in the cluster's namespace";
-                new.push(NewCondition::new(
-                    conditions::DELETING,
-                    true,
-                    reasons::NO_RESOURCE,
-                    message,
-                ));
-                done.push(finalizers::MANAGED_CLUSTER_RESOURCES);
-            }
+            .find(|remaining| !remaining.items.is_empty());
+        if let Some(remaining) = left {
+            writes.extend(batch(remaining));
+            // No count: it would be a write for every object that goes.
+            let message = format!("There are {} left in the cluster's namespace", remaining.plural);
+            new.push(NewCondition::new(
+                conditions::DELETING,
+                false,
+                reasons::RESOURCE_REMAINING,
+                message,
+            ));
+        } else {
+            let message = "Nothing is left in the cluster's namespace";
+            new.push(NewCondition::new(
+                conditions::DELETING,
+                true,
+                reasons::NO_RESOURCE,
+                message,
+            ));
+            done.push(finalizers::MANAGED_CLUSTER_RESOURCES);
         }
     }
     if cluster.has_finalizer(finalizers::MANAGED_CLUSTER) {
@@ -66,6 +63,10 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Plan {
             );
         }
         writes.extend(withdraw(observed));
+        if observed.work.is_none() && observed.works > 0 && cluster.accepts {
+            // Somebody took it away; without it the agent can never finish.
+            writes.push(Write::Create(rbac::work_binding(&cluster.name, &policy.labels)));
+        }
         if observed.role.is_none()
             && observed.role_binding.is_none()
             && observed.registration.is_none()

@@ -60,11 +60,11 @@ impl Desired {
         kind: Kind,
         namespace: &str,
         name: String,
-        labels: BTreeMap<String, String>,
+        labels: &BTreeMap<String, String>,
         mut body: Value,
     ) -> Self {
         let keys: BTreeSet<String> = labels.keys().cloned().collect();
-        let content = view::content(Some(&labels), &body, &keys);
+        let content = view::content(Some(labels), &body, &keys);
         let role_ref = view::role_ref(&body);
         body["metadata"]["name"] = json!(name);
         body["metadata"]["labels"] = json!(labels);
@@ -125,7 +125,7 @@ pub fn namespace(cluster: &str, extra: &BTreeMap<String, String>) -> Desired {
         Kind::Namespace,
         "",
         cluster.to_owned(),
-        labels_for(cluster, extra),
+        &labels_for(cluster, extra),
         json!({}),
     )
 }
@@ -171,7 +171,7 @@ pub fn cluster_role(cluster: &str, accepted: bool, extra: &BTreeMap<String, Stri
         Kind::ClusterRole,
         "",
         naming::cluster_role(cluster),
-        labels,
+        &labels,
         json!({"rules": rules}),
     )
 }
@@ -184,7 +184,7 @@ pub fn cluster_role_binding(cluster: &str, extra: &BTreeMap<String, String>) -> 
         Kind::ClusterRoleBinding,
         "",
         name,
-        labels_for(cluster, extra),
+        &labels_for(cluster, extra),
         body,
     )
 }
@@ -193,7 +193,13 @@ pub fn cluster_role_binding(cluster: &str, extra: &BTreeMap<String, String>) -> 
 pub fn registration_binding(cluster: &str, extra: &BTreeMap<String, String>) -> Desired {
     let body = json!({"roleRef": role_ref(names::REGISTRATION_CLUSTER_ROLE), "subjects": subjects(cluster)});
     let name = naming::registration_role_binding(cluster);
-    Desired::new(Kind::RoleBinding, cluster, name, labels_for(cluster, extra), body)
+    Desired::new(
+        Kind::RoleBinding,
+        cluster,
+        name,
+        &labels_for(cluster, extra),
+        body,
+    )
 }
 
 /// Lets a cluster's agents work in its namespace. It has a finalizer: agents keep it until their works are gone.
@@ -204,7 +210,13 @@ pub fn work_binding(cluster: &str, extra: &BTreeMap<String, String>) -> Desired 
         "subjects": subjects(cluster),
     });
     let name = naming::work_role_binding(cluster);
-    Desired::new(Kind::RoleBinding, cluster, name, labels_for(cluster, extra), body)
+    Desired::new(
+        Kind::RoleBinding,
+        cluster,
+        name,
+        &labels_for(cluster, extra),
+        body,
+    )
 }
 
 /// The two ClusterRoles that all clusters' RoleBindings name.
@@ -243,7 +255,7 @@ pub fn shared_roles(extra: &BTreeMap<String, String>) -> [Desired; 2] {
             Kind::ClusterRole,
             "",
             name.to_owned(),
-            labels_for("", extra),
+            &labels_for("", extra),
             json!({"rules": rules}),
         )
     })

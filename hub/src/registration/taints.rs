@@ -28,7 +28,7 @@ pub fn decide(current: &[Taint], conditions: &[Condition], now: Timestamp) -> Op
         .cloned()
         .collect();
     if let Some(key) = wanted
-        && !next.iter().any(|taint| ours(taint))
+        && !next.iter().any(ours)
     {
         next.push(Taint {
             key: key.to_owned(),

@@ -168,7 +168,9 @@ fn hash(value: &Value, hasher: &mut DefaultHasher) {
     match value {
         Value::Array(items) => {
             ("[", items.len()).hash(hasher);
-            items.iter().for_each(|item| hash(item, hasher));
+            for item in items {
+                hash(item, hasher);
+            }
         }
         Value::Object(fields) => {
             ("{", fields.len()).hash(hasher);
