@@ -150,6 +150,14 @@ impl ControlPlane {
         matches!(self.form, Form::Embedded { .. })
     }
 
+    /// Where an embedded server on disk keeps everything.
+    pub fn data_dir(&self) -> Option<&Path> {
+        match &self.form {
+            Form::Embedded { options, .. } => options.data_dir.as_deref(),
+            _ => None,
+        }
+    }
+
     /// A folder that goes with this value.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -9,6 +9,7 @@
 mod assets;
 pub mod control_plane;
 pub mod fleet;
+pub mod impostor;
 pub mod kube;
 pub mod objects;
 pub mod program;
@@ -17,6 +18,7 @@ pub mod wait;
 
 pub use control_plane::ControlPlane;
 pub use fleet::{Cluster, Fleet, FleetOptions};
+pub use impostor::{Answer, Impostor};
 pub use kube::Kube;
 pub use muster::link::Link;
 pub use program::Program;

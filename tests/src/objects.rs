@@ -111,10 +111,10 @@ pub fn is_applied(work: Option<&Value>) -> Result<(), String> {
     has_condition(work, "Available", "True")
 }
 
-/// The status of the manifest that names `name` in a work.
+/// The status of the manifest that names `name` in a work; `""` is one without a name.
 pub fn manifest_status<'a>(work: &'a Value, name: &str) -> Option<&'a Value> {
     let manifests = work["status"]["resourceStatus"]["manifests"].as_array()?;
-    manifests.iter().find(|m| m["resourceMeta"]["name"] == name)
+    manifests.iter().find(|m| m["resourceMeta"]["name"].as_str().unwrap_or_default() == name)
 }
 
 /// A feedback value of the manifest that names `name`.
