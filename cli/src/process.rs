@@ -1,6 +1,7 @@
 //! What a process needs before it does anything: log, TLS, runtime, signals.
 
 use crate::Error;
+use std::io::IsTerminal as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,9 @@ use tracing_subscriber::EnvFilter;
 /// Log to standard error: at `level`, at more with each `-v`, or as `RUST_LOG` says.
 pub fn log(level: &'static str, verbose: u8) {
     let filter = match verbose {
-        0 => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level)),
+        // The client logs every connection that fails, and its caller gets the error: once is enough.
+        0 => EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| EnvFilter::new(format!("{level},kube_client::client::builder=off"))),
         1 => EnvFilter::new("info"),
         2 => EnvFilter::new(
             "info,muster=debug,muster_hub=debug,muster_klusterlet=debug,muster_apiserver=debug",

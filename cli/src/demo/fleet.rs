@@ -153,11 +153,12 @@ impl Fleet {
                 "hub",
             );
             write_kubeconfig(&bootstrap, &text)?;
-            let flags: [(&str, PathBuf); 4] = [
+            let flags: [(&str, PathBuf); 5] = [
                 ("--cluster-name", cluster.name.clone().into()),
                 ("--bootstrap-kubeconfig", bootstrap),
                 ("--spoke-kubeconfig", self.cluster_kubeconfig(&cluster.name)),
                 ("--hub-kubeconfig-dir", dir.join("hub-kubeconfig")),
+                ("--spoke-external-server-urls", cluster.server.url().into()),
             ];
             let flags = flags
                 .into_iter()
