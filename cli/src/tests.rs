@@ -139,6 +139,7 @@ async fn what_the_hub_does_not_have_is_said() {
     hub.error("work delete w --cluster b", "has no cluster \"b\"")
         .await;
     hub.error("get works --cluster b", "has no cluster \"b\"").await;
+    hub.error("get works w --cluster b", "has no cluster \"b\"").await;
     hub.error("get works w --cluster a", "cluster \"a\" has no work \"w\"")
         .await;
     hub.error("get clusters a b", "no cluster \"b\"").await;

@@ -86,9 +86,7 @@ impl Fleet {
             ..ServerOptions::default()
         })
         .await?;
-        let auto_approval: FeatureGate = "ManagedClusterAutoApproval=true"
-            .parse()
-            .map_err(|e| Error::Input(format!("{e}")))?;
+        let auto_approval: FeatureGate = "ManagedClusterAutoApproval=true".parse().map_err(Error::Input)?;
         let options = HubOptions {
             feature_gates: vec![auto_approval],
             auto_approved_csr_users: vec![format!("system:bootstrap:{BOOTSTRAP_TOKEN_ID}")],
@@ -100,7 +98,7 @@ impl Fleet {
         });
         let client = server.client();
         let url = server.url().to_owned();
-        self.write_admin(&server, &self.hub_kubeconfig(), "hub")?;
+        Self::write_admin(&server, &self.hub_kubeconfig(), "hub")?;
         self.hub = Some(server);
         hub::ready(client).await?;
         Ok(url)
@@ -126,7 +124,7 @@ impl Fleet {
         });
         self.clusters = try_join_all(started).await?;
         for cluster in &self.clusters {
-            self.write_admin(
+            Self::write_admin(
                 &cluster.server,
                 &self.cluster_kubeconfig(&cluster.name),
                 &cluster.name,
@@ -285,7 +283,7 @@ impl Fleet {
             .collect()
     }
 
-    fn write_admin(&self, server: &Server, path: &Path, name: &str) -> Result<(), Error> {
+    fn write_admin(server: &Server, path: &Path, name: &str) -> Result<(), Error> {
         let pair = server.ca().issue_client(
             "kubernetes-admin",
             &["system:masters"],
