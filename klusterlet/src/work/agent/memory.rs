@@ -3,7 +3,8 @@
 use crate::work::apply::Retry;
 use crate::work::manifest;
 use crate::work::state::{ManifestState, ObjectKey, WorkState};
-use muster_crds::work::v1::{AppliedManifestWork, ManifestWork};
+use muster_crds::constants::annotations;
+use muster_crds::work::v1::{AppliedManifestWork, ManifestCondition, ManifestWork, ManifestWorkStatus};
 use std::collections::HashSet;
 
 /// The memory for a new generation: manifests that are the same as before keep theirs. Also the objects no longer there.
@@ -65,6 +66,27 @@ pub fn renew(
     (fresh, dropped)
 }
 
+/// The status of a manifest as the hub has it, by its place and what it names.
+pub fn status_of<'a>(
+    status: &'a ManifestWorkStatus,
+    work: &ManifestWork,
+    ordinal: usize,
+) -> Option<&'a ManifestCondition> {
+    let manifest = work.spec.workload.manifests.get(ordinal)?;
+    let names = |m: &&ManifestCondition| {
+        m.resource_meta.kind == manifest.kind() && m.resource_meta.name == manifest.name()
+    };
+    let list = &status.resource_status.manifests;
+    let at = i32::try_from(ordinal).ok()?;
+    list.iter().filter(names).find(|m| m.resource_meta.ordinal == at)
+}
+
+/// The annotations that say how a work is applied.
+pub fn policy(work: &ManifestWork) -> [Option<&String>; 2] {
+    let annotation = |key| work.metadata.annotations.as_ref().and_then(|a| a.get(key));
+    [annotation(annotations::DRIFT), annotation(annotations::TAKE_OVER)]
+}
+
 pub fn soonest(a: Retry, b: Retry) -> Retry {
     match (a, b) {
         (Retry::Backoff, _) | (_, Retry::Backoff) => Retry::Backoff,
@@ -106,6 +128,7 @@ mod tests {
             status: Arc::default(),
             manifests: Vec::new(),
             generation: None,
+            common: String::new(),
             cached: false,
         };
         current.manifests = renew(&mut current, &first, "c").0;
@@ -120,7 +143,7 @@ mod tests {
                 applied: status::Applied::Yes,
                 availability: status::Availability::Exists,
                 feedback: None,
-                unsupported_rules: vec![],
+                conditions: vec![],
             });
         }
         let (fresh, dropped) = renew(&mut current, &work("2"), "c");

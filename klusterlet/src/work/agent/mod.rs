@@ -33,6 +33,10 @@ pub struct Settings {
     pub workers: usize,
     /// How long what a vanished work applied is kept.
     pub eviction_grace: Duration,
+    /// How long raw JSON may be in feedback; `None` without the gate RawFeedbackJsonString.
+    pub raw_feedback: Option<usize>,
+    /// Whether what an executor stands for is written as the executor itself.
+    pub impersonate_executor: bool,
 }
 
 /// Objects of one kind rank applied at the same time.
@@ -82,6 +86,8 @@ impl Agent {
             mapper: Mapper::default(),
             watches,
             state: state.clone(),
+            raw: settings.raw_feedback,
+            impersonate: settings.impersonate_executor,
         };
         let saved = super::saved::Saved::new(spoke.clone(), namespace, &settings.hub_hash);
         Arc::new(Self {

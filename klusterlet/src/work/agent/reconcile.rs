@@ -2,7 +2,7 @@
 
 use super::memory::{self, soonest};
 use super::{Agent, Key, OBJECTS_AT_ONCE, ReconcileError};
-use crate::work::apply::{Outcome, Retry};
+use crate::work::apply::{Look, Outcome, Retry};
 use crate::work::objects::{self, RequestError};
 use crate::work::state::WorkState;
 use crate::work::{applied, manifest, order, status};
@@ -34,17 +34,22 @@ impl Agent {
         if known.work.metadata.deletion_timestamp.is_some() {
             return self.finalize_work(name, &known).await;
         }
-        if conditions::is_true(&known.status.conditions, types::COMPLETE) {
-            // A completed work is frozen (wire §3.5).
-            return Ok(None);
-        }
+        // A completed work is frozen: it is looked at, and nothing of it is applied (wire §3.5).
+        let frozen = conditions::is_true(&known.status.conditions, types::COMPLETE);
         if !known.cached {
             self.ensure_finalizer(&known.work).await?;
         }
-        let applied = self.ensure_applied(name, &known.work).await?;
-        let owner = applied::owner_reference(&applied);
-        let todo = self.prepare(name, &known.work);
-        let outcomes = self.apply_all(&known.work, &owner, &todo).await;
+        let applied = if frozen {
+            None
+        } else {
+            Some(self.ensure_applied(name, &known.work).await?)
+        };
+        let owner = applied
+            .as_deref()
+            .map(applied::owner_reference)
+            .unwrap_or_default();
+        let todo = self.prepare(name, &known, frozen);
+        let outcomes = self.apply_all(&known.work, &owner, todo).await;
         let mut again = Retry::No;
         let (reports, uids, waiting) = {
             let mut state = self.state();
@@ -63,6 +68,7 @@ impl Agent {
                     manifest.served = outcome.served;
                     manifest.uid = outcome.uid;
                     manifest.settled = outcome.settled;
+                    manifest.contention = outcome.contention;
                     if outcome.retry != Retry::No {
                         manifest.dirty = true;
                     }
@@ -81,12 +87,18 @@ impl Agent {
         if waiting {
             return Err(ReconcileError::NotYet("not every manifest was looked at".into()));
         }
-        let (told, recorded) = tokio::join!(
-            self.tell_status(name, &known, &reports),
-            self.record(&applied, &reports, &uids, name)
-        );
+        let record = async {
+            match &applied {
+                Some(applied) => self.record(applied, &reports, &uids, name).await,
+                None => Ok(true),
+            }
+        };
+        let (told, recorded) = tokio::join!(self.tell_status(name, &known, &reports), record);
         told?;
         let all_gone = recorded?;
+        if self.thaw(name) {
+            self.queue.add(Key::Work(name.to_owned()));
+        }
         match again {
             _ if !all_gone => Err(ReconcileError::NotYet(
                 "removed objects are still being deleted".into(),
@@ -179,22 +191,26 @@ impl Agent {
     }
 
     /// Brings the per-manifest memory to the work's current generation and says which ordinals must be looked at.
-    pub(super) fn prepare(&self, name: &str, work: &ManifestWork) -> Vec<(usize, bool)> {
+    pub(super) fn prepare(&self, name: &str, known: &WorkState, frozen: bool) -> Vec<Look> {
+        let work = &known.work;
         let common = manifest::hash(&json!([
             work.spec.manifest_configs,
             work.spec.delete_option,
-            work.spec.executor
+            work.spec.executor,
+            memory::policy(work)
         ]));
         let mut state = self.state();
         let Some(current) = state.works.get_mut(name) else {
             return Vec::new();
         };
         if current.generation != work.metadata.generation
+            || current.common != common
             || current.manifests.len() != work.spec.workload.manifests.len()
         {
             let (fresh, dropped) = memory::renew(current, work, &common);
             current.manifests = fresh;
             current.generation = work.metadata.generation;
+            current.common = common;
             for key in dropped {
                 state.disown(&key, name);
             }
@@ -210,29 +226,65 @@ impl Agent {
                     .report
                     .as_ref()
                     .is_some_and(|r| r.applied == status::Applied::Yes && manifest.settled.is_some());
-                todo.push((ordinal, trusted));
+                let before = memory::status_of(&known.status, work, ordinal);
+                let is = |type_| before.is_some_and(|m| conditions::is_true(&m.conditions, type_));
+                let current = before
+                    .and_then(|m| conditions::find(&m.conditions, types::APPLIED))
+                    .is_some_and(|c| c.observed_generation == work.metadata.generation);
+                todo.push(Look {
+                    ordinal,
+                    trusted,
+                    applied: current && is(types::APPLIED),
+                    complete: frozen || is(types::COMPLETE),
+                    contention: manifest.contention.clone(),
+                });
             }
         }
         todo
+    }
+
+    /// What was only looked at because it was complete, and is not any more, is looked at again. True when there is any.
+    fn thaw(&self, name: &str) -> bool {
+        let mut state = self.state();
+        let Some(current) = state.works.get_mut(name) else {
+            return false;
+        };
+        if conditions::is_true(&current.status.conditions, types::COMPLETE) {
+            return false;
+        }
+        let mut any = false;
+        for (ordinal, manifest) in current.manifests.iter_mut().enumerate() {
+            let kept = manifest
+                .report
+                .as_ref()
+                .is_some_and(|r| r.applied == status::Applied::Kept);
+            let complete = memory::status_of(&current.status, &current.work, ordinal)
+                .is_some_and(|m| conditions::is_true(&m.conditions, types::COMPLETE));
+            if kept && !complete {
+                manifest.dirty = true;
+                any = true;
+            }
+        }
+        any
     }
 
     pub(super) async fn apply_all(
         &self,
         work: &ManifestWork,
         owner: &Value,
-        todo: &[(usize, bool)],
+        todo: Vec<Look>,
     ) -> Vec<(usize, Outcome)> {
         let mut done = Vec::with_capacity(todo.len());
         let kinds = todo
             .iter()
-            .map(|(ordinal, _)| work.spec.workload.manifests[*ordinal].kind());
-        for wave in order::waves(kinds) {
-            let tasks = wave
+            .map(|look| work.spec.workload.manifests[look.ordinal].kind());
+        let waves = order::waves(kinds);
+        let mut todo: Vec<Option<Look>> = todo.into_iter().map(Some).collect();
+        for wave in waves {
+            let looks: Vec<Look> = wave.into_iter().filter_map(|i| todo[i].take()).collect();
+            let tasks = looks
                 .into_iter()
-                .map(|i| todo[i])
-                .map(|(ordinal, trusted)| async move {
-                    (ordinal, self.applier.apply(work, ordinal, owner, trusted).await)
-                });
+                .map(|look| async move { (look.ordinal, self.applier.apply(work, look, owner).await) });
             let outcomes: Vec<_> = futures::stream::iter(tasks)
                 .buffer_unordered(OBJECTS_AT_ONCE)
                 .collect()
