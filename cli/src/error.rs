@@ -100,11 +100,23 @@ pub enum Error {
     #[error(transparent)]
     Hub(#[from] muster_hub::Error),
     /// The API server's own.
-    #[error(transparent)]
+    #[error("{}{}", .0, advice(.0))]
     ApiServer(#[from] muster_apiserver::server::ServerError),
     /// Certificates can not be made.
     #[error("can not make the credentials of a kubeconfig: {0}")]
     Pki(#[from] muster_apiserver::pki::PkiError),
+}
+
+/// What to do about a server that does not start, where that is known.
+fn advice(error: &muster_apiserver::server::ServerError) -> &'static str {
+    use muster_apiserver::serve::ServeError;
+    use muster_apiserver::server::ServerError;
+    match error {
+        ServerError::Serve(ServeError::InUse(_) | ServeError::Listen(..)) => {
+            "; choose another address with --bind, port 0 for any free one"
+        }
+        _ => "",
+    }
 }
 
 /// The cause that says most: layers above it only repeat that something failed. One line.
@@ -113,7 +125,8 @@ pub fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(next) = cause.source() {
         cause = next;
     }
-    match cause.downcast_ref::<kube::core::Status>() {
+    let status = cause.downcast_ref::<kube::core::Status>();
+    match status.or_else(|| cause.downcast_ref::<Box<kube::core::Status>>().map(AsRef::as_ref)) {
         Some(status) if !status.message.is_empty() => one_line(&status.message),
         Some(status) => one_line(&status.reason),
         None => one_line(&cause.to_string()),
@@ -127,4 +140,18 @@ pub fn one_line(text: &str) -> String {
         .filter(|line| !line.is_empty())
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn the_servers_words_are_told_once() {
+        let status = Status::failure("no, \nnever", "Forbidden").with_code(403);
+        assert_eq!(innermost(&kube::Error::Api(Box::new(status))), "no,; never");
+        let io = std::io::Error::other("refused");
+        assert_eq!(innermost(&kube::Error::ReadEvents(io)), "refused");
+    }
 }

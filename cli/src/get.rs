@@ -66,12 +66,12 @@ pub async fn run(get: &Get, connection: &Connection, format: Format) -> Result<(
                 Some(cluster) => Api::namespaced_with(hub.client.clone(), cluster, &kind),
                 None => Api::all_with(hub.client.clone(), &kind),
             };
-            let missing = format!("cluster {:?} has no work", cluster.as_deref().unwrap_or_default());
-            let objects = fetch(&hub, &api, names, "manifestworks", &missing).await?;
-            if let (true, Some(cluster)) = (objects.is_empty(), cluster) {
-                // An empty answer for a cluster that does not exist would mislead.
+            if let Some(cluster) = cluster {
+                // That a cluster has no works would mislead where there is no such cluster.
                 self::cluster(&hub, cluster).await?;
             }
+            let missing = format!("cluster {:?} has no work", cluster.as_deref().unwrap_or_default());
+            let objects = fetch(&hub, &api, names, "manifestworks", &missing).await?;
             show::<ManifestWork>(objects, !names.is_empty(), format, "No works found", |found| {
                 works(found, cluster.is_none(), format, now)
             })
@@ -152,7 +152,7 @@ fn show<K: Resource<DynamicType = ()> + DeserializeOwned>(
             } else {
                 None
             };
-            output::document(&one.unwrap_or_else(|| output::list(values)), format)?
+            output::document(&one.unwrap_or_else(|| output::list(&values)), format)?
         }
         Format::Table | Format::Wide if values.is_empty() => {
             output::note(none);

@@ -51,15 +51,15 @@ pub struct Options {
 
 /// Runs until `stop`.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
-    match options.data_dir.clone().filter(|_| options.standalone) {
-        Some(dir) => standalone(options, &dir, stop).await,
-        None => {
-            let connect = muster_hub::connect(options.kubeconfig.as_deref());
-            match stop.run_until_cancelled(connect).await {
-                Some(client) => Ok(muster_hub::run(client?, options.hub, stop).await?),
-                None => Ok(()),
-            }
-        }
+    if let Some(dir) = options.data_dir.clone().filter(|_| options.standalone) {
+        return standalone(options, &dir, stop).await;
+    }
+    match stop
+        .run_until_cancelled(muster_hub::connect(options.kubeconfig.as_deref()))
+        .await
+    {
+        Some(client) => Ok(muster_hub::run(client?, options.hub, stop).await?),
+        None => Ok(()),
     }
 }
 
@@ -104,18 +104,10 @@ async fn standalone(options: Options, dir: &Path, stop: CancellationToken) -> Re
 pub async fn ready(client: Client) -> Result<(), Error> {
     let bindings: Api<ClusterRoleBinding> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={BOOTSTRAP_CLUSTER_ROLE}"));
-    follow::until(
-        bindings,
-        config,
-        READY_WITHIN,
-        "the hub was not ready",
-        |found| match found.is_empty() {
-            true => Err(format!(
-                "ClusterRoleBinding {BOOTSTRAP_CLUSTER_ROLE} is not there"
-            )),
-            false => Ok(()),
-        },
-    )
+    follow::until(bindings, config, READY_WITHIN, "the hub was not ready", |found| {
+        let missing = || format!("ClusterRoleBinding {BOOTSTRAP_CLUSTER_ROLE} is not there");
+        found.values().next().map(drop).ok_or_else(missing)
+    })
     .await
 }
 

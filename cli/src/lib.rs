@@ -57,3 +57,6 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Version => output::print(&format!("muster {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! What a process needs before it does anything: log, TLS, runtime, signals.
 
 use crate::Error;
+use std::io::IsTerminal as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,12 @@ use tracing_subscriber::EnvFilter;
 /// Log to standard error: at `level`, at more with each `-v`, or as `RUST_LOG` says.
 pub fn log(level: &'static str, verbose: u8) {
     let filter = match verbose {
-        0 => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level)),
+        // The client logs every connection and watch that fails, and its caller gets the error: once is enough.
+        0 => EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+            EnvFilter::new(format!(
+                "{level},kube_client::client::builder=off,kube_runtime=error"
+            ))
+        }),
         1 => EnvFilter::new("info"),
         2 => EnvFilter::new(
             "info,muster=debug,muster_hub=debug,muster_klusterlet=debug,muster_apiserver=debug",
@@ -20,6 +26,7 @@ pub fn log(level: &'static str, verbose: u8) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .try_init();
 }
 

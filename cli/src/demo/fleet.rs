@@ -86,9 +86,7 @@ impl Fleet {
             ..ServerOptions::default()
         })
         .await?;
-        let auto_approval: FeatureGate = "ManagedClusterAutoApproval=true"
-            .parse()
-            .map_err(|e| Error::Input(format!("{e}")))?;
+        let auto_approval: FeatureGate = "ManagedClusterAutoApproval=true".parse().map_err(Error::Input)?;
         let options = HubOptions {
             feature_gates: vec![auto_approval],
             auto_approved_csr_users: vec![format!("system:bootstrap:{BOOTSTRAP_TOKEN_ID}")],
@@ -100,7 +98,7 @@ impl Fleet {
         });
         let client = server.client();
         let url = server.url().to_owned();
-        self.write_admin(&server, &self.hub_kubeconfig(), "hub")?;
+        Self::write_admin(&server, &self.hub_kubeconfig(), "hub")?;
         self.hub = Some(server);
         hub::ready(client).await?;
         Ok(url)
@@ -126,7 +124,7 @@ impl Fleet {
         });
         self.clusters = try_join_all(started).await?;
         for cluster in &self.clusters {
-            self.write_admin(
+            Self::write_admin(
                 &cluster.server,
                 &self.cluster_kubeconfig(&cluster.name),
                 &cluster.name,
@@ -153,11 +151,12 @@ impl Fleet {
                 "hub",
             );
             write_kubeconfig(&bootstrap, &text)?;
-            let flags: [(&str, PathBuf); 4] = [
+            let flags: [(&str, PathBuf); 5] = [
                 ("--cluster-name", cluster.name.clone().into()),
                 ("--bootstrap-kubeconfig", bootstrap),
                 ("--spoke-kubeconfig", self.cluster_kubeconfig(&cluster.name)),
                 ("--hub-kubeconfig-dir", dir.join("hub-kubeconfig")),
+                ("--spoke-external-server-urls", cluster.server.url().into()),
             ];
             let flags = flags
                 .into_iter()
@@ -284,7 +283,7 @@ impl Fleet {
             .collect()
     }
 
-    fn write_admin(&self, server: &Server, path: &Path, name: &str) -> Result<(), Error> {
+    fn write_admin(server: &Server, path: &Path, name: &str) -> Result<(), Error> {
         let pair = server.ca().issue_client(
             "kubernetes-admin",
             &["system:masters"],

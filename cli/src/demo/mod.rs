@@ -7,7 +7,7 @@ mod scenario;
 mod shop;
 mod stage;
 
-use crate::Error;
+use crate::{Error, output};
 use fleet::Fleet;
 use stage::Stage;
 use std::path::{Path, PathBuf};
@@ -29,33 +29,26 @@ pub struct Options {
 
 /// Runs the demo, until `stop` unless it is to exit.
 pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Error> {
-    let temporary = match &options.dir {
-        Some(_) => None,
-        None => {
-            let made = tempfile::Builder::new().prefix("muster-demo-").tempdir();
-            Some(made.map_err(|e| Error::File {
-                path: std::env::temp_dir(),
-                problem: e.to_string(),
-            })?)
-        }
-    };
-    let dir = match (&options.dir, &temporary) {
-        (Some(dir), _) => {
-            std::fs::create_dir_all(dir).map_err(|e| Error::File {
-                path: dir.clone(),
-                problem: e.to_string(),
-            })?;
-            std::path::absolute(dir).map_err(|e| Error::File {
-                path: dir.clone(),
-                problem: e.to_string(),
-            })?
-        }
-        (None, Some(temporary)) => temporary.path().to_owned(),
-        (None, None) => unreachable!("one of the two is always there"),
+    // Removed when it is dropped.
+    let temporary;
+    let dir = if let Some(dir) = &options.dir {
+        let fail = |e: std::io::Error| Error::File {
+            path: dir.clone(),
+            problem: e.to_string(),
+        };
+        std::fs::create_dir_all(dir).map_err(fail)?;
+        std::path::absolute(dir).map_err(fail)?
+    } else {
+        let made = tempfile::Builder::new().prefix("muster-demo-").tempdir();
+        temporary = made.map_err(|e| Error::File {
+            path: std::env::temp_dir(),
+            problem: e.to_string(),
+        })?;
+        temporary.path().to_owned()
     };
     let mut stage = Stage::new();
     let n = options.clusters;
-    stage.say(&format!(
+    output::print(&format!(
         "A hub and {n} cluster{} in this process, joined over TLS on 127.0.0.1.\n\n",
         if n == 1 { "" } else { "s" }
     ))?;
@@ -64,10 +57,9 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Error
         played = play(options, &mut fleet, &mut stage) => played,
         // The fleet holds a sender as long as it is there.
         Some(failure) = failures.recv() => Err(failure),
-        () = stop.cancelled() => match stage.is_done() {
-            true => Ok(()),
-            false => Err(Error::Input("interrupted before all was shown".into())),
-        },
+        () = stop.cancelled() => {
+            if stage.is_done() { Ok(()) } else { Err(Error::Input("interrupted before all was shown".into())) }
+        }
     };
     if played.is_err() {
         stage.abandon();
@@ -79,7 +71,7 @@ pub async fn run(options: &Options, stop: CancellationToken) -> Result<(), Error
 async fn play(options: &Options, fleet: &mut Fleet, stage: &mut Stage) -> Result<(), Error> {
     scenario::play(fleet, stage).await?;
     if !options.exit {
-        stage.say(&what_next(fleet))?;
+        output::print(&what_next(fleet))?;
         std::future::pending::<()>().await;
     }
     Ok(())
@@ -89,17 +81,18 @@ async fn play(options: &Options, fleet: &mut Fleet, stage: &mut Stage) -> Result
 fn what_next(fleet: &Fleet) -> String {
     let muster = std::env::args().next().unwrap_or_else(|| "muster".into());
     let hub = quoted(&fleet.hub_kubeconfig());
-    let mut text = String::from("\nKubeconfigs:\n");
-    for (name, path) in fleet.kubeconfigs() {
-        text.push_str(&format!("  {name:<10} {}\n", path.display()));
-    }
+    let lines = fleet
+        .kubeconfigs()
+        .into_iter()
+        .map(|(name, path)| format!("  {name:<10} {}\n", path.display()));
+    let kubeconfigs: String = lines.collect();
     let first = fleet
         .kubeconfigs()
         .get(1)
         .map(|(name, path)| (name.clone(), quoted(path)));
     let (name, first) = first.unwrap_or_default();
-    text.push_str(&format!(
-        "\nTry, in another terminal:\n  export KUBECONFIG={hub}\n  {muster} get clusters -o wide\n  {muster} get works\n  \
+    format!(
+        "\nKubeconfigs:\n{kubeconfigs}\nTry, in another terminal:\n  export KUBECONFIG={hub}\n  {muster} get clusters -o wide\n  {muster} get works\n  \
          {muster} work status shop --cluster {name} -o wide\n  kubectl get managedclusters\n  \
          kubectl --kubeconfig {first} -n shop get deployments,services,pods\n\n  \
          # what the hub wants, a cluster keeps: this is put back at once\n  \
@@ -107,9 +100,12 @@ fn what_next(fleet: &Fleet) -> String {
          # a work of your own\n  \
          kubectl create deployment hello --image=nginx --dry-run=client -o yaml | {muster} work create hello --cluster {name} -f - --wait\n  \
          {muster} work delete hello --cluster {name} --wait\n\nEverything runs until Ctrl-C.{}\n",
-        if fleet.is_kept() { "" } else { " Then it is gone; --dir DIR keeps the hub." }
-    ));
-    text
+        if fleet.is_kept() {
+            ""
+        } else {
+            " Then it is gone; --dir DIR keeps the hub."
+        }
+    )
 }
 
 /// A path that a shell reads as one word.

@@ -35,11 +35,6 @@ impl Stage {
         }
     }
 
-    /// Text as it is.
-    pub fn say(&self, text: &str) -> Result<(), Error> {
-        output::print(text)
-    }
-
     /// Begins a step. A terminal shows it at once.
     pub fn begin(&mut self, title: impl Into<String>) -> Result<(), Error> {
         let title = title.into();
@@ -63,11 +58,12 @@ impl Stage {
         }
         text.push_str(&step_line(self.steps, &title, begun.elapsed(), self.colours));
         for detail in details {
-            text.push_str(&if self.colours {
-                format!("      \x1b[2m{detail}\x1b[0m\n")
+            let (dim, off) = if self.colours {
+                ("\x1b[2m", "\x1b[0m")
             } else {
-                format!("      {detail}\n")
-            });
+                ("", "")
+            };
+            text.extend(["      ", dim, detail, off, "\n"]);
         }
         output::print(&text)
     }

@@ -53,7 +53,7 @@ fn table(work: &ManifestWork, cluster: Option<&ManagedCluster>, wide: bool) -> S
     }
     let mut text = table.render();
     for note in notes(work, cluster) {
-        text.push_str(&format!("\n{note}\n"));
+        text.extend(["\n", &note, "\n"]);
     }
     text
 }

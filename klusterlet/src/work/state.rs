@@ -3,6 +3,7 @@
 //! One plain structure behind one lock, never held across an await. Payloads of applied objects are kept only between the
 //! watch event that brought them and the reconcile that looks at them.
 
+use super::contention::Contention;
 use super::objects::Served;
 use super::status::Report;
 use muster_crds::work::v1::{AppliedManifestWork, ManifestWork, ManifestWorkStatus};
@@ -47,6 +48,8 @@ pub struct ManifestState {
     pub fingerprint: String,
     /// Outcome of the last look.
     pub report: Option<Report>,
+    /// The fight over it, if there is one.
+    pub contention: Contention,
 }
 
 /// One work.
@@ -60,6 +63,8 @@ pub struct WorkState {
     pub manifests: Vec<ManifestState>,
     /// Generation that `manifests` belongs to.
     pub generation: Option<i64>,
+    /// Hash of what the work says about all its manifests, which `manifests` belongs to.
+    pub common: String,
     /// Known only from the last run: the hub has not been reached since.
     pub cached: bool,
 }
@@ -107,6 +112,7 @@ impl State {
                     status,
                     manifests: Vec::new(),
                     generation: None,
+                    common: String::new(),
                     cached: false,
                 };
                 self.works.insert(name, state);
