@@ -34,8 +34,8 @@ pub enum Heard {
     NoLease,
 }
 
-/// What the cluster's lease says at `now`. Of a lease older than the cluster, the cluster's age counts: it is a
-/// former one's of that name.
+/// What the cluster's lease says at `now`. Of a lease that was found and is older than the cluster, the cluster's age
+/// counts: it is a former one's of that name.
 pub fn heard(observed: &Observed, now: Timestamp, factor: f64) -> Heard {
     let cluster = &observed.cluster;
     let Some(lease) = &observed.lease else {
@@ -46,7 +46,8 @@ pub fn heard(observed: &Observed, now: Timestamp, factor: f64) -> Heard {
         };
     };
     let last = match (lease.renewed, cluster.created) {
-        (Some(renewed), Some(created)) => renewed.max(created),
+        (Some(renewed), Some(created)) if lease.seen.is_none() => renewed.max(created),
+        (Some(renewed), Some(_)) => renewed,
         (Some(time), None) | (None, Some(time)) => time,
         (None, None) => return Heard::NoLease,
     };
@@ -165,6 +166,11 @@ mod tests {
                 "{renewed} at {now}"
             );
         }
+        let renewal = LeaseView {
+            renewed: Some(at(10)),
+            seen: Some(at(1001)),
+        };
+        assert_eq!(heard(&observed(Some(renewal)), at(1001), 5.0), Heard::Silent);
         assert_eq!(heard(&observed(None), at(5000), 5.0), Heard::NoLease);
         let mut gone = observed(None);
         gone.cluster = Arc::new(ClusterView {
