@@ -27,6 +27,8 @@ pub struct ObjectKey {
 /// What a drift watch last saw of an object.
 #[derive(Debug, Clone)]
 pub struct Seen {
+    /// Its resourceVersion.
+    pub revision: String,
     /// The object, until a reconcile took it.
     pub object: Option<Arc<Value>>,
 }
@@ -127,8 +129,16 @@ impl State {
         self.works.remove(name);
     }
 
-    /// Ties an object to a work.
-    pub fn own(&mut self, key: &ObjectKey, work: &str) {
+    /// Ties an object to a work and to the manifest that is about to be applied: what happens to the object from now on
+    /// must not be missed, also while the manifest is applied for the first time.
+    pub fn own(&mut self, key: &ObjectKey, work: &str, ordinal: usize) {
+        let manifest = self
+            .works
+            .get_mut(work)
+            .and_then(|w| w.manifests.get_mut(ordinal));
+        if let Some(manifest) = manifest {
+            manifest.key = Some(key.clone());
+        }
         self.owners
             .entry(key.clone())
             .or_default()
@@ -162,7 +172,7 @@ impl State {
         let works = self.mark_dirty(key, Some(&revision));
         // Nobody waits for it: keep that it exists, not what it holds.
         let object = (!works.is_empty()).then(|| Arc::new(object));
-        self.seen.insert(key.clone(), Seen { object });
+        self.seen.insert(key.clone(), Seen { revision, object });
         works
     }
 
@@ -236,7 +246,7 @@ mod tests {
             state.object_seen(&key(), object("1")).is_empty(),
             "nobody owns it"
         );
-        state.own(&key(), "w");
+        state.own(&key(), "w", 0);
         let manifest = ManifestState {
             key: Some(key()),
             settled: Some("2".into()),

@@ -4,7 +4,7 @@ use super::memory::{self, soonest};
 use super::{Agent, Key, OBJECTS_AT_ONCE, ReconcileError};
 use crate::work::apply::{Look, Outcome, Retry};
 use crate::work::objects::{self, RequestError};
-use crate::work::state::WorkState;
+use crate::work::state::{State, WorkState};
 use crate::work::{applied, manifest, order, status};
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -53,7 +53,8 @@ impl Agent {
         let mut again = Retry::No;
         let (reports, uids, waiting) = {
             let mut state = self.state();
-            let Some(current) = state.works.get_mut(name) else {
+            let State { works, seen, .. } = &mut *state;
+            let Some(current) = works.get_mut(name) else {
                 return Ok(None);
             };
             if current.work.metadata.generation != known.work.metadata.generation
@@ -71,6 +72,14 @@ impl Agent {
                     manifest.contention = outcome.contention;
                     if outcome.retry != Retry::No {
                         manifest.dirty = true;
+                    } else if manifest
+                        .key
+                        .as_ref()
+                        .and_then(|k| seen.get(k))
+                        .is_some_and(|s| manifest.settled.as_ref() == Some(&s.revision))
+                    {
+                        // What the watch told meanwhile was this very write.
+                        manifest.dirty = false;
                     }
                     manifest.report = Some(outcome.report);
                 }
