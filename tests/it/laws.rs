@@ -4,8 +4,8 @@ use crate::Result;
 use anyhow::Context as _;
 use muster_tests::control_plane::is_embedded;
 use muster_tests::objects::{
-    APPLIED_WORKS, CLUSTERS, CSRS, cluster_path, condition_in, configmap, configmap_path, deployment, deployment_path,
-    manifest_status, work, work_path, works_path,
+    APPLIED_WORKS, CLUSTERS, CSRS, cluster_path, condition_in, configmap, configmap_path, deployment,
+    deployment_path, manifest_status, work, work_path, works_path,
 };
 use muster_tests::wait::SOON;
 use muster_tests::{Answer, Cluster, Fleet, FleetOptions, Impostor, Kube, eventually};
@@ -32,14 +32,19 @@ async fn uids(cluster: &Cluster, paths: &[String]) -> anyhow::Result<Vec<Value>>
 /// Edits a ConfigMap and waits until it is as before: the work agent is at work.
 async fn drift_is_repaired(cluster: &Cluster, name: &str, value: &str) -> Result {
     let path = configmap_path(&cluster.namespace(), name);
-    cluster.kube().merge(&path, &json!({"data": {"value": "drifted"}})).await?;
+    cluster
+        .kube()
+        .merge(&path, &json!({"data": {"value": "drifted"}}))
+        .await?;
     has_value(&cluster.kube(), &path, value).await
 }
 
 async fn has_value(kube: &Kube, path: &str, value: &str) -> Result {
     kube.until(path, SOON, &format!("{path} has the value {value}"), |object| {
         let found = object.map(|object| object["data"]["value"].clone());
-        (found == Some(json!(value))).then_some(()).ok_or_else(|| format!("value is {found:?}"))
+        (found == Some(json!(value)))
+            .then_some(())
+            .ok_or_else(|| format!("value is {found:?}"))
     })
     .await
 }
@@ -53,7 +58,9 @@ async fn law_1_and_6_every_manifest_is_applied_or_says_why_not() -> Result {
     let mut invalid = deployment(&ns, "invalid", 1);
     invalid["spec"]["selector"]["matchLabels"]["app"] = json!("another");
     let mut immutable = deployment(&ns, "immutable", 1);
-    spoke.create(&format!("/apis/apps/v1/namespaces/{ns}/deployments"), &immutable).await?;
+    spoke
+        .create(&format!("/apis/apps/v1/namespaces/{ns}/deployments"), &immutable)
+        .await?;
     immutable["spec"]["selector"]["matchLabels"] = json!({"app": "other"});
     immutable["spec"]["template"]["metadata"]["labels"] = json!({"app": "other"});
     let unknown = json!({"apiVersion": "nowhere.example.com/v1", "kind": "Nothing", "metadata": {"name": "unknown", "namespace": ns}});
@@ -72,7 +79,9 @@ async fn law_1_and_6_every_manifest_is_applied_or_says_why_not() -> Result {
     let mut manifests: Vec<Value> = wrong.iter().map(|(manifest, ..)| manifest.clone()).collect();
     manifests.insert(3, configmap(&ns, "right", "1"));
     fleet.create(&work(name, "mixed", &manifests)).await?;
-    fleet.create(&work(name, "other", &[configmap(&ns, "neighbour", "1")])).await?;
+    fleet
+        .create(&work(name, "other", &[configmap(&ns, "neighbour", "1")]))
+        .await?;
     fleet.until_applied(name, "other").await?;
     let mixed = fleet
         .until_work(name, "mixed", "every manifest has its verdict", |work| {
@@ -91,7 +100,10 @@ async fn law_1_and_6_every_manifest_is_applied_or_says_why_not() -> Result {
         })
         .await?;
     let right = manifest_status(&mixed, "right").context("no status of the right one")?;
-    assert_eq!(condition_in(&right["conditions"], "Applied").map(|c| c.0), Some("True"));
+    assert_eq!(
+        condition_in(&right["conditions"], "Applied").map(|c| c.0),
+        Some("True")
+    );
     has_value(&spoke, &configmap_path(&ns, "right"), "1").await?;
 
     // What was missing comes, and the rest is applied without a nudge.
@@ -105,7 +117,12 @@ async fn law_1_and_6_every_manifest_is_applied_or_says_why_not() -> Result {
     let nothing = format!("/apis/nowhere.example.com/v1/namespaces/{ns}/nothings/unknown");
     cluster.plane.until_served("nothings.nowhere.example.com").await?;
     let came = spoke.until_there(&nothing, SOON).await;
-    spoke.delete(&format!("{}/nothings.nowhere.example.com", muster_tests::objects::CRDS)).await?;
+    spoke
+        .delete(&format!(
+            "{}/nothings.nowhere.example.com",
+            muster_tests::objects::CRDS
+        ))
+        .await?;
     came.map(drop)
 }
 
@@ -117,7 +134,11 @@ async fn law_2_a_restart_writes_nothing() -> Result {
         let ns = cluster.namespace();
         for number in 0..5 {
             let name = format!("app{number}");
-            let manifests = [configmap(&ns, &name, "1"), deployment(&ns, &name, 2), service(&ns, &name)];
+            let manifests = [
+                configmap(&ns, &name, "1"),
+                deployment(&ns, &name, 2),
+                service(&ns, &name),
+            ];
             fleet.create(&work(&cluster.name, &name, &manifests)).await?;
         }
         let failing = json!({"apiVersion": "nowhere.example.com/v1", "kind": "Nothing", "metadata": {"name": "x", "namespace": ns}});
@@ -125,15 +146,20 @@ async fn law_2_a_restart_writes_nothing() -> Result {
     }
     for cluster in &fleet.clusters {
         for number in 0..5 {
-            fleet.until_work(&cluster.name, &format!("app{number}"), "it is applied", applied).await?;
+            fleet
+                .until_work(&cluster.name, &format!("app{number}"), "it is applied", applied)
+                .await?;
         }
         fleet
-            .until_work(&cluster.name, "failing", "it is refused", |work| {
-                match condition_in(&work["status"]["conditions"], "Applied") {
+            .until_work(
+                &cluster.name,
+                "failing",
+                "it is refused",
+                |work| match condition_in(&work["status"]["conditions"], "Applied") {
                     Some(("False", _)) => Ok(()),
                     other => Err(format!("{other:?}")),
-                }
-            })
+                },
+            )
             .await?;
     }
     let before = settled(&fleet).await?;
@@ -149,8 +175,16 @@ async fn law_2_a_restart_writes_nothing() -> Result {
     for cluster in &fleet.clusters {
         for round in 0..3 {
             let marker = format!("marker{round}");
-            fleet.create(&work(&cluster.name, &marker, &[configmap(&cluster.namespace(), &marker, "1")])).await?;
-            fleet.until_work(&cluster.name, &marker, "it is applied", applied).await?;
+            fleet
+                .create(&work(
+                    &cluster.name,
+                    &marker,
+                    &[configmap(&cluster.namespace(), &marker, "1")],
+                ))
+                .await?;
+            fleet
+                .until_work(&cluster.name, &marker, "it is applied", applied)
+                .await?;
         }
     }
     let after = settled(&fleet).await?;
@@ -161,7 +195,10 @@ async fn law_2_a_restart_writes_nothing() -> Result {
         .filter(|(object, version)| after.get(*object) != Some(version))
         .collect();
     assert!(changed.is_empty(), "written by the restart: {changed:#?}");
-    let made: Vec<_> = after.keys().filter(|o| !before.contains_key(*o) && !o.contains("marker")).collect();
+    let made: Vec<_> = after
+        .keys()
+        .filter(|o| !before.contains_key(*o) && !o.contains("marker"))
+        .collect();
     assert!(made.is_empty(), "made by the restart: {made:#?}");
     Ok(())
 }
@@ -182,11 +219,18 @@ async fn settled(fleet: &Fleet) -> anyhow::Result<BTreeMap<String, String>> {
     loop {
         let mut all = BTreeMap::new();
         let hub = fleet.kube().versions().await?;
-        all.extend(hub.into_iter().map(|(object, version)| (format!("hub {object}"), version)));
+        all.extend(
+            hub.into_iter()
+                .map(|(object, version)| (format!("hub {object}"), version)),
+        );
         for cluster in &fleet.clusters {
             let versions = cluster.kube().versions().await?;
             let name = &cluster.name;
-            all.extend(versions.into_iter().map(|(object, version)| (format!("{name} {object}"), version)));
+            all.extend(
+                versions
+                    .into_iter()
+                    .map(|(object, version)| (format!("{name} {object}"), version)),
+            );
         }
         match last {
             Some((since, same)) if same == all && since.elapsed() >= QUIET => return Ok(all),
@@ -203,18 +247,30 @@ async fn law_3_wrong_answers_delete_nothing() -> Result {
     if skipped() {
         return Ok(());
     }
-    let options = FleetOptions { durable_hub: true, ..FleetOptions::default() };
+    let options = FleetOptions {
+        durable_hub: true,
+        ..FleetOptions::default()
+    };
     let mut fleet = Fleet::start(options).await?;
     fleet.until_available().await?;
     let (name, ns) = (fleet.clusters[0].name.clone(), fleet.clusters[0].namespace());
-    fleet.create(&work(&name, "app", &[configmap(&ns, "settings", "1"), deployment(&ns, "web", 1)])).await?;
+    fleet
+        .create(&work(
+            &name,
+            "app",
+            &[configmap(&ns, "settings", "1"), deployment(&ns, "web", 1)],
+        ))
+        .await?;
     fleet.until_applied(&name, "app").await?;
     let paths = [configmap_path(&ns, "settings"), deployment_path(&ns, "web")];
     let before = uids(&fleet.clusters[0], &paths).await?;
     saved_works(&fleet.clusters[0]).await?;
     fleet.hub.stop().await?;
     fleet.hub.plane.stop().await;
-    let (address, data) = (fleet.hub.plane.address(), fleet.hub.plane.data_dir().context("on disk")?.to_owned());
+    let (address, data) = (
+        fleet.hub.plane.address(),
+        fleet.hub.plane.data_dir().context("on disk")?.to_owned(),
+    );
     for answer in [
         Answer::Refuse(401, "Unauthorized"),
         Answer::Refuse(403, "Forbidden"),
@@ -229,19 +285,39 @@ async fn law_3_wrong_answers_delete_nothing() -> Result {
             }
             let seen = impostor.asked_for_works();
             let enough = if answer == Answer::Nothing { 2 } else { 3 };
-            eventually(SOON, &format!("{answer:?}: the klusterlet asks for works"), async || {
-                let asked = impostor.asked_for_works() - seen;
-                if asked >= enough { Ok(()) } else { Err(format!("asked {asked} times")) }
-            })
+            eventually(
+                SOON,
+                &format!("{answer:?}: the klusterlet asks for works"),
+                async || {
+                    let asked = impostor.asked_for_works() - seen;
+                    if asked >= enough {
+                        Ok(())
+                    } else {
+                        Err(format!("asked {asked} times"))
+                    }
+                },
+            )
             .await?;
-            drift_is_repaired(&fleet.clusters[0], "settings", "1").await.with_context(|| format!("{answer:?}"))?;
-            assert_eq!(uids(&fleet.clusters[0], &paths).await?, before, "{answer:?}, restarted: {restarted}");
+            drift_is_repaired(&fleet.clusters[0], "settings", "1")
+                .await
+                .with_context(|| format!("{answer:?}"))?;
+            assert_eq!(
+                uids(&fleet.clusters[0], &paths).await?,
+                before,
+                "{answer:?}, restarted: {restarted}"
+            );
         }
         impostor.stop().await;
     }
     fleet.hub.plane.start_again().await?;
     fleet.hub.start();
-    fleet.set_manifests(&name, "app", &[configmap(&ns, "settings", "2"), deployment(&ns, "web", 1)]).await?;
+    fleet
+        .set_manifests(
+            &name,
+            "app",
+            &[configmap(&ns, "settings", "2"), deployment(&ns, "web", 1)],
+        )
+        .await?;
     fleet.until_applied(&name, "app").await?;
     has_value(&fleet.clusters[0].kube(), &paths[0], "2").await?;
     assert_eq!(uids(&fleet.clusters[0], &paths).await?, before);
@@ -254,7 +330,10 @@ async fn law_3_a_restored_hub_deletes_nothing() -> Result {
     if skipped() {
         return Ok(());
     }
-    let options = FleetOptions { durable_hub: true, ..FleetOptions::default() };
+    let options = FleetOptions {
+        durable_hub: true,
+        ..FleetOptions::default()
+    };
     let mut fleet = Fleet::start(options).await?;
     fleet.until_available().await?;
     let (name, ns) = (fleet.clusters[0].name.clone(), fleet.clusters[0].namespace());
@@ -280,18 +359,34 @@ async fn law_3_a_restored_hub_deletes_nothing() -> Result {
     fleet.hub.start();
     let eviction = |set: bool| {
         move |works: &muster_tests::kube::Objects| {
-            let started = works.values().any(|work| work["status"]["evictionStartTime"].is_string());
-            (works.len() == 1 && started == set).then_some(()).ok_or_else(|| format!("{works:?}"))
+            let started = works
+                .values()
+                .any(|work| work["status"]["evictionStartTime"].is_string());
+            (works.len() == 1 && started == set)
+                .then_some(())
+                .ok_or_else(|| format!("{works:?}"))
         }
     };
     let spoke = fleet.clusters[0].kube();
-    spoke.until_all(APPLIED_WORKS, SOON, "the klusterlet misses the work", eviction(true)).await?;
+    spoke
+        .until_all(
+            APPLIED_WORKS,
+            SOON,
+            "the klusterlet misses the work",
+            eviction(true),
+        )
+        .await?;
     assert_eq!(uids(&fleet.clusters[0], &paths).await?, before);
-    assert!(fleet.kube().list(&works_path(&name)).await?.is_empty(), "the backup has the work");
+    assert!(
+        fleet.kube().list(&works_path(&name)).await?.is_empty(),
+        "the backup has the work"
+    );
 
     fleet.create(&app).await?;
     fleet.until_applied(&name, "app").await?;
-    spoke.until_all(APPLIED_WORKS, SOON, "the eviction is called off", eviction(false)).await?;
+    spoke
+        .until_all(APPLIED_WORKS, SOON, "the eviction is called off", eviction(false))
+        .await?;
     assert_eq!(uids(&fleet.clusters[0], &paths).await?, before);
     Ok(())
 }
@@ -302,12 +397,19 @@ async fn law_3_an_object_that_is_no_longer_ours_stays() -> Result {
     let mut fleet = Fleet::joined(1).await?;
     let (name, ns) = (fleet.clusters[0].name.clone(), fleet.clusters[0].namespace());
     let spoke = fleet.clusters[0].kube();
-    fleet.create(&work(&name, "app", &[configmap(&ns, "settings", "1")])).await?;
+    fleet
+        .create(&work(&name, "app", &[configmap(&ns, "settings", "1")]))
+        .await?;
     fleet.until_applied(&name, "app").await?;
     let path = configmap_path(&ns, "settings");
     fleet.clusters[0].stop().await?;
     spoke.delete(&path).await?;
-    let theirs = spoke.create(&format!("/api/v1/namespaces/{ns}/configmaps"), &configmap(&ns, "settings", "theirs")).await?;
+    let theirs = spoke
+        .create(
+            &format!("/api/v1/namespaces/{ns}/configmaps"),
+            &configmap(&ns, "settings", "theirs"),
+        )
+        .await?;
     fleet.kube().delete(&work_path(&name, "app")).await?;
     fleet.clusters[0].start();
     fleet.kube().until_gone(&work_path(&name, "app"), SOON).await?;
@@ -321,7 +423,13 @@ async fn law_3_an_object_that_is_no_longer_ours_stays() -> Result {
 async fn law_4_a_klusterlet_reaches_nothing_that_is_not_its_own() -> Result {
     let fleet = Fleet::joined(2).await?;
     let (one, two) = (&fleet.clusters[0].name, &fleet.clusters[1].name);
-    fleet.create(&work(two, "theirs", &[configmap(&fleet.clusters[1].namespace(), "theirs", "secret")])).await?;
+    fleet
+        .create(&work(
+            two,
+            "theirs",
+            &[configmap(&fleet.clusters[1].namespace(), "theirs", "secret")],
+        ))
+        .await?;
     let agent = fleet.clusters[0].at_hub().await?;
     // It can do its own work, so a refusal below is about whose it is.
     agent.list(&works_path(one)).await?;
@@ -334,16 +442,27 @@ async fn law_4_a_klusterlet_reaches_nothing_that_is_not_its_own() -> Result {
         let mut places = vec![collection.clone()];
         if namespaced {
             let (root, plural) = collection.rsplit_once('/').context("a collection has a name")?;
-            places.extend([two, "default", "kube-system"].map(|ns| format!("{root}/namespaces/{ns}/{plural}")));
+            places
+                .extend([two, "default", "kube-system"].map(|ns| format!("{root}/namespaces/{ns}/{plural}")));
         }
         for place in places {
             // One that exists where there is one: not finding it would prove nothing.
             let there = fleet.kube().list(&place).await.unwrap_or_default();
             // Not the cluster's own object, nor its own namespace.
-            let there = there.iter().find(|o| o["metadata"]["name"] != one.as_str() && o["metadata"]["namespace"] != one.as_str());
-            let name = there.and_then(|o| o["metadata"]["name"].as_str()).unwrap_or("anything").to_owned();
-            let object = there.cloned().unwrap_or_else(|| json!({"metadata": {"name": name}}));
-            let allowed = own.iter().find(|(path, _)| *path == place).map_or(&[][..], |(_, verbs)| verbs);
+            let there = there.iter().find(|o| {
+                o["metadata"]["name"] != one.as_str() && o["metadata"]["namespace"] != one.as_str()
+            });
+            let name = there
+                .and_then(|o| o["metadata"]["name"].as_str())
+                .unwrap_or("anything")
+                .to_owned();
+            let object = there
+                .cloned()
+                .unwrap_or_else(|| json!({"metadata": {"name": name}}));
+            let allowed = own
+                .iter()
+                .find(|(path, _)| *path == place)
+                .map_or(&[][..], |(_, verbs)| verbs);
             for (verb, result) in every_verb(&agent, &place, &name, &object).await {
                 match result {
                     Err(r) if r.code == 403 => refused += 1,
@@ -360,9 +479,21 @@ async fn law_4_a_klusterlet_reaches_nothing_that_is_not_its_own() -> Result {
 
     // Its own ManagedCluster it reads and reports on, but does not accept, and its request it does not approve.
     let mine = agent.get(&cluster_path(one)).await?;
-    assert_eq!(agent.delete(&cluster_path(one)).await.map_err(|r| r.code), Err(403));
-    assert_eq!(agent.create(CLUSTERS, &json!({"apiVersion": mine["apiVersion"], "kind": "ManagedCluster",
-        "metadata": {"name": "another"}})).await.map_err(|r| r.code), Err(403));
+    assert_eq!(
+        agent.delete(&cluster_path(one)).await.map_err(|r| r.code),
+        Err(403)
+    );
+    assert_eq!(
+        agent
+            .create(
+                CLUSTERS,
+                &json!({"apiVersion": mine["apiVersion"], "kind": "ManagedCluster",
+        "metadata": {"name": "another"}})
+            )
+            .await
+            .map_err(|r| r.code),
+        Err(403)
+    );
     let csrs = agent.list(CSRS).await?;
     let csr = csrs.first().context("a CSR")?;
     let path = format!("{CSRS}/{}", csr["metadata"]["name"].as_str().unwrap_or_default());
@@ -370,8 +501,13 @@ async fn law_4_a_klusterlet_reaches_nothing_that_is_not_its_own() -> Result {
         let answer = agent.replace(&format!("{path}/{sub}"), csr).await;
         assert_eq!(answer.map_err(|r| r.code), Err(403), "{sub} of a CSR");
     }
-    for (path, sub) in [(work_path(two, "theirs"), "/status"), (cluster_path(two), "/status")] {
-        let answer = agent.merge(&format!("{path}{sub}"), &json!({"status": {"conditions": []}})).await;
+    for (path, sub) in [
+        (work_path(two, "theirs"), "/status"),
+        (cluster_path(two), "/status"),
+    ] {
+        let answer = agent
+            .merge(&format!("{path}{sub}"), &json!({"status": {"conditions": []}}))
+            .await;
         assert_eq!(answer.map_err(|r| r.code), Err(403), "{path}{sub}");
     }
     // Nor as somebody else.
@@ -380,7 +516,10 @@ async fn law_4_a_klusterlet_reaches_nothing_that_is_not_its_own() -> Result {
         .header("Impersonate-Group", "system:masters")
         .body(Vec::new())?;
     let answer = agent.client().request::<Value>(request).await;
-    assert!(matches!(answer, Err(kube::Error::Api(status)) if status.code == 403), "impersonation");
+    assert!(
+        matches!(answer, Err(kube::Error::Api(status)) if status.code == 403),
+        "impersonation"
+    );
     Ok(())
 }
 
@@ -389,7 +528,11 @@ async fn collections(hub: &Kube) -> anyhow::Result<Vec<(String, bool)>> {
     for (_, path) in hub.collections().await? {
         let (root, plural) = path.rsplit_once('/').context("a collection has a name")?;
         let resources = hub.get(root).await?;
-        let resource = resources["resources"].as_array().into_iter().flatten().find(|r| r["name"] == plural);
+        let resource = resources["resources"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|r| r["name"] == plural);
         found.push((path.clone(), resource.is_some_and(|r| r["namespaced"] == true)));
     }
     Ok(found)
@@ -403,7 +546,12 @@ async fn every_verb(agent: &Kube, place: &str, name: &str, object: &Value) -> Ve
     let mut watch = Ok(Value::Null);
     let request = http::Request::get(format!("{place}?watch=1&timeoutSeconds=1")).body(Vec::new());
     if let Ok(request) = request {
-        watch = agent.client().request_events::<Value>(request).await.map(|_| Value::Null).map_err(Into::into);
+        watch = agent
+            .client()
+            .request_events::<Value>(request)
+            .await
+            .map(|_| Value::Null)
+            .map_err(Into::into);
     }
     vec![
         ("list", agent.get(place).await),
@@ -423,7 +571,13 @@ async fn every_verb(agent: &Kube, place: &str, name: &str, object: &Value) -> Ve
 async fn law_5_cut_off_it_carries_on() -> Result {
     let mut fleet = Fleet::joined(1).await?;
     let (name, ns) = (fleet.clusters[0].name.clone(), fleet.clusters[0].namespace());
-    fleet.create(&work(&name, "app", &[configmap(&ns, "settings", "1"), deployment(&ns, "web", 1)])).await?;
+    fleet
+        .create(&work(
+            &name,
+            "app",
+            &[configmap(&ns, "settings", "1"), deployment(&ns, "web", 1)],
+        ))
+        .await?;
     fleet.until_applied(&name, "app").await?;
     saved_works(&fleet.clusters[0]).await?;
     let paths = [configmap_path(&ns, "settings"), deployment_path(&ns, "web")];
@@ -438,16 +592,31 @@ async fn law_5_cut_off_it_carries_on() -> Result {
             fleet.clusters[0].stop().await?;
         }
         // What happens while it is away is seen when it is back.
-        fleet.clusters[0].kube().merge(&paths[0], &json!({"data": {"value": "drifted"}})).await?;
+        fleet.clusters[0]
+            .kube()
+            .merge(&paths[0], &json!({"data": {"value": "drifted"}}))
+            .await?;
         fleet.clusters[0].start();
-        has_value(&fleet.clusters[0].kube(), &paths[0], "1").await.context("after a restart without hub")?;
-        drift_is_repaired(&fleet.clusters[0], "settings", "1").await.context("while running without hub")?;
+        has_value(&fleet.clusters[0].kube(), &paths[0], "1")
+            .await
+            .context("after a restart without hub")?;
+        drift_is_repaired(&fleet.clusters[0], "settings", "1")
+            .await
+            .context("while running without hub")?;
     }
     assert_eq!(uids(&fleet.clusters[0], &paths).await?, before);
 
     // The hub changes one thing and adds another meanwhile; both arrive once the link is healed.
-    fleet.set_manifests(&name, "app", &[configmap(&ns, "settings", "2"), deployment(&ns, "web", 1)]).await?;
-    fleet.create(&work(&name, "new", &[configmap(&ns, "new", "1")])).await?;
+    fleet
+        .set_manifests(
+            &name,
+            "app",
+            &[configmap(&ns, "settings", "2"), deployment(&ns, "web", 1)],
+        )
+        .await?;
+    fleet
+        .create(&work(&name, "new", &[configmap(&ns, "new", "1")]))
+        .await?;
     drift_is_repaired(&fleet.clusters[0], "settings", "1").await?;
     fleet.clusters[0].link.heal()?;
     fleet.until_applied(&name, "app").await?;
@@ -462,10 +631,17 @@ async fn saved_works(cluster: &Cluster) -> Result {
     let secrets = format!("/api/v1/namespaces/{}/secrets", cluster.options.namespace);
     cluster
         .kube()
-        .until_all(&secrets, SOON, "the known works are saved on the cluster", |secrets| {
-            let saved = secrets.keys().any(|(_, name)| name.starts_with("muster-works-"));
-            saved.then_some(()).ok_or_else(|| format!("only {:?}", secrets.keys()))
-        })
+        .until_all(
+            &secrets,
+            SOON,
+            "the known works are saved on the cluster",
+            |secrets| {
+                let saved = secrets.keys().any(|(_, name)| name.starts_with("muster-works-"));
+                saved
+                    .then_some(())
+                    .ok_or_else(|| format!("only {:?}", secrets.keys()))
+            },
+        )
         .await
 }
 

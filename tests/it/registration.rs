@@ -15,9 +15,12 @@ use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_clusters_join() -> Result {
-    let fleet =
-        Fleet::start(FleetOptions { clusters: 3, nodes: if is_embedded() { 2 } else { 0 }, ..FleetOptions::default() })
-            .await?;
+    let fleet = Fleet::start(FleetOptions {
+        clusters: 3,
+        nodes: if is_embedded() { 2 } else { 0 },
+        ..FleetOptions::default()
+    })
+    .await?;
     fleet.until_available().await?;
     let hub = fleet.kube();
     for cluster in &fleet.clusters {
@@ -25,7 +28,11 @@ async fn three_clusters_join() -> Result {
         let what = "it tells about itself";
         let object = hub
             .until(&cluster_path(name), SOON, what, |object| {
-                for condition in [conditions::HUB_ACCEPTED, conditions::JOINED, conditions::CLUSTER_AVAILABLE] {
+                for condition in [
+                    conditions::HUB_ACCEPTED,
+                    conditions::JOINED,
+                    conditions::CLUSTER_AVAILABLE,
+                ] {
                     has_condition(object, condition, "True")?;
                 }
                 let object = object.ok_or("it is not there")?;
@@ -39,19 +46,30 @@ async fn three_clusters_join() -> Result {
         assert_eq!(object["status"]["version"]["kubernetes"], version["gitVersion"]);
 
         let namespace = hub.get(&format!("/api/v1/namespaces/{name}")).await?;
-        assert_eq!(namespace["metadata"]["labels"][labels::CLUSTER_NAME], name.as_str());
-        let lease = format!("/apis/coordination.k8s.io/v1/namespaces/{name}/leases/{}", names::CLUSTER_LEASE);
+        assert_eq!(
+            namespace["metadata"]["labels"][labels::CLUSTER_NAME],
+            name.as_str()
+        );
+        let lease = format!(
+            "/apis/coordination.k8s.io/v1/namespaces/{name}/leases/{}",
+            names::CLUSTER_LEASE
+        );
         hub.until(&lease, SOON, "the klusterlet renews its lease", |lease| {
             let renewed = lease.is_some_and(|lease| lease["spec"]["renewTime"].is_string());
             renewed.then_some(()).ok_or_else(|| "no renewTime".into())
         })
         .await?;
 
-        let secret =
-            format!("/api/v1/namespaces/{}/secrets/{}", cluster.options.namespace, cluster.options.hub_kubeconfig_secret);
+        let secret = format!(
+            "/api/v1/namespaces/{}/secrets/{}",
+            cluster.options.namespace, cluster.options.hub_kubeconfig_secret
+        );
         let secret = cluster.kube().get(&secret).await?;
         for key in ["cluster-name", "agent-name", "kubeconfig", "tls.crt", "tls.key"] {
-            assert!(secret["data"][key].is_string(), "the Secret with the hub's credentials has no {key}");
+            assert!(
+                secret["data"][key].is_string(),
+                "the Secret with the hub's credentials has no {key}"
+            );
         }
         assert_eq!(secret["data"]["cluster-name"], STANDARD.encode(name));
     }
@@ -60,7 +78,11 @@ async fn three_clusters_join() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_accepts_a_cluster() -> Result {
-    let fleet = Fleet::start(FleetOptions { auto_approve: false, ..FleetOptions::default() }).await?;
+    let fleet = Fleet::start(FleetOptions {
+        auto_approve: false,
+        ..FleetOptions::default()
+    })
+    .await?;
     let (hub, name) = (fleet.kube(), &fleet.clusters[0].name);
     let cluster = hub.until_there(&cluster_path(name), SOON).await?;
     assert_eq!(cluster["spec"]["hubAcceptsClient"], false);
@@ -78,7 +100,8 @@ async fn a_person_accepts_a_cluster() -> Result {
     assert!(has_condition(Some(&cluster), conditions::JOINED, "True").is_err());
     assert!(hub.find(&format!("/api/v1/namespaces/{name}")).await?.is_none());
 
-    hub.merge(&cluster_path(name), &json!({"spec": {"hubAcceptsClient": true}})).await?;
+    hub.merge(&cluster_path(name), &json!({"spec": {"hubAcceptsClient": true}}))
+        .await?;
     fleet.until_available().await
 }
 
@@ -90,18 +113,46 @@ async fn a_denied_cluster_can_do_nothing_until_it_is_accepted_again() -> Result 
     let agent = cluster.at_hub().await?;
     agent.list(&works).await?;
 
-    hub.merge(&cluster_path(&cluster.name), &json!({"spec": {"hubAcceptsClient": false}})).await?;
-    fleet.until_condition(&cluster.name, conditions::HUB_ACCEPTED, "False").await?;
-    let refused = muster_tests::eventually(SOON, "its works are closed to it", async || match agent.list(&works).await {
-        Err(refused) => Ok(refused),
-        Ok(_) => Err("it still lists works".into()),
+    hub.merge(
+        &cluster_path(&cluster.name),
+        &json!({"spec": {"hubAcceptsClient": false}}),
+    )
+    .await?;
+    fleet
+        .until_condition(&cluster.name, conditions::HUB_ACCEPTED, "False")
+        .await?;
+    let refused = muster_tests::eventually(SOON, "its works are closed to it", async || {
+        match agent.list(&works).await {
+            Err(refused) => Ok(refused),
+            Ok(_) => Err("it still lists works".into()),
+        }
     });
     assert_eq!(refused.await?.code, 403);
 
-    eprintln!("{:#?}", hub.list(&format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings", cluster.name)).await?);
-    hub.merge(&cluster_path(&cluster.name), &json!({"spec": {"hubAcceptsClient": true}})).await?;
-    fleet.until_condition(&cluster.name, conditions::HUB_ACCEPTED, "True").await?;
-    eprintln!("{:#?}", hub.list(&format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings", cluster.name)).await?);
+    eprintln!(
+        "{:#?}",
+        hub.list(&format!(
+            "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
+            cluster.name
+        ))
+        .await?
+    );
+    hub.merge(
+        &cluster_path(&cluster.name),
+        &json!({"spec": {"hubAcceptsClient": true}}),
+    )
+    .await?;
+    fleet
+        .until_condition(&cluster.name, conditions::HUB_ACCEPTED, "True")
+        .await?;
+    eprintln!(
+        "{:#?}",
+        hub.list(&format!(
+            "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
+            cluster.name
+        ))
+        .await?
+    );
     muster_tests::eventually(SOON, "its works are open again", async || {
         agent.list(&works).await.map(drop).map_err(|e| e.to_string())
     })
@@ -112,18 +163,31 @@ async fn a_denied_cluster_can_do_nothing_until_it_is_accepted_again() -> Result 
 async fn bad_names_are_refused_before_anything_is_written() -> Result {
     let mut fleet = Fleet::prepare(FleetOptions::default()).await?;
     let before = fleet.kube().list(CLUSTERS).await?.len();
-    let cases = ["Upper", "under_score", "dots.are.not", "-dash", "", &"x".repeat(64)];
+    let cases = [
+        "Upper",
+        "under_score",
+        "dots.are.not",
+        "-dash",
+        "",
+        &"x".repeat(64),
+    ];
     for name in cases {
         let cluster = &mut fleet.clusters[0];
         cluster.options.cluster_name = Some(name.to_owned());
         cluster.start();
         let error = cluster.failure().await?;
-        assert!(error.contains(&format!("cluster name {name:?} is not valid")), "{name:?}: {error}");
+        assert!(
+            error.contains(&format!("cluster name {name:?} is not valid")),
+            "{name:?}: {error}"
+        );
         assert!(!error.contains('\n'), "more than one line: {error}");
     }
     assert_eq!(fleet.kube().list(CLUSTERS).await?.len(), before);
     let agent = format!("/api/v1/namespaces/{}", fleet.clusters[0].options.namespace);
-    assert!(fleet.clusters[0].kube().find(&agent).await?.is_none(), "something was written on the cluster");
+    assert!(
+        fleet.clusters[0].kube().find(&agent).await?.is_none(),
+        "something was written on the cluster"
+    );
     Ok(())
 }
 
@@ -132,7 +196,11 @@ async fn forged_requests_get_no_certificate() -> Result {
     let fleet = Fleet::joined(2).await?;
     let (one, two) = (&fleet.clusters[0].name, &fleet.clusters[1].name);
     let stranger = format!("stranger-{:08x}", rand::random::<u32>());
-    let bootstrap = fleet.hub.plane.bootstrap_kubeconfig(fleet.hub.plane.address()).await?;
+    let bootstrap = fleet
+        .hub
+        .plane
+        .bootstrap_kubeconfig(fleet.hub.plane.address())
+        .await?;
     let bootstrap = Kube::from_file("hub as bootstrap user", &bootstrap).await?;
     let agent = fleet.clusters[0].at_hub().await?;
     let group = naming::cluster_group;
@@ -143,28 +211,136 @@ async fn forged_requests_get_no_certificate() -> Result {
     // who asks, label, CN, O, signer, what is forged
     let other_signer = "example.com/signer";
     let forged: Vec<(&Kube, &str, String, Vec<String>, &str, &str)> = vec![
-        (&bootstrap, &stranger, user(&stranger, "a"), vec![group(&stranger), all.clone(), "system:masters".into()], client, "a system group besides"),
-        (&bootstrap, &stranger, user(&stranger, "a"), vec![group(one), all.clone()], client, "another cluster's group"),
-        (&bootstrap, &stranger, user(&stranger, "a"), vec![group(&stranger), group(one), all.clone()], client, "another cluster's group besides"),
-        (&bootstrap, &stranger, user(&stranger, "a"), vec![all.clone()], client, "no cluster's group"),
-        (&bootstrap, &stranger, user(one, "a"), vec![group(&stranger), all.clone()], client, "another cluster's user"),
-        (&bootstrap, one, user(&stranger, "a"), vec![group(&stranger), all.clone()], client, "a label of another cluster"),
-        (&bootstrap, &stranger, "system:admin".into(), vec![group(&stranger), all.clone()], client, "a system user"),
-        (&bootstrap, &stranger, format!("{}:b", user(&stranger, "a")), vec![group(&stranger), all.clone()], client, "one part too many"),
-        (&bootstrap, &stranger, user(&stranger, ""), vec![group(&stranger), all.clone()], client, "no agent"),
-        (&bootstrap, &stranger, group(&stranger), vec![group(&stranger), all.clone()], client, "a group for a user"),
-        (&bootstrap, "", user(&stranger, "a"), vec![group(&stranger), all.clone()], client, "an empty label"),
-        (&bootstrap, &stranger, user(&stranger, "a"), vec![group(&stranger), all.clone()], other_signer, "another signer"),
-        (&agent, two, user(two, "a"), vec![group(two), all.clone()], client, "a klusterlet for another cluster"),
-        (&agent, one, user(two, "a"), vec![group(two), all.clone()], client, "the same under its own label"),
-        (&agent, one, user(one, "somebody-else"), vec![group(one), all.clone()], client, "a klusterlet for another agent"),
+        (
+            &bootstrap,
+            &stranger,
+            user(&stranger, "a"),
+            vec![group(&stranger), all.clone(), "system:masters".into()],
+            client,
+            "a system group besides",
+        ),
+        (
+            &bootstrap,
+            &stranger,
+            user(&stranger, "a"),
+            vec![group(one), all.clone()],
+            client,
+            "another cluster's group",
+        ),
+        (
+            &bootstrap,
+            &stranger,
+            user(&stranger, "a"),
+            vec![group(&stranger), group(one), all.clone()],
+            client,
+            "another cluster's group besides",
+        ),
+        (
+            &bootstrap,
+            &stranger,
+            user(&stranger, "a"),
+            vec![all.clone()],
+            client,
+            "no cluster's group",
+        ),
+        (
+            &bootstrap,
+            &stranger,
+            user(one, "a"),
+            vec![group(&stranger), all.clone()],
+            client,
+            "another cluster's user",
+        ),
+        (
+            &bootstrap,
+            one,
+            user(&stranger, "a"),
+            vec![group(&stranger), all.clone()],
+            client,
+            "a label of another cluster",
+        ),
+        (
+            &bootstrap,
+            &stranger,
+            "system:admin".into(),
+            vec![group(&stranger), all.clone()],
+            client,
+            "a system user",
+        ),
+        (
+            &bootstrap,
+            &stranger,
+            format!("{}:b", user(&stranger, "a")),
+            vec![group(&stranger), all.clone()],
+            client,
+            "one part too many",
+        ),
+        (
+            &bootstrap,
+            &stranger,
+            user(&stranger, ""),
+            vec![group(&stranger), all.clone()],
+            client,
+            "no agent",
+        ),
+        (
+            &bootstrap,
+            &stranger,
+            group(&stranger),
+            vec![group(&stranger), all.clone()],
+            client,
+            "a group for a user",
+        ),
+        (
+            &bootstrap,
+            "",
+            user(&stranger, "a"),
+            vec![group(&stranger), all.clone()],
+            client,
+            "an empty label",
+        ),
+        (
+            &bootstrap,
+            &stranger,
+            user(&stranger, "a"),
+            vec![group(&stranger), all.clone()],
+            other_signer,
+            "another signer",
+        ),
+        (
+            &agent,
+            two,
+            user(two, "a"),
+            vec![group(two), all.clone()],
+            client,
+            "a klusterlet for another cluster",
+        ),
+        (
+            &agent,
+            one,
+            user(two, "a"),
+            vec![group(two), all.clone()],
+            client,
+            "the same under its own label",
+        ),
+        (
+            &agent,
+            one,
+            user(one, "somebody-else"),
+            vec![group(one), all.clone()],
+            client,
+            "a klusterlet for another agent",
+        ),
     ];
     let mut made = Vec::new();
     for (asker, label, cn, organizations, signer, what) in forged {
         let csr = csr(label, &cn, &organizations, signer)?;
         // Some are too odd for the API server already.
         match asker.create(CSRS, &csr).await {
-            Ok(csr) => made.push((csr["metadata"]["name"].as_str().unwrap_or_default().to_owned(), what)),
+            Ok(csr) => made.push((
+                csr["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+                what,
+            )),
             Err(refused) => assert!([403, 422].contains(&refused.code), "{what}: {refused}"),
         }
     }
@@ -183,8 +359,16 @@ async fn forged_requests_get_no_certificate() -> Result {
         .await?;
     for (name, what) in made {
         let csr = fleet.kube().get(&format!("{CSRS}/{name}")).await?;
-        assert_eq!(csr["status"]["conditions"], Value::Null, "{what}: it was decided on");
-        assert_eq!(csr["status"]["certificate"], Value::Null, "{what}: it got a certificate");
+        assert_eq!(
+            csr["status"]["conditions"],
+            Value::Null,
+            "{what}: it was decided on"
+        );
+        assert_eq!(
+            csr["status"]["certificate"],
+            Value::Null,
+            "{what}: it got a certificate"
+        );
     }
     Ok(())
 }
@@ -192,7 +376,11 @@ async fn forged_requests_get_no_certificate() -> Result {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_approval_by_the_hub_nobody_gets_in() -> Result {
     // The bootstrap user is not among those the hub approves by itself.
-    let fleet = Fleet::start(FleetOptions { auto_approve: false, ..FleetOptions::default() }).await?;
+    let fleet = Fleet::start(FleetOptions {
+        auto_approve: false,
+        ..FleetOptions::default()
+    })
+    .await?;
     let name = &fleet.clusters[0].name;
     let csr = csr_of(&fleet.kube(), name).await?;
     assert_eq!(csr["status"]["conditions"], Value::Null);
@@ -213,8 +401,15 @@ async fn a_restarted_klusterlet_uses_the_certificate_it_has() -> Result {
         renew_stops(&fleet).await?;
         fleet.clusters[0].start();
         renewed(&fleet).await.context(from)?;
-        assert_eq!(requests_of(&fleet).await?, requests, "{from}: it asked for a certificate although it has one");
-        assert_eq!(std::fs::read(fleet.clusters[0].credentials().join("tls.crt"))?, certificate);
+        assert_eq!(
+            requests_of(&fleet).await?,
+            requests,
+            "{from}: it asked for a certificate although it has one"
+        );
+        assert_eq!(
+            std::fs::read(fleet.clusters[0].credentials().join("tls.crt"))?,
+            certificate
+        );
     }
     Ok(())
 }
@@ -228,12 +423,18 @@ async fn a_klusterlet_that_lost_its_credentials_joins_again() -> Result {
     let old = std::fs::read(cluster.credentials().join("tls.crt"))?;
     std::fs::remove_dir_all(cluster.credentials())?;
     let (namespace, secret) = (&cluster.options.namespace, &cluster.options.hub_kubeconfig_secret);
-    cluster.kube().delete(&format!("/api/v1/namespaces/{namespace}/secrets/{secret}")).await?;
+    cluster
+        .kube()
+        .delete(&format!("/api/v1/namespaces/{namespace}/secrets/{secret}"))
+        .await?;
     renew_stops(&fleet).await?;
     fleet.clusters[0].start();
     renewed(&fleet).await?;
     assert_eq!(requests_of(&fleet).await?, requests + 1);
-    assert_ne!(std::fs::read(fleet.clusters[0].credentials().join("tls.crt"))?, old);
+    assert_ne!(
+        std::fs::read(fleet.clusters[0].credentials().join("tls.crt"))?,
+        old
+    );
     Ok(())
 }
 
@@ -246,7 +447,9 @@ async fn a_wrong_bootstrap_credential_is_told_at_once() -> Result {
         "stringData": {"token-id": "expird", "token-secret": "0123456789abcdef",
             "usage-bootstrap-authentication": "true", "expiration": "2020-01-01T00:00:00Z",
             "auth-extra-groups": names::BOOTSTRAP_GROUP}});
-    hub.kube().ensure("/api/v1/namespaces/kube-system/secrets", &expired).await?;
+    hub.kube()
+        .ensure("/api/v1/namespaces/kube-system/secrets", &expired)
+        .await?;
     let link = fleet.clusters[0].link.address();
     let files = [
         hub.token_kubeconfig("expird.0123456789abcdef", link)?,
@@ -257,9 +460,18 @@ async fn a_wrong_bootstrap_credential_is_told_at_once() -> Result {
         cluster.options.bootstrap_kubeconfig = Some(file.clone());
         cluster.start();
         let error = cluster.failure().await?;
-        assert!(error.contains("refuses the credential") && error.contains(&file.display().to_string()), "{error}");
-        assert!(!error.contains('\n') && !error.contains("fedcba9876543210"), "{error}");
-        assert!(!cluster.credentials().join("kubeconfig").exists(), "half of the credentials were written");
+        assert!(
+            error.contains("refuses the credential") && error.contains(&file.display().to_string()),
+            "{error}"
+        );
+        assert!(
+            !error.contains('\n') && !error.contains("fedcba9876543210"),
+            "{error}"
+        );
+        assert!(
+            !cluster.credentials().join("kubeconfig").exists(),
+            "half of the credentials were written"
+        );
     }
     Ok(())
 }
@@ -267,14 +479,19 @@ async fn a_wrong_bootstrap_credential_is_told_at_once() -> Result {
 fn csr(label: &str, user: &str, organizations: &[String], signer: &str) -> anyhow::Result<Value> {
     let organizations: Vec<&str> = organizations.iter().map(String::as_str).collect();
     let pem = request::write(user, &organizations, &new_key()?)?;
-    Ok(json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+    Ok(
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
         "metadata": {"generateName": "forged-", "labels": {labels::CLUSTER_NAME: label}},
         "spec": {"request": STANDARD.encode(pem), "signerName": signer,
-            "usages": ["digital signature", "key encipherment", "client auth"]}}))
+            "usages": ["digital signature", "key encipherment", "client auth"]}}),
+    )
 }
 
 async fn csr_of(hub: &Kube, cluster: &str) -> anyhow::Result<Value> {
-    let path = format!("{CSRS}?labelSelector={}%3D{cluster}", labels::CLUSTER_NAME.replace('/', "%2F"));
+    let path = format!(
+        "{CSRS}?labelSelector={}%3D{cluster}",
+        labels::CLUSTER_NAME.replace('/', "%2F")
+    );
     hub.until_all(&path, SOON, "the klusterlet asks for a certificate", |csrs| {
         csrs.values().next().cloned().ok_or_else(|| "no CSR".into())
     })
@@ -284,7 +501,8 @@ async fn csr_of(hub: &Kube, cluster: &str) -> anyhow::Result<Value> {
 async fn approve(hub: &Kube, name: &str) -> Result {
     let path = format!("{CSRS}/{name}");
     let mut csr = hub.get(&path).await?;
-    csr["status"]["conditions"] = json!([{"type": "Approved", "status": "True", "reason": "Test", "message": "by hand"}]);
+    csr["status"]["conditions"] =
+        json!([{"type": "Approved", "status": "True", "reason": "Test", "message": "by hand"}]);
     hub.replace(&format!("{path}/approval"), &csr).await?;
     Ok(())
 }
@@ -298,7 +516,10 @@ async fn requests_of(fleet: &Fleet) -> anyhow::Result<usize> {
 
 fn lease(fleet: &Fleet) -> String {
     let name = &fleet.clusters[0].name;
-    format!("/apis/coordination.k8s.io/v1/namespaces/{name}/leases/{}", names::CLUSTER_LEASE)
+    format!(
+        "/apis/coordination.k8s.io/v1/namespaces/{name}/leases/{}",
+        names::CLUSTER_LEASE
+    )
 }
 
 /// Sets the lease back, so that its next renewal is the klusterlet's that is started after this.
@@ -311,10 +532,19 @@ async fn renew_stops(fleet: &Fleet) -> Result {
 async fn renewed(fleet: &Fleet) -> Result {
     fleet
         .kube()
-        .until(&lease(fleet), SOON, "the klusterlet works with the hub again", |lease| {
-            let at = lease.and_then(|lease| lease["spec"]["renewTime"].as_str()).unwrap_or("2020");
-            (!at.starts_with("2020")).then_some(()).ok_or_else(|| format!("last renewed {at}"))
-        })
+        .until(
+            &lease(fleet),
+            SOON,
+            "the klusterlet works with the hub again",
+            |lease| {
+                let at = lease
+                    .and_then(|lease| lease["spec"]["renewTime"].as_str())
+                    .unwrap_or("2020");
+                (!at.starts_with("2020"))
+                    .then_some(())
+                    .ok_or_else(|| format!("last renewed {at}"))
+            },
+        )
         .await?;
     fleet.until_available().await
 }

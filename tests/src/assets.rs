@@ -31,7 +31,11 @@ impl Kept {
         let mut command = Command::new("sh");
         command.args(["-c", KEEPER, "sh"]).arg(program).args(args);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
-        Ok(Self(command.spawn().with_context(|| format!("starting {}", program.display()))?))
+        Ok(Self(
+            command
+                .spawn()
+                .with_context(|| format!("starting {}", program.display()))?,
+        ))
     }
 }
 
@@ -115,10 +119,17 @@ impl Etcd {
         ];
         let process = Kept::start(&dir.path().join("log"), &assets.join("etcd"), &args)?;
         eventually(SOON, "etcd listens", async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.map(drop).map_err(|e| e.to_string())
+            tokio::net::TcpStream::connect(("127.0.0.1", port))
+                .await
+                .map(drop)
+                .map_err(|e| e.to_string())
         })
         .await?;
-        Ok(Self { _process: process, url, _dir: dir })
+        Ok(Self {
+            _process: process,
+            url,
+            _dir: dir,
+        })
     }
 }
 
@@ -138,7 +149,12 @@ impl RealPlane {
         write_private(&at("accounts.pub"), accounts.public_key_pem().as_bytes())?;
         let port = free_port()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let config = files::kubeconfig(&format!("https://{address}"), ca.pem(), &Credentials::Cert(admin), "muster-test");
+        let config = files::kubeconfig(
+            &format!("https://{address}"),
+            ca.pem(),
+            &Credentials::Cert(admin),
+            "muster-test",
+        );
         files::write(&at("admin.kubeconfig"), &config)?;
         let prefix = match role {
             Role::Hub => "/hub",
@@ -161,10 +177,17 @@ impl RealPlane {
             "--endpoint-reconciler-type=none".into(),
             "--disable-admission-plugins=ServiceAccount".into(),
         ];
-        let mut processes = vec![Kept::start(&at("apiserver.log"), &assets.join("kube-apiserver"), &args)?];
+        let mut processes = vec![Kept::start(
+            &at("apiserver.log"),
+            &assets.join("kube-apiserver"),
+            &args,
+        )?];
         let kube = Kube::from_file("kube-apiserver", &at("admin.kubeconfig")).await?;
         let ready = eventually(SOON, "kube-apiserver is ready", async || {
-            kube.get("/api/v1/namespaces/kube-system").await.map(drop).map_err(|e| e.to_string())
+            kube.get("/api/v1/namespaces/kube-system")
+                .await
+                .map(drop)
+                .map_err(|e| e.to_string())
         });
         ready.await.with_context(|| tail(&at("apiserver.log")))?;
         let manager = assets.join("kube-controller-manager");
@@ -182,13 +205,19 @@ impl RealPlane {
                 format!("--service-account-private-key-file={}", text("accounts.key")),
                 "--use-service-account-credentials=false".into(),
                 "--leader-elect=false".into(),
-                "--controllers=*,-nodeipam,-nodelifecycle,-cloud-node-lifecycle,-service-lb-controller".into(),
+                "--controllers=*,-nodeipam,-nodelifecycle,-cloud-node-lifecycle,-service-lb-controller"
+                    .into(),
             ];
             processes.push(Kept::start(&at("controller-manager.log"), &manager, &args)?);
         }
         // The controller manager before its API server, that before etcd.
         processes.reverse();
-        Ok(Self { _processes: processes, _etcd: etcd, dir, address })
+        Ok(Self {
+            _processes: processes,
+            _etcd: etcd,
+            dir,
+            address,
+        })
     }
 
     /// Its administrator's kubeconfig.

@@ -41,7 +41,10 @@ pub fn init() {
         // Fails only when one is installed already.
         drop(rustls::crypto::ring::default_provider().install_default());
         if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_default_env() {
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_writer(std::io::stderr)
+                .init();
         }
     });
 }
@@ -52,9 +55,14 @@ pub fn is_embedded() -> bool {
 }
 
 enum Form {
-    Embedded { options: ServerOptions, server: Mutex<Option<Server>> },
+    Embedded {
+        options: ServerOptions,
+        server: Mutex<Option<Server>>,
+    },
     /// Kept for its processes, which end when nobody holds it.
-    Assets { _plane: Arc<RealPlane> },
+    Assets {
+        _plane: Arc<RealPlane>,
+    },
     External,
 }
 
@@ -70,7 +78,10 @@ pub struct ControlPlane {
 
 impl std::fmt::Debug for ControlPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ControlPlane").field("label", &self.label).field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("ControlPlane")
+            .field("label", &self.label)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,20 +101,42 @@ impl ControlPlane {
     pub async fn embedded(label: &str, options: ServerOptions) -> anyhow::Result<Self> {
         init();
         let dir = TempDir::with_prefix("muster-test-")?;
-        let server = Server::start(options.clone()).await.with_context(|| format!("starting {label}"))?;
+        let server = Server::start(options.clone())
+            .await
+            .with_context(|| format!("starting {label}"))?;
         let kubeconfig = dir.path().join("admin.kubeconfig");
         files::write(&kubeconfig, &server.admin_kubeconfig()?)?;
         let address = server.address();
         let kube = Kube::from_file(label, &kubeconfig).await?;
-        let options = ServerOptions { bind: address, ..options };
-        let form = Form::Embedded { options, server: Mutex::new(Some(server)) };
-        Ok(Self { label: label.to_owned(), form, dir, kubeconfig, address, kube })
+        let options = ServerOptions {
+            bind: address,
+            ..options
+        };
+        let form = Form::Embedded {
+            options,
+            server: Mutex::new(Some(server)),
+        };
+        Ok(Self {
+            label: label.to_owned(),
+            form,
+            dir,
+            kubeconfig,
+            address,
+            kube,
+        })
     }
 
     /// An embedded control plane on disk.
     pub async fn durable(label: &str) -> anyhow::Result<Self> {
         let data = TempDir::with_prefix("muster-test-data-")?.keep();
-        Self::embedded(label, ServerOptions { data_dir: Some(data), ..ServerOptions::default() }).await
+        Self::embedded(
+            label,
+            ServerOptions {
+                data_dir: Some(data),
+                ..ServerOptions::default()
+            },
+        )
+        .await
     }
 
     async fn real(label: &str, role: Role, assets: &Path) -> anyhow::Result<Self> {
@@ -113,21 +146,42 @@ impl ControlPlane {
         let kubeconfig = plane.kubeconfig();
         let kube = Kube::from_file(label, &kubeconfig).await?;
         let address = plane.address();
-        Ok(Self { label: label.to_owned(), form: Form::Assets { _plane: plane }, dir, kubeconfig, address, kube })
+        Ok(Self {
+            label: label.to_owned(),
+            form: Form::Assets { _plane: plane },
+            dir,
+            kubeconfig,
+            address,
+            kube,
+        })
     }
 
     async fn external(label: &str, path: &Path) -> anyhow::Result<Self> {
         init();
         let dir = TempDir::with_prefix("muster-test-")?;
         let config = kube::config::Kubeconfig::read_from(path)?;
-        let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
-        let host = config.cluster_url.host().context("the kubeconfig's server has a host")?.to_owned();
+        let config =
+            kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await?;
+        let host = config
+            .cluster_url
+            .host()
+            .context("the kubeconfig's server has a host")?
+            .to_owned();
         let port = config.cluster_url.port_u16().unwrap_or(443);
-        let address = tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await?.next();
+        let address = tokio::net::lookup_host((host.trim_matches(['[', ']']), port))
+            .await?
+            .next();
         let address = address.with_context(|| format!("{host} has no address"))?;
         let kube = Kube::from_file(label, path).await?;
         let kubeconfig = path.to_owned();
-        Ok(Self { label: label.to_owned(), form: Form::External, dir, kubeconfig, address, kube })
+        Ok(Self {
+            label: label.to_owned(),
+            form: Form::External,
+            dir,
+            kubeconfig,
+            address,
+            kube,
+        })
     }
 
     /// An administrator's client, over TLS.
@@ -166,7 +220,10 @@ impl ControlPlane {
     /// The administrator's kubeconfig, but with a server at another address: through a link.
     pub fn kubeconfig_through(&self, address: SocketAddr) -> anyhow::Result<PathBuf> {
         let text = std::fs::read_to_string(&self.kubeconfig)?;
-        let path = self.dir.path().join(format!("admin-{}.kubeconfig", address.port()));
+        let path = self
+            .dir
+            .path()
+            .join(format!("admin-{}.kubeconfig", address.port()));
         files::write(&path, &redirected(&text, address)?)?;
         Ok(path)
     }
@@ -178,7 +235,9 @@ impl ControlPlane {
             "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
             "stringData": {"token-id": id, "token-secret": secret, "usage-bootstrap-authentication": "true",
                 "auth-extra-groups": names::BOOTSTRAP_GROUP}});
-        self.kube.ensure("/api/v1/namespaces/kube-system/secrets", &object).await?;
+        self.kube
+            .ensure("/api/v1/namespaces/kube-system/secrets", &object)
+            .await?;
         self.token_kubeconfig(&format!("{id}.{secret}"), address)
     }
 
@@ -187,7 +246,10 @@ impl ControlPlane {
         let text = std::fs::read_to_string(&self.kubeconfig)?;
         let mut config: serde_json::Value = serde_saphyr::from_str(&redirected(&text, address)?)?;
         config["users"][0]["user"] = json!({ "token": token });
-        let path = self.dir.path().join(format!("token-{}-{}.kubeconfig", address.port(), token.len()));
+        let path = self
+            .dir
+            .path()
+            .join(format!("token-{}-{}.kubeconfig", address.port(), token.len()));
         files::write(&path, &config.to_string())?;
         Ok(path)
     }
@@ -199,10 +261,15 @@ impl ControlPlane {
                 anyhow::bail!("{}: only the embedded server's CA signs for tests", self.label);
             };
             let server = server.lock().unwrap_or_else(PoisonError::into_inner);
-            let server = server.as_ref().with_context(|| format!("{} is stopped", self.label))?;
+            let server = server
+                .as_ref()
+                .with_context(|| format!("{} is stopped", self.label))?;
             server.kubeconfig(user, groups, Duration::from_secs(3600))?
         };
-        let path = self.dir.path().join(format!("user-{}.kubeconfig", user.replace([':', '/'], "-")));
+        let path = self
+            .dir
+            .path()
+            .join(format!("user-{}.kubeconfig", user.replace([':', '/'], "-")));
         files::write(&path, &text)?;
         Kube::from_file(&format!("{} as {user}", self.label), &path).await
     }
@@ -231,14 +298,22 @@ impl ControlPlane {
     pub async fn until_served(&self, crd: &str) -> anyhow::Result<()> {
         let path = format!("{}/{crd}", objects::CRDS);
         self.kube
-            .until(&path, SOON, &format!("{crd} is served"), |o| objects::has_condition(o, "Established", "True"))
+            .until(&path, SOON, &format!("{crd} is served"), |o| {
+                objects::has_condition(o, "Established", "True")
+            })
             .await
     }
 }
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        if let Form::Embedded { options: ServerOptions { data_dir: Some(dir), .. }, server } = &mut self.form {
+        if let Form::Embedded {
+            options: ServerOptions {
+                data_dir: Some(dir), ..
+            },
+            server,
+        } = &mut self.form
+        {
             drop(server.get_mut().unwrap_or_else(PoisonError::into_inner).take());
             // A folder under the system's temporary one: left behind at worst.
             let _ = std::fs::remove_dir_all(dir);
@@ -249,9 +324,11 @@ impl Drop for ControlPlane {
 /// The same kubeconfig with every cluster's server at `address`.
 pub fn redirected(kubeconfig: &str, address: SocketAddr) -> anyhow::Result<String> {
     let mut config: serde_json::Value = serde_saphyr::from_str(kubeconfig)?;
-    for cluster in config["clusters"].as_array_mut().context("a kubeconfig has clusters")? {
+    for cluster in config["clusters"]
+        .as_array_mut()
+        .context("a kubeconfig has clusters")?
+    {
         cluster["cluster"]["server"] = json!(format!("https://{address}"));
     }
     Ok(config.to_string())
 }
-

@@ -37,7 +37,12 @@ pub struct FleetOptions {
 
 impl Default for FleetOptions {
     fn default() -> Self {
-        Self { clusters: 1, auto_approve: true, durable_hub: false, nodes: 0 }
+        Self {
+            clusters: 1,
+            auto_approve: true,
+            durable_hub: false,
+            nodes: 0,
+        }
     }
 }
 
@@ -54,13 +59,18 @@ impl Running {
     ) -> Self {
         let stop = CancellationToken::new();
         let future = run(stop.clone());
-        Self { stop, task: tokio::spawn(async { future.await.map_err(|e| e.to_string()) }) }
+        Self {
+            stop,
+            task: tokio::spawn(async { future.await.map_err(|e| e.to_string()) }),
+        }
     }
 
     /// Ends it in order; says how it ended.
     async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
-        let ended = tokio::time::timeout(SOON, self.task).await.context("it does not stop when told")?;
+        let ended = tokio::time::timeout(SOON, self.task)
+            .await
+            .context("it does not stop when told")?;
         ended?.map_err(anyhow::Error::msg)
     }
 
@@ -85,7 +95,9 @@ impl Hub {
     /// Starts the controllers.
     pub fn start(&mut self) {
         let (client, options) = (self.plane.kube().client(), self.options.clone());
-        self.running = Some(Running::start(|stop| Box::pin(muster_hub::run(client, options, stop))));
+        self.running = Some(Running::start(|stop| {
+            Box::pin(muster_hub::run(client, options, stop))
+        }));
     }
 
     /// Stops the controllers in order.
@@ -138,13 +150,18 @@ impl Cluster {
     /// Starts the klusterlet.
     pub fn start(&mut self) {
         let options = self.options.clone();
-        self.running = Some(Running::start(|stop| Box::pin(muster_klusterlet::run(options, stop))));
+        self.running = Some(Running::start(|stop| {
+            Box::pin(muster_klusterlet::run(options, stop))
+        }));
     }
 
     /// Stops the klusterlet in order.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         match self.running.take() {
-            Some(running) => running.stop().await.with_context(|| format!("klusterlet of {}", self.name)),
+            Some(running) => running
+                .stop()
+                .await
+                .with_context(|| format!("klusterlet of {}", self.name)),
             None => Ok(()),
         }
     }
@@ -159,7 +176,10 @@ impl Cluster {
     /// Waits for the klusterlet to give up; its error.
     pub async fn failure(&mut self) -> anyhow::Result<String> {
         let running = self.running.take().context("it does not run")?;
-        match tokio::time::timeout(SOON, running.task).await.context("it does not give up")?? {
+        match tokio::time::timeout(SOON, running.task)
+            .await
+            .context("it does not give up")??
+        {
             Ok(()) => anyhow::bail!("it ended without an error"),
             Err(error) => Ok(error),
         }
@@ -185,7 +205,11 @@ pub struct Fleet {
 impl Fleet {
     /// A running fleet with the defaults and this many clusters, all Available.
     pub async fn joined(clusters: usize) -> anyhow::Result<Self> {
-        let fleet = Self::start(FleetOptions { clusters, ..FleetOptions::default() }).await?;
+        let fleet = Self::start(FleetOptions {
+            clusters,
+            ..FleetOptions::default()
+        })
+        .await?;
         fleet.until_available().await?;
         Ok(fleet)
     }
@@ -201,7 +225,11 @@ impl Fleet {
 
     /// A hub that runs, and clusters whose klusterlets do not yet.
     pub async fn prepare(options: FleetOptions) -> anyhow::Result<Self> {
-        let turn = if is_embedded() { None } else { Some(TURN.clone().acquire_owned().await?) };
+        let turn = if is_embedded() {
+            None
+        } else {
+            Some(TURN.clone().acquire_owned().await?)
+        };
         let plane = if options.durable_hub && is_embedded() {
             ControlPlane::durable("hub").await?
         } else {
@@ -209,14 +237,33 @@ impl Fleet {
         };
         let mut hub_options = HubOptions::default();
         if options.auto_approve {
-            hub_options.feature_gates = vec![FeatureGate { feature: Feature::ManagedClusterAutoApproval, enabled: true }];
+            hub_options.feature_gates = vec![FeatureGate {
+                feature: Feature::ManagedClusterAutoApproval,
+                enabled: true,
+            }];
             hub_options.auto_approved_csr_users = vec![BOOTSTRAP_USER.to_owned()];
         }
-        let mut hub = Hub { plane, options: hub_options, running: None };
+        let mut hub = Hub {
+            plane,
+            options: hub_options,
+            running: None,
+        };
         hub.start();
-        let mut fleet = Self { hub, clusters: Vec::new(), _turn: turn };
-        fleet.hub.plane.until_served("managedclusters.cluster.open-cluster-management.io").await?;
-        fleet.hub.plane.until_served("manifestworks.work.open-cluster-management.io").await?;
+        let mut fleet = Self {
+            hub,
+            clusters: Vec::new(),
+            _turn: turn,
+        };
+        fleet
+            .hub
+            .plane
+            .until_served("managedclusters.cluster.open-cluster-management.io")
+            .await?;
+        fleet
+            .hub
+            .plane
+            .until_served("manifestworks.work.open-cluster-management.io")
+            .await?;
         for number in 1..=options.clusters {
             fleet.add(number, options.nodes).await?;
         }
@@ -231,15 +278,32 @@ impl Fleet {
             format!("cluster{number}-{:08x}", rand::random::<u32>())
         };
         let plane = if is_embedded() {
-            ControlPlane::embedded(&name, ServerOptions { simulate_nodes: nodes, ..ServerOptions::default() }).await?
+            ControlPlane::embedded(
+                &name,
+                ServerOptions {
+                    simulate_nodes: nodes,
+                    ..ServerOptions::default()
+                },
+            )
+            .await?
         } else {
             ControlPlane::start(&name, Role::Managed).await?
         };
         let link = Link::open(self.hub.plane.address())?;
         let dir = tempfile::TempDir::with_prefix("muster-test-klusterlet-")?;
         let options = klusterlet_options(&name, &self.hub.plane, link.address(), &plane, &dir).await?;
-        let cluster = Cluster { name, plane, link, options, running: None, dir };
-        cluster.kube().ensure("/api/v1/namespaces", &objects::namespace(&cluster.namespace())).await?;
+        let cluster = Cluster {
+            name,
+            plane,
+            link,
+            options,
+            running: None,
+            dir,
+        };
+        cluster
+            .kube()
+            .ensure("/api/v1/namespaces", &objects::namespace(&cluster.namespace()))
+            .await?;
         self.clusters.push(cluster);
         Ok(())
     }
@@ -252,7 +316,8 @@ impl Fleet {
     /// Waits until every cluster is accepted, joined and available.
     pub async fn until_available(&self) -> anyhow::Result<()> {
         for cluster in &self.clusters {
-            self.until_condition(&cluster.name, "ManagedClusterConditionAvailable", "True").await?;
+            self.until_condition(&cluster.name, "ManagedClusterConditionAvailable", "True")
+                .await?;
         }
         Ok(())
     }
@@ -261,20 +326,27 @@ impl Fleet {
     pub async fn until_condition(&self, cluster: &str, condition: &str, status: &str) -> anyhow::Result<()> {
         let what = format!("{cluster} has {condition}={status}");
         self.kube()
-            .until(&objects::cluster_path(cluster), SOON, &what, |o| objects::has_condition(o, condition, status))
+            .until(&objects::cluster_path(cluster), SOON, &what, |o| {
+                objects::has_condition(o, condition, status)
+            })
             .await
     }
 
     /// Creates a work on a cluster.
     pub async fn create(&self, work: &serde_json::Value) -> anyhow::Result<()> {
-        let cluster = work["metadata"]["namespace"].as_str().context("a work has a namespace")?;
+        let cluster = work["metadata"]["namespace"]
+            .as_str()
+            .context("a work has a namespace")?;
         self.kube().create(&objects::works_path(cluster), work).await?;
         Ok(())
     }
 
     /// Waits until a work is applied and available at its present generation; the work.
     pub async fn until_applied(&self, cluster: &str, name: &str) -> anyhow::Result<serde_json::Value> {
-        self.until_work(cluster, name, "it is applied", |work| objects::is_applied(Some(work))).await
+        self.until_work(cluster, name, "it is applied", |work| {
+            objects::is_applied(Some(work))
+        })
+        .await
     }
 
     /// Waits for something to be true of a work; the work.
@@ -303,7 +375,9 @@ impl Fleet {
         manifests: &[serde_json::Value],
     ) -> anyhow::Result<()> {
         let patch = json!({"spec": {"workload": {"manifests": manifests}}});
-        self.kube().merge(&objects::work_path(cluster, name), &patch).await?;
+        self.kube()
+            .merge(&objects::work_path(cluster, name), &patch)
+            .await?;
         Ok(())
     }
 }

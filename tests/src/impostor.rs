@@ -51,7 +51,10 @@ impl Impostor {
             std::future::ready(Ok::<_, Infallible>(respond(&request, answer)))
         });
         let stop = CancellationToken::new();
-        let limits = Limits { drain: std::time::Duration::ZERO, ..Limits::default() };
+        let limits = Limits {
+            drain: std::time::Duration::ZERO,
+            ..Limits::default()
+        };
         let task = tokio::spawn(serve::serve(listener, tls, service, limits, stop.clone()));
         Ok(Self { asked, stop, task })
     }
@@ -85,7 +88,8 @@ fn respond(request: &Request<Incoming>, answer: Answer) -> Response<StreamBody<C
         None => futures::stream::pending().boxed(),
     };
     let mut response = Response::new(StreamBody::new(chunks));
-    *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);
     response

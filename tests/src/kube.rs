@@ -44,10 +44,16 @@ impl std::error::Error for Refused {}
 impl From<kube::Error> for Refused {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) => {
-                Self { code: status.code, reason: status.reason.clone(), message: status.message.clone() }
-            }
-            other => Self { code: 0, reason: String::new(), message: format!("{:#}", anyhow::Error::new(other)) },
+            kube::Error::Api(status) => Self {
+                code: status.code,
+                reason: status.reason.clone(),
+                message: status.message.clone(),
+            },
+            other => Self {
+                code: 0,
+                reason: String::new(),
+                message: format!("{:#}", anyhow::Error::new(other)),
+            },
         }
     }
 }
@@ -71,7 +77,10 @@ impl fmt::Debug for Kube {
 impl Kube {
     /// With a client at hand; `label` says in errors which server it is.
     pub fn new(label: &str, client: Client) -> Self {
-        Self { label: label.to_owned(), client }
+        Self {
+            label: label.to_owned(),
+            client,
+        }
     }
 
     /// As whom a kubeconfig file says.
@@ -89,14 +98,30 @@ impl Kube {
     }
 
     /// Any request with a JSON answer.
-    pub async fn request(&self, method: Method, path: &str, kind: &str, body: Option<&Value>) -> Result<Value, Refused> {
+    pub async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Refused> {
         let bytes = body.map(|b| b.to_string().into_bytes()).unwrap_or_default();
-        let request = http::Request::builder().method(method).uri(path).header(http::header::CONTENT_TYPE, kind);
-        let refused = |message: String| Refused { code: 0, reason: String::new(), message };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, kind);
+        let refused = |message: String| Refused {
+            code: 0,
+            reason: String::new(),
+            message,
+        };
         let request = request.body(bytes).map_err(|e| refused(e.to_string()))?;
         match tokio::time::timeout(REQUEST_TIMEOUT, self.client.request(request)).await {
             Ok(answer) => Ok(answer?),
-            Err(_) => Err(refused(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs()))),
+            Err(_) => Err(refused(format!(
+                "no answer within {} s",
+                REQUEST_TIMEOUT.as_secs()
+            ))),
         }
     }
 
@@ -117,7 +142,10 @@ impl Kube {
     /// The items of a collection.
     pub async fn list(&self, path: &str) -> Result<Vec<Value>, Refused> {
         let mut list = self.get(path).await?;
-        Ok(list["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
+        Ok(list["items"]
+            .as_array_mut()
+            .map(std::mem::take)
+            .unwrap_or_default())
     }
 
     /// POST to a collection.
@@ -144,7 +172,13 @@ impl Kube {
     }
 
     /// Server-side apply.
-    pub async fn apply(&self, path: &str, manager: &str, force: bool, object: &Value) -> Result<Value, Refused> {
+    pub async fn apply(
+        &self,
+        path: &str,
+        manager: &str,
+        force: bool,
+        object: &Value,
+    ) -> Result<Value, Refused> {
         let path = format!("{path}?fieldManager={manager}&force={force}");
         self.request(Method::PATCH, &path, APPLY, Some(object)).await
     }
@@ -170,7 +204,8 @@ impl Kube {
     ) -> anyhow::Result<T> {
         let (collection, name) = path.rsplit_once('/').context("an object's path has a name")?;
         let selected = format!("{collection}?fieldSelector=metadata.name%3D{name}");
-        self.until_all(&selected, within, what, |objects| check(objects.values().next())).await
+        self.until_all(&selected, within, what, |objects| check(objects.values().next()))
+            .await
     }
 
     /// Waits until an object is gone.
@@ -184,7 +219,10 @@ impl Kube {
 
     /// Waits until an object is there.
     pub async fn until_there(&self, path: &str, within: Duration) -> anyhow::Result<Value> {
-        self.until(path, within, &format!("{path} comes"), |object| object.cloned().ok_or("it is not there".into())).await
+        self.until(path, within, &format!("{path} comes"), |object| {
+            object.cloned().ok_or("it is not there".into())
+        })
+        .await
     }
 
     /// Waits until `check` is content with a collection (`path` may have a query).
@@ -211,7 +249,11 @@ impl Kube {
             Ok(value) => Ok(value),
             Err(_) => {
                 let missing = missing.lock().unwrap_or_else(PoisonError::into_inner);
-                anyhow::bail!("{}: {what}: not within {} s: {missing}", self.label, within.as_secs())
+                anyhow::bail!(
+                    "{}: {what}: not within {} s: {missing}",
+                    self.label,
+                    within.as_secs()
+                )
             }
         }
     }
@@ -224,18 +266,26 @@ impl Kube {
         tell: &impl Fn(String),
     ) -> Result<T, Refused> {
         let list = self.get(path).await?;
-        let mut objects: Objects =
-            list["items"].as_array().into_iter().flatten().map(|item| (key(item), item.clone())).collect();
+        let mut objects: Objects = list["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|item| (key(item), item.clone()))
+            .collect();
         match check(&objects) {
             Ok(value) => return Ok(value),
             Err(problem) => tell(problem),
         }
         let from = list["metadata"]["resourceVersion"].as_str().unwrap_or("0");
         let mark = if path.contains('?') { '&' } else { '?' };
-        let request = http::Request::get(format!("{path}{mark}watch=1&resourceVersion={from}&timeoutSeconds=60"));
-        let request = request
-            .body(Vec::new())
-            .map_err(|e| Refused { code: 0, reason: String::new(), message: e.to_string() })?;
+        let request = http::Request::get(format!(
+            "{path}{mark}watch=1&resourceVersion={from}&timeoutSeconds=60"
+        ));
+        let request = request.body(Vec::new()).map_err(|e| Refused {
+            code: 0,
+            reason: String::new(),
+            message: e.to_string(),
+        })?;
         let events = self.client.request_events::<Value>(request).await?;
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
@@ -254,7 +304,11 @@ impl Kube {
                 Err(problem) => tell(problem),
             }
         }
-        Err(Refused { code: 200, reason: String::new(), message: "the watch ended".into() })
+        Err(Refused {
+            code: 200,
+            reason: String::new(),
+            message: "the watch ended".into(),
+        })
     }
 
     /// Every collection the server serves with `list` and `get`, as `(group, URL path over all namespaces)`.
@@ -263,7 +317,9 @@ impl Kube {
         let groups = self.get("/apis").await?;
         for group in groups["groups"].as_array().into_iter().flatten() {
             let name = group["name"].as_str().unwrap_or_default();
-            let version = group["preferredVersion"]["groupVersion"].as_str().unwrap_or_default();
+            let version = group["preferredVersion"]["groupVersion"]
+                .as_str()
+                .unwrap_or_default();
             versions.push((name.to_owned(), format!("/apis/{version}")));
         }
         let mut found = Vec::new();
@@ -271,7 +327,11 @@ impl Kube {
             let resources = self.get(&root).await?;
             for resource in resources["resources"].as_array().into_iter().flatten() {
                 let name = resource["name"].as_str().unwrap_or_default();
-                let lists = resource["verbs"].as_array().into_iter().flatten().any(|v| v == "list");
+                let lists = resource["verbs"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .any(|v| v == "list");
                 if lists && !name.contains('/') {
                     found.push((group.clone(), format!("{root}/{name}")));
                 }
@@ -284,7 +344,10 @@ impl Kube {
     pub async fn versions(&self) -> Result<BTreeMap<String, String>, Refused> {
         let mut versions = BTreeMap::new();
         for (_, path) in self.collections().await? {
-            if ["leases", "events", "componentstatuses"].iter().any(|skipped| path.ends_with(skipped)) {
+            if ["leases", "events", "componentstatuses"]
+                .iter()
+                .any(|skipped| path.ends_with(skipped))
+            {
                 continue;
             }
             for object in self.list(&path).await? {

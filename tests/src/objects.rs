@@ -86,19 +86,27 @@ pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<(&'a str, &'a str)
 /// The same in a list of conditions.
 pub fn condition_in<'a>(conditions: &'a Value, kind: &str) -> Option<(&'a str, &'a str)> {
     let found = conditions.as_array()?.iter().find(|c| c["type"] == kind)?;
-    Some((found["status"].as_str()?, found["message"].as_str().unwrap_or_default()))
+    Some((
+        found["status"].as_str()?,
+        found["message"].as_str().unwrap_or_default(),
+    ))
 }
 
 /// That an object has a condition with this status, seen at its present generation where the condition says which.
 pub fn has_condition(object: Option<&Value>, kind: &str, status: &str) -> Result<(), String> {
     let object = object.ok_or("it is not there")?;
     let conditions = &object["status"]["conditions"];
-    let found = conditions.as_array().into_iter().flatten().find(|c| c["type"] == kind);
+    let found = conditions
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == kind);
     match found {
         Some(c) if c["status"] == status => match c["observedGeneration"].as_i64() {
-            Some(seen) if Some(seen) != object["metadata"]["generation"].as_i64() => {
-                Err(format!("{kind} is {status}, but of generation {seen}, not {}", object["metadata"]["generation"]))
-            }
+            Some(seen) if Some(seen) != object["metadata"]["generation"].as_i64() => Err(format!(
+                "{kind} is {status}, but of generation {seen}, not {}",
+                object["metadata"]["generation"]
+            )),
             _ => Ok(()),
         },
         _ => Err(format!("{kind} is not {status}; status: {}", object["status"])),
@@ -114,12 +122,17 @@ pub fn is_applied(work: Option<&Value>) -> Result<(), String> {
 /// The status of the manifest that names `name` in a work; `""` is one without a name.
 pub fn manifest_status<'a>(work: &'a Value, name: &str) -> Option<&'a Value> {
     let manifests = work["status"]["resourceStatus"]["manifests"].as_array()?;
-    manifests.iter().find(|m| m["resourceMeta"]["name"].as_str().unwrap_or_default() == name)
+    manifests
+        .iter()
+        .find(|m| m["resourceMeta"]["name"].as_str().unwrap_or_default() == name)
 }
 
 /// A feedback value of the manifest that names `name`.
 pub fn feedback(work: &Value, name: &str, value: &str) -> Option<Value> {
     let values = manifest_status(work, name)?["statusFeedback"]["values"].as_array()?;
     let field = &values.iter().find(|v| v["name"] == value)?["fieldValue"];
-    ["integer", "string", "boolean", "jsonRaw"].iter().find_map(|k| field.get(*k)).cloned()
+    ["integer", "string", "boolean", "jsonRaw"]
+        .iter()
+        .find_map(|k| field.get(*k))
+        .cloned()
 }

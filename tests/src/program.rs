@@ -2,10 +2,10 @@
 
 use crate::wait::{SOON, eventually};
 use anyhow::Context as _;
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::io::{BufRead as _, BufReader, Read};
 use std::time::Duration;
 
 /// A program under test, with a home of its own so that nobody's kubeconfig is found.
@@ -18,7 +18,10 @@ pub struct Program {
 impl Program {
     /// The program at `path`.
     pub fn new(path: &str) -> anyhow::Result<Self> {
-        Ok(Self { path: path.into(), home: Arc::new(tempfile::TempDir::with_prefix("muster-test-home-")?) })
+        Ok(Self {
+            path: path.into(),
+            home: Arc::new(tempfile::TempDir::with_prefix("muster-test-home-")?),
+        })
     }
 
     /// A folder to write files to, that goes with the program.
@@ -28,7 +31,11 @@ impl Program {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.path);
-        command.args(args).current_dir(self.home()).env("HOME", self.home()).stdin(Stdio::null());
+        command
+            .args(args)
+            .current_dir(self.home())
+            .env("HOME", self.home())
+            .stdin(Stdio::null());
         for variable in ["KUBECONFIG", "RUST_LOG", "KUBERNETES_SERVICE_HOST"] {
             command.env_remove(variable);
         }
@@ -40,7 +47,11 @@ impl Program {
         let mut process = self.spawn(args)?;
         let status = process.until_ended(Duration::from_secs(120)).await?;
         let code = status.with_context(|| format!("muster {} was killed", args.join(" ")))?;
-        Ok(Run { code, stdout: process.stdout.finish(), stderr: process.stderr.finish() })
+        Ok(Run {
+            code,
+            stdout: process.stdout.finish(),
+            stderr: process.stderr.finish(),
+        })
     }
 
     /// Starts a process. It is killed when the value goes.
@@ -49,16 +60,29 @@ impl Program {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let stdout = Text::of(child.stdout.take());
         let stderr = Text::of(child.stderr.take());
-        Ok(Process { args: args.join(" "), child, stdout, stderr })
+        Ok(Process {
+            args: args.join(" "),
+            child,
+            stdout,
+            stderr,
+        })
     }
 
     /// Any other program, to its end.
     pub async fn other(program: &Path, args: &[&str]) -> anyhow::Result<Run> {
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null());
-        let Output { status, stdout, stderr } = tokio::task::spawn_blocking(move || command.output()).await??;
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = tokio::task::spawn_blocking(move || command.output()).await??;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Run { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) })
+        Ok(Run {
+            code: status.code().unwrap_or(-1),
+            stdout: text(stdout),
+            stderr: text(stderr),
+        })
     }
 }
 
@@ -89,7 +113,9 @@ impl Text {
                 let mut pipe = BufReader::new(pipe);
                 let mut line = Vec::new();
                 while matches!(pipe.read_until(b'\n', &mut line), Ok(read) if read > 0) {
-                    into.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(&line));
+                    into.lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push_str(&String::from_utf8_lossy(&line));
                     line.clear();
                 }
             })
@@ -144,7 +170,9 @@ impl Process {
 
     /// Asks it to end (SIGTERM or SIGINT), by its id.
     pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        let status = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status()?;
+        let status = Command::new("kill")
+            .args(["-s", signal, &self.id().to_string()])
+            .status()?;
         anyhow::ensure!(status.success(), "kill -s {signal} {} failed", self.id());
         Ok(())
     }
@@ -159,7 +187,9 @@ impl Process {
             Err(error) => Err(error.to_string()),
         };
         let ended = eventually(within, &what, || std::future::ready(look())).await;
-        ended.map(|status| status.code()).with_context(|| format!("it wrote: {}{}", self.stdout(), self.stderr()))
+        ended
+            .map(|status| status.code())
+            .with_context(|| format!("it wrote: {}{}", self.stdout(), self.stderr()))
     }
 
     /// Waits for a file that the process writes when it is ready.
