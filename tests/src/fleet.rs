@@ -7,6 +7,7 @@ use crate::kube::Kube;
 use crate::objects;
 use crate::wait::SOON;
 use anyhow::Context as _;
+use clap::{Args as _, FromArgMatches as _};
 use muster_apiserver::server::ServerOptions;
 use muster_hub::{Feature, FeatureGate, HubOptions};
 use muster_klusterlet::Options;
@@ -14,7 +15,6 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -390,22 +390,18 @@ async fn klusterlet_options(
     spoke: &ControlPlane,
     dir: &tempfile::TempDir,
 ) -> anyhow::Result<Options> {
-    Ok(Options {
-        cluster_name: Some(name.to_owned()),
-        bootstrap_kubeconfig: Some(hub.bootstrap_kubeconfig(hub_address).await?),
-        spoke_kubeconfig: Some(spoke.kubeconfig().to_owned()),
-        hub_kubeconfig_dir: dir.path().join("hub-kubeconfig"),
-        hub_kubeconfig_secret: "hub-kubeconfig-secret".into(),
-        agent_id: Some(format!("agent-{name}")),
+    let bootstrap = hub.bootstrap_kubeconfig(hub_address).await?;
+    // As on a command line, so that what is not said here is as it is by default.
+    let command = Options::augment_args(clap::Command::new("klusterlet"));
+    let given = command.try_get_matches_from([
+        "klusterlet".into(),
+        format!("--cluster-name={name}"),
+        format!("--agent-id=agent-{name}"),
         // Clusters that share a control plane have a namespace each.
-        namespace: format!("agent-{name}"),
-        spoke_external_server_urls: Vec::new(),
-        cluster_annotations: Vec::new(),
-        cluster_healthcheck_period: Duration::from_secs(60),
-        max_custom_cluster_claims: 20,
-        reserved_cluster_claim_suffixes: Vec::new(),
-        client_cert_expiration_seconds: 0,
-        appliedmanifestwork_eviction_grace_period: Duration::from_secs(3600),
-        workload_agent_workers: 10,
-    })
+        format!("--namespace=agent-{name}"),
+        format!("--bootstrap-kubeconfig={}", bootstrap.display()),
+        format!("--spoke-kubeconfig={}", spoke.kubeconfig().display()),
+        format!("--hub-kubeconfig-dir={}", dir.path().join("hub-kubeconfig").display()),
+    ])?;
+    Ok(Options::from_arg_matches(&given)?)
 }
