@@ -61,8 +61,12 @@ impl Agent {
             {
                 self.queue.add(Key::Work(name.to_owned()));
             }
+            let mut settled = Vec::new();
             for (ordinal, outcome) in outcomes {
                 again = soonest(again, outcome.retry);
+                if let (Some(key), Some(revision), Retry::No) = (&outcome.key, &outcome.settled, outcome.retry) {
+                    settled.push((ordinal, key.clone(), revision.clone()));
+                }
                 if let Some(manifest) = current.manifests.get_mut(ordinal) {
                     manifest.key = outcome.key;
                     manifest.served = outcome.served;
@@ -82,6 +86,9 @@ impl Agent {
                 .collect();
             let uids: Vec<String> = current.manifests.iter().map(|m| m.uid.clone()).collect();
             let waiting = current.manifests.iter().any(|m| m.report.is_none());
+            for (ordinal, key, revision) in settled {
+                state.settled(&key, name, ordinal, &revision);
+            }
             (reports, uids, waiting)
         };
         if waiting {
