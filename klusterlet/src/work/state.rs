@@ -27,8 +27,6 @@ pub struct ObjectKey {
 /// What a drift watch last saw of an object.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// Its resourceVersion.
-    pub revision: String,
     /// The object, until a reconcile took it.
     pub object: Option<Arc<Value>>,
 }
@@ -129,20 +127,31 @@ impl State {
         self.works.remove(name);
     }
 
-    /// Ties an object to a work and to the manifest that is about to be applied: what happens to the object from now on
-    /// must not be missed, also while the manifest is applied for the first time.
+    /// Ties an object to a work's manifest. From then on, what a drift watch sees of it counts: it is called before the
+    /// object is written, so that no event between the write and its answer is lost.
     pub fn own(&mut self, key: &ObjectKey, work: &str, ordinal: usize) {
-        let manifest = self
-            .works
-            .get_mut(work)
-            .and_then(|w| w.manifests.get_mut(ordinal));
-        if let Some(manifest) = manifest {
-            manifest.key = Some(key.clone());
-        }
         self.owners
             .entry(key.clone())
             .or_default()
             .insert(work.to_owned());
+        let manifests = self.works.get_mut(work).map(|w| &mut w.manifests);
+        if let Some(manifest) = manifests.and_then(|m| m.get_mut(ordinal)) {
+            manifest.key = Some(key.clone());
+        }
+    }
+
+    /// A look ended with the object at this revision. When a drift watch saw just that last, as it does of our own
+    /// writes, there is nothing more to look at.
+    pub fn settled(&mut self, key: &ObjectKey, work: &str, ordinal: usize, revision: &str) {
+        let Some(seen) = self.seen.get_mut(key) else { return };
+        let same = |object: &Arc<Value>| object["metadata"]["resourceVersion"] == revision;
+        let manifests = self.works.get_mut(work).map(|w| &mut w.manifests);
+        if seen.object.as_ref().is_some_and(same)
+            && let Some(manifest) = manifests.and_then(|m| m.get_mut(ordinal))
+        {
+            seen.object = None;
+            manifest.dirty = false;
+        }
     }
 
     fn forget_objects(&mut self, work: &str) {
@@ -172,7 +181,7 @@ impl State {
         let works = self.mark_dirty(key, Some(&revision));
         // Nobody waits for it: keep that it exists, not what it holds.
         let object = (!works.is_empty()).then(|| Arc::new(object));
-        self.seen.insert(key.clone(), Seen { revision, object });
+        self.seen.insert(key.clone(), Seen { object });
         works
     }
 
@@ -246,13 +255,13 @@ mod tests {
             state.object_seen(&key(), object("1")).is_empty(),
             "nobody owns it"
         );
-        state.own(&key(), "w", 0);
         let manifest = ManifestState {
             key: Some(key()),
             settled: Some("2".into()),
             ..ManifestState::default()
         };
         state.works.get_mut("w").unwrap().manifests.push(manifest);
+        state.own(&key(), "w", 0);
         assert!(state.object_seen(&key(), object("2")).is_empty(), "our own write");
         assert!(state.seen[&key()].object.is_none());
         assert_eq!(state.object_seen(&key(), object("3")), ["w"]);
@@ -260,5 +269,22 @@ mod tests {
         assert_eq!(state.object_gone(&key()), ["w"]);
         state.work_gone("w");
         assert!(state.owners.is_empty());
+    }
+
+    #[test]
+    fn events_during_the_first_look_are_not_lost() {
+        let object = |rv: &str| json!({"metadata": {"resourceVersion": rv}});
+        for (last, looked_at_again) in [("1", false), ("2", true)] {
+            let mut state = State::default();
+            state.work_applied(work(1, "u"));
+            state.works.get_mut("w").unwrap().manifests.push(ManifestState::default());
+            state.own(&key(), "w", 0);
+            // The object is created at revision 1; somebody may write it before the creation is answered.
+            state.object_seen(&key(), object("1"));
+            state.object_seen(&key(), object(last));
+            state.settled(&key(), "w", 0, "1");
+            assert_eq!(state.works["w"].manifests[0].dirty, looked_at_again, "{last}");
+            assert_eq!(state.seen[&key()].object.is_some(), looked_at_again, "{last}");
+        }
     }
 }

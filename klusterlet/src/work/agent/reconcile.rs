@@ -4,7 +4,7 @@ use super::memory::{self, soonest};
 use super::{Agent, Key, OBJECTS_AT_ONCE, ReconcileError};
 use crate::work::apply::{Look, Outcome, Retry};
 use crate::work::objects::{self, RequestError};
-use crate::work::state::{State, WorkState};
+use crate::work::state::WorkState;
 use crate::work::{applied, manifest, order, status};
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -62,8 +62,7 @@ impl Agent {
         let mut again = Retry::No;
         let (reports, uids, waiting) = {
             let mut state = self.state();
-            let State { works, seen, .. } = &mut *state;
-            let Some(current) = works.get_mut(name) else {
+            let Some(current) = state.works.get_mut(name) else {
                 return Ok(None);
             };
             if current.work.metadata.generation != known.work.metadata.generation
@@ -71,8 +70,12 @@ impl Agent {
             {
                 self.queue.add(Key::Work(name.to_owned()));
             }
+            let mut settled = Vec::new();
             for (ordinal, outcome) in outcomes {
                 again = soonest(again, outcome.retry);
+                if let (Some(key), Some(revision), Retry::No) = (&outcome.key, &outcome.settled, outcome.retry) {
+                    settled.push((ordinal, key.clone(), revision.clone()));
+                }
                 if let Some(manifest) = current.manifests.get_mut(ordinal) {
                     manifest.key = outcome.key;
                     manifest.served = outcome.served;
@@ -81,14 +84,6 @@ impl Agent {
                     manifest.contention = outcome.contention;
                     if outcome.retry != Retry::No {
                         manifest.dirty = true;
-                    } else if manifest
-                        .key
-                        .as_ref()
-                        .and_then(|k| seen.get(k))
-                        .is_some_and(|s| manifest.settled.as_ref() == Some(&s.revision))
-                    {
-                        // What the watch told meanwhile was this very write.
-                        manifest.dirty = false;
                     }
                     manifest.report = Some(outcome.report);
                 }
@@ -100,6 +95,9 @@ impl Agent {
                 .collect();
             let uids: Vec<String> = current.manifests.iter().map(|m| m.uid.clone()).collect();
             let waiting = current.manifests.iter().any(|m| m.report.is_none());
+            for (ordinal, key, revision) in settled {
+                state.settled(&key, name, ordinal, &revision);
+            }
             (reports, uids, waiting)
         };
         if waiting {
