@@ -9,6 +9,7 @@ mod ssa;
 mod target;
 mod update;
 
+use super::bounded;
 use super::contention::Contention;
 use super::difference::{self, Difference};
 use super::drift::{self, Decision, Marks};
@@ -225,7 +226,8 @@ impl Applier {
             }
             Err(Failure::IgnoreFields(problem)) => {
                 let reason = reasons::APPLIED_MANIFEST_SSA_IGNORE_FIELD_ERROR;
-                self.failed(&target, reason, problem, Retry::No).await
+                self.failed(&target, reason, problem, Retry::After(bounded::PENALTY))
+                    .await
             }
         }
     }
@@ -281,7 +283,7 @@ impl Applier {
             // Without our label the kind's watch does not see it.
             Known::Absent | Known::Unknown => {
                 let live = self.fetch(target).await?;
-                if live.as_ref().is_none_or(|l| !policy::is_ours(l)) {
+                if live.as_ref().is_none_or(|l| !policy::is_labelled(l)) {
                     self.watch_alone(target);
                 }
                 Ok(live)
@@ -299,7 +301,9 @@ impl Applier {
     fn hands_off(&self, target: &Target<'_>, live: &Arc<Value>) -> Option<Came> {
         if !live["metadata"]["deletionTimestamp"].is_null() {
             // Its end is an event, and then it is made again at once.
-            self.watch_alone(target);
+            if !policy::is_labelled(live) {
+                self.watch_alone(target);
+            }
             return Some(Came::Terminating(live.clone()));
         }
         if target.policy.take_over == TakeOver::Always || policy::is_ours(live) {
