@@ -169,10 +169,7 @@ impl Applier {
                 name: meta.name.clone(),
             },
             served,
-            writer: match account {
-                Some(account) if self.impersonate => executor::impersonating(&self.spoke, account),
-                _ => self.spoke.clone(),
-            },
+            writer: self.spoke.clone(),
             policy: Policy::default(),
             raw: self.raw,
             contention: Mutex::new(look.contention.clone()),
@@ -198,6 +195,13 @@ impl Applier {
         }
         if let Some(account) = account {
             let denied = match self.executor_may(account, &target, owns).await {
+                Ok(None) if self.impersonate => match executor::impersonating(&self.spoke, account) {
+                    Some(client) => {
+                        target.writer = client;
+                        None
+                    }
+                    None => Some(("the executor is no service account".to_owned(), Retry::No)),
+                },
                 Ok(None) => None,
                 Ok(Some(denied)) => Some((denied, Retry::After(NOT_ALLOWED_RETRY))),
                 Err(error) => Some((error.to_string(), Retry::Backoff)),
