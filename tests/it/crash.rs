@@ -112,7 +112,7 @@ async fn survive(test: &str, how: Return) -> Result {
     let done = Arc::new(AtomicBool::new(false));
     let person = tokio::spawn(person(world.hub.clone(), Seed::of(&format!("{test}, the person at the hub")), done.clone()));
     let witness = tokio::spawn(witness(world.spoke.kube(), how, done.clone()));
-    for _ in 0..KILLS {
+    for round in 0..KILLS {
         tokio::time::sleep(seed.moment(Duration::from_millis(1500))).await;
         hub_process.kill()?;
         tokio::time::sleep(seed.moment(Duration::from_millis(200))).await;
@@ -131,6 +131,13 @@ async fn survive(test: &str, how: Return) -> Result {
             klusterlet.kill()?;
             tokio::time::sleep(seed.moment(Duration::from_millis(200))).await;
             klusterlet = world.start_klusterlet()?;
+            // Once it applied what is new, it has heard its hub.
+            let marker = format!("marker{round}");
+            let object = work(CLUSTER, &marker, &[configmap(NAMESPACE, &marker, "0")]);
+            world.hub.create(&works_path(CLUSTER), &object).await?;
+            let what = "the klusterlet is back";
+            world.hub.until(&work_path(CLUSTER, &marker), SOON, what, is_applied).await?;
+            world.hub.delete(&work_path(CLUSTER, &marker)).await?;
         }
     }
     done.store(true, Ordering::Relaxed);
@@ -253,7 +260,8 @@ async fn converged(world: &World, acknowledged: &Acknowledged) -> Result {
         .await?;
     spoke
         .until_all(APPLIED_WORKS, SOON, "there is one AppliedManifestWork for each work", |applied| {
-            let mut found: Vec<_> = applied.values().filter_map(|a| a["spec"]["manifestWorkName"].as_str()).collect();
+            let names = applied.values().filter_map(|a| a["spec"]["manifestWorkName"].as_str());
+            let mut found: Vec<_> = names.collect();
             found.sort_unstable();
             let wanted: Vec<_> = left.keys().map(String::as_str).collect();
             if found == wanted { Ok(()) } else { Err(format!("wanted {wanted:?}, found {found:?}")) }
