@@ -2,6 +2,8 @@
 
 use crate::Result;
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use muster_tests::control_plane::is_embedded;
 use muster_tests::objects::{
     APPLIED_WORKS, CLUSTERS, CSRS, cluster_path, condition_in, configmap, configmap_path, deployment,
@@ -11,6 +13,7 @@ use muster_tests::wait::SOON;
 use muster_tests::{Answer, Cluster, Fleet, FleetOptions, Impostor, Kube, eventually};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 
 /// Needs a hub whose certificates and data are at hand.
@@ -264,7 +267,7 @@ async fn law_3_wrong_answers_delete_nothing() -> Result {
     fleet.until_applied(&name, "app").await?;
     let paths = [configmap_path(&ns, "settings"), deployment_path(&ns, "web")];
     let before = uids(&fleet.clusters[0], &paths).await?;
-    saved_works(&fleet.clusters[0]).await?;
+    saved(&fleet.clusters[0], "app").await?;
     fleet.hub.stop().await?;
     fleet.hub.plane.stop().await;
     let (address, data) = (
@@ -579,7 +582,7 @@ async fn law_5_cut_off_it_carries_on() -> Result {
         ))
         .await?;
     fleet.until_applied(&name, "app").await?;
-    saved_works(&fleet.clusters[0]).await?;
+    saved(&fleet.clusters[0], "app").await?;
     let paths = [configmap_path(&ns, "settings"), deployment_path(&ns, "web")];
     let before = uids(&fleet.clusters[0], &paths).await?;
 
@@ -626,23 +629,29 @@ async fn law_5_cut_off_it_carries_on() -> Result {
     Ok(())
 }
 
-/// Waits until the klusterlet has put the works by for times without a hub.
-async fn saved_works(cluster: &Cluster) -> Result {
+/// Waits until the klusterlet has put this work by for times without a hub.
+async fn saved(cluster: &Cluster, work: &str) -> Result {
     let secrets = format!("/api/v1/namespaces/{}/secrets", cluster.options.namespace);
+    let name = format!("\"name\":\"{work}\"");
     cluster
         .kube()
-        .until_all(
-            &secrets,
-            SOON,
-            "the known works are saved on the cluster",
-            |secrets| {
-                let saved = secrets.keys().any(|(_, name)| name.starts_with("muster-works-"));
-                saved
-                    .then_some(())
-                    .ok_or_else(|| format!("only {:?}", secrets.keys()))
-            },
-        )
+        .until_all(&secrets, SOON, "the known works are saved on the cluster", |secrets| {
+            let ours = secrets.iter().filter(|((_, name), _)| name.starts_with("muster-works-"));
+            let mut found = ours.map(|(_, secret)| unpacked(secret).unwrap_or_default());
+            found
+                .any(|text| text.contains(&name))
+                .then_some(())
+                .ok_or_else(|| format!("not in any of {:?}", secrets.keys()))
+        })
         .await
+}
+
+/// What a Secret with saved works holds, as JSON text.
+fn unpacked(secret: &Value) -> anyhow::Result<String> {
+    let packed = STANDARD.decode(secret["data"]["works.json.gz"].as_str().context("no data")?)?;
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn copy(from: &Path, to: &Path) -> Result {
