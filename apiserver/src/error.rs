@@ -310,7 +310,7 @@ impl ApiError {
         let details = self.details();
         if details.as_object().is_some_and(|d| !d.is_empty()) {
             status["details"] = details;
-        } else if matches!(self, Self::NoSuchResource | Self::MethodNotAllowed) {
+        } else if matches!(self, Self::NoSuchResource | Self::MethodNotAllowed | Self::Forbidden { .. }) {
             status["details"] = json!({});
         }
         status

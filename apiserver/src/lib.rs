@@ -7,12 +7,17 @@
 pub mod auth;
 pub mod controllers;
 pub mod error;
+pub mod kubeconfig;
 pub mod object;
+pub mod options;
 pub mod patch;
 pub mod pki;
 pub mod registry;
 pub mod rest;
+pub mod run;
 pub mod schema;
+pub mod serve;
+pub mod server;
 pub mod simulate;
 pub mod store;
 

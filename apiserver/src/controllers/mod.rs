@@ -1,1 +1,267 @@
-//! (to come)
+//! What kube-controller-manager does for the kinds that matter here: namespaces, garbage, certificates, CRDs, service
+//! accounts, aggregated roles, finished jobs.
+//!
+//! One watch of the whole store feeds one queue ([`engine`]). Each controller observes through [`access`], decides in a
+//! pure function and returns [`plan::Plan`]s, which are carried out in one place. Nothing is polled: what is about time
+//! (expiry) is queued for its time.
+
+pub mod access;
+pub mod aggregation;
+pub mod certificate;
+pub mod crd;
+pub mod engine;
+pub mod garbage;
+pub mod job;
+pub mod meta;
+pub mod namespace;
+pub mod plan;
+pub mod queue;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use crate::ApiError;
+use crate::pki::Ca;
+use crate::rest::Api;
+use crate::store::{Entry, Event};
+use access::Access;
+use engine::Reactor;
+use garbage::Index;
+use meta::Meta;
+use plan::Plan;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Store keys of the kinds that controllers here know by name.
+pub mod kinds {
+    /// ClusterRole.
+    pub const CLUSTER_ROLES: &str = "rbac.authorization.k8s.io/clusterroles";
+    /// ConfigMap.
+    pub const CONFIG_MAPS: &str = "/configmaps";
+    /// CustomResourceDefinition.
+    pub const CRDS: &str = "apiextensions.k8s.io/customresourcedefinitions";
+    /// CertificateSigningRequest.
+    pub const CSRS: &str = "certificates.k8s.io/certificatesigningrequests";
+    /// Job.
+    pub const JOBS: &str = "batch/jobs";
+    /// Namespace.
+    pub const NAMESPACES: &str = "/namespaces";
+    /// Pod.
+    pub const PODS: &str = "/pods";
+    /// ServiceAccount.
+    pub const SERVICE_ACCOUNTS: &str = "/serviceaccounts";
+}
+
+/// Starts the controllers; they stop when `shutdown` is cancelled. `ca` signs certificates, and its certificate is what
+/// the ConfigMap `kube-root-ca.crt` of every namespace holds.
+pub fn start(api: Api, ca: Ca, shutdown: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(run(api, ca, shutdown))
+}
+
+/// The same, to be spawned by the caller.
+pub async fn run(api: Api, ca: Ca, shutdown: CancellationToken) {
+    let store = api.store.clone();
+    let controllers = Controllers {
+        apiserver: Access::new(api.clone(), "kube-apiserver"),
+        access: Access::new(api, "kube-controller-manager"),
+        ca,
+        shared: Mutex::default(),
+    };
+    engine::run(Arc::new(controllers), store, shutdown).await;
+}
+
+/// What one item of work is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// What every namespace has.
+    Defaults(Arc<str>),
+    /// A namespace that is being deleted.
+    Terminate(Arc<str>),
+    /// An object that owns or is owned.
+    Garbage(crate::store::Key),
+    /// A CertificateSigningRequest.
+    Certificate(Arc<str>),
+    /// A CustomResourceDefinition.
+    Definition(Arc<str>),
+    /// Every aggregated ClusterRole.
+    Aggregate,
+    /// A Job that may be finished.
+    Job(crate::store::Key),
+}
+
+struct Controllers {
+    access: Access,
+    /// The same, but as the part of kube-apiserver that keeps CRDs: their status names it as its manager.
+    apiserver: Access,
+    ca: Ca,
+    shared: Mutex<Shared>,
+}
+
+/// What is remembered of events.
+#[derive(Default)]
+struct Shared {
+    index: Index,
+    /// Namespaces that are being emptied.
+    terminating: BTreeSet<Arc<str>>,
+    /// Kinds (as store keys) whose definition is being deleted, with its name.
+    withdrawn: std::collections::BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl Controllers {
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an object as it is now (or, with `gone`, was last) asks for. `before` is its state before the event.
+    fn noticed(&self, now: &Arc<Entry>, gone: bool, before: Option<&Entry>, add: &mut dyn FnMut(Work)) {
+        let key = &now.key;
+        let meta = Meta::of(now);
+        let mut shared = self.shared();
+        shared
+            .index
+            .noticed(key, &meta, gone, before.map(Meta::of).as_ref(), add);
+        if shared.terminating.contains(&key.namespace) {
+            add(Work::Terminate(Arc::clone(&key.namespace)));
+        }
+        if gone && let Some(definition) = shared.withdrawn.get(&key.resource) {
+            add(Work::Definition(Arc::clone(definition)));
+        }
+        match &*key.resource {
+            kinds::NAMESPACES => {
+                if gone || !meta.is_deleting() {
+                    shared.terminating.remove(&key.name);
+                } else {
+                    shared.terminating.insert(Arc::clone(&key.name));
+                    add(Work::Terminate(Arc::clone(&key.name)));
+                }
+                if !gone && before.is_none() {
+                    add(Work::Defaults(Arc::clone(&key.name)));
+                }
+            }
+            kinds::SERVICE_ACCOUNTS if gone && &*key.name == namespace::DEFAULT_ACCOUNT => {
+                add(Work::Defaults(Arc::clone(&key.namespace)));
+            }
+            kinds::CONFIG_MAPS if &*key.name == namespace::ROOT_CA => {
+                add(Work::Defaults(Arc::clone(&key.namespace)));
+            }
+            kinds::CSRS if !gone => add(Work::Certificate(Arc::clone(&key.name))),
+            kinds::CRDS => {
+                if gone {
+                    shared.withdrawn.retain(|_, name| *name != key.name);
+                    // Names this one had may be free for another now.
+                    for other in self.access.list(kinds::CRDS, None) {
+                        add(Work::Definition(Arc::clone(&other.key.name)));
+                    }
+                } else {
+                    if meta.is_deleting() {
+                        let storage = crd::storage(&now.value());
+                        shared.withdrawn.insert(storage.into(), Arc::clone(&key.name));
+                    }
+                    add(Work::Definition(Arc::clone(&key.name)));
+                }
+            }
+            kinds::CLUSTER_ROLES => add(Work::Aggregate),
+            kinds::JOBS if !gone => add(Work::Job(key.clone())),
+            _ => {}
+        }
+    }
+}
+
+impl Controllers {
+    /// All definitions of a definition's group. Their names end in it, so that no other has to be parsed.
+    fn same_group(&self, crd: &Value) -> Vec<Value> {
+        let suffix = format!(".{}", crd["spec"]["group"].as_str().unwrap_or_default());
+        let all = self.access.list(kinds::CRDS, None);
+        all.iter()
+            .filter(|e| e.key.name.ends_with(&suffix))
+            .map(|e| e.value())
+            .collect()
+    }
+}
+
+impl Reactor for Controllers {
+    type Work = Work;
+
+    fn on_event(&self, event: &Event, add: &mut dyn FnMut(Work)) {
+        self.noticed(&event.entry, event.deleted, event.prev.as_deref(), add);
+    }
+
+    fn resync(&self, add: &mut dyn FnMut(Work)) {
+        *self.shared() = Shared::default();
+        // Namespaces and definitions first: what is in them is looked at knowing that they go.
+        let mut resources: Vec<Arc<str>> = self
+            .access
+            .store()
+            .resources()
+            .into_iter()
+            .map(|(r, _)| r)
+            .collect();
+        resources.sort_by_key(|r| !matches!(&**r, kinds::NAMESPACES | kinds::CRDS));
+        for resource in resources {
+            for entry in self.access.list(&resource, None) {
+                self.noticed(&entry, false, None, add);
+            }
+        }
+    }
+
+    async fn reconcile(&self, work: &Work) -> Result<Option<Duration>, ApiError> {
+        let access = &self.access;
+        let now = access.now();
+        let object = |kind: &str, name: &str| access.object(kind, "", name);
+        let plan = match work {
+            Work::Defaults(name) => match object(kinds::NAMESPACES, name) {
+                Some(found) => {
+                    let account = access.object(kinds::SERVICE_ACCOUNTS, name, namespace::DEFAULT_ACCOUNT);
+                    let root = access.object(kinds::CONFIG_MAPS, name, namespace::ROOT_CA);
+                    namespace::defaults(&found, account.as_ref(), root.as_ref(), self.ca.pem())
+                }
+                None => Plan::default(),
+            },
+            Work::Terminate(name) => {
+                let Some(found) = object(kinds::NAMESPACES, name) else {
+                    return Ok(None);
+                };
+                let left = namespace::content(access, name);
+                namespace::terminate(&found, &left, now)
+            }
+            Work::Garbage(key) => {
+                let dependents = |uid: &str| self.shared().index.dependents(uid).cloned().collect();
+                match garbage::observe(access, key, dependents) {
+                    Some(observed) => garbage::decide(&observed),
+                    None => Plan::default(),
+                }
+            }
+            Work::Certificate(name) => match object(kinds::CSRS, name) {
+                Some(csr) => {
+                    certificate::decide(&csr, now, |request| certificate::sign(&self.ca, request, now))
+                }
+                None => Plan::default(),
+            },
+            Work::Definition(name) => {
+                let Some(found) = object(kinds::CRDS, name) else {
+                    return Ok(None);
+                };
+                let others = self.same_group(&found);
+                let left = access.list(&crd::storage(&found), None);
+                let plan = crd::decide(&found, &others, &left, now);
+                return self.apiserver.carry_out(plan).await;
+            }
+            Work::Aggregate => {
+                let roles: Vec<Value> = access
+                    .list(kinds::CLUSTER_ROLES, None)
+                    .iter()
+                    .map(|e| e.value())
+                    .collect();
+                aggregation::decide(&roles)
+            }
+            Work::Job(key) => match access.object(kinds::JOBS, &key.namespace, &key.name) {
+                Some(job) => job::decide(&job, now),
+                None => Plan::default(),
+            },
+        };
+        access.carry_out(plan).await
+    }
+}

@@ -1,1 +1,23 @@
-//! (to come)
+//! Everything that turns an object and a patch into a new object, and who owns which field of it.
+//!
+//! `json` and `strategic` change objects; `fieldset` and `path` describe sets of fields; `typed`, `diff` and `merge` read
+//! an object by its schema; `apply` and `managed` are server-side apply and its bookkeeping (KEP-555).
+
+pub mod apply;
+mod diff;
+pub mod fieldset;
+mod fit;
+mod json;
+pub mod managed;
+mod merge;
+pub mod path;
+mod strategic;
+mod typed;
+mod zero;
+
+#[cfg(test)]
+mod tests;
+
+pub use fieldset::FieldSet;
+pub use json::{json_patch, merge_patch};
+pub use strategic::strategic_merge;

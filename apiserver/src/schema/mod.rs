@@ -1,6 +1,24 @@
 //! What fields an object has: one shape for built-in types and for CustomResourceDefinitions' structural schemas.
 //!
-//! (types are fixed; behaviour follows)
+//! [`builtin`] reads the built-in types, [`structural`] reads a CRD's schema; everything else works on [`Schema`] alone:
+//! [`decode`] refuses what Go's typed decoders would, [`prune`] drops unknown fields, [`default`] fills in, [`validate`]
+//! checks values, [`cel`] runs `x-kubernetes-validations`, [`openapi`] writes schemas back for clients.
+
+pub mod builtin;
+pub mod cel;
+pub mod decode;
+pub mod default;
+pub mod formats;
+pub mod openapi;
+pub mod prune;
+mod regexes;
+pub mod structural;
+pub mod validate;
+
+#[cfg(test)]
+mod proptests;
+
+pub use cel::{Rules, validate_custom};
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -138,4 +156,66 @@ pub struct Schema {
     pub not: Option<Box<Schema>>,
     /// `x-kubernetes-unions` and prose are not kept.
     pub description: Option<Box<str>>,
+}
+
+impl Rule {
+    /// The rule as a CRD spells it.
+    pub fn to_json(&self) -> Value {
+        let mut out = serde_json::Map::new();
+        out.insert("rule".into(), (&*self.rule).into());
+        for (key, value) in [
+            ("message", &self.message),
+            ("messageExpression", &self.message_expression),
+            ("reason", &self.reason),
+            ("fieldPath", &self.field_path),
+        ] {
+            if let Some(value) = value {
+                out.insert(key.into(), (&**value).into());
+            }
+        }
+        if self.optional_old_self {
+            out.insert("optionalOldSelf".into(), true.into());
+        }
+        Value::Object(out)
+    }
+}
+
+impl Schema {
+    /// The schema a reference means. A name that is no built-in type means a node that takes anything.
+    pub fn resolve(reference: &Ref) -> &Schema {
+        match reference {
+            Ref::Inline(schema) => schema,
+            Ref::Named(name) => builtin::named(name).unwrap_or_else(|| builtin::any()),
+        }
+    }
+
+    /// The schema of a declared field.
+    pub fn property(&self, name: &str) -> Option<&Schema> {
+        self.properties.get(name).map(Self::resolve)
+    }
+
+    /// The schema of a list's items.
+    pub fn items(&self) -> Option<&Schema> {
+        self.items.as_ref().map(Self::resolve)
+    }
+
+    /// The schema of a map's values.
+    pub fn additional(&self) -> Option<&Schema> {
+        self.additional.as_ref().map(Self::resolve)
+    }
+
+    /// The schema of the value under `name`, be it a declared field or a map's value.
+    pub fn child(&self, name: &str) -> Option<&Schema> {
+        self.property(name).or_else(|| self.additional())
+    }
+
+    /// The item of the list `old` that has the same `x-kubernetes-list-map-keys` as `item`; `None` for lists whose items
+    /// have no identity across versions of an object.
+    pub fn correlated<'a>(&self, item: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
+        let Some(ListType::Map(keys)) = &self.list_type else {
+            return None;
+        };
+        let same = |other: &&Value| keys.iter().all(|k| other.get(&**k) == item.get(&**k));
+        old?.as_array()?.iter().find(same)
+    }
 }

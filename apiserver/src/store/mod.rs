@@ -1,11 +1,29 @@
-//! The store: every object's versions in memory, a dense revision log to watch from, redb under it.
+//! The store: every object in memory, a dense revision log to watch from and to look back with, redb under it.
 //!
-//! (signatures are fixed; bodies follow)
+//! Readers never wait for the disk. Writes of a durable store go to one thread that takes all that wait, checks each
+//! against memory and the ones before it, commits them as one redb transaction with one fsync, and only then shows
+//! them ([`writer`]). Past states are answered by undoing the log ([`state`]), so an object costs memory once, and
+//! only the last [`StoreOptions::keep_revisions`] changes cost more.
+
+mod disk;
+mod state;
+#[cfg(test)]
+mod tests;
+mod watch;
+mod writer;
+
+pub use watch::Watch;
 
 use bytes::Bytes;
+use disk::Disk;
+use serde::Deserialize;
 use serde_json::Value;
+use state::{Action, Scope, State, Write};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use writer::Writer;
 
 /// Identity of an object in the store. `resource` is `group/plural` (`/configmaps` for core), `namespace` is `""` for
 /// cluster-scoped objects. Ordering is the order of lists: resource, namespace, name.
@@ -19,6 +37,24 @@ pub struct Key {
     pub name: Arc<str>,
 }
 
+impl Key {
+    /// A key from its three parts.
+    pub fn new(
+        resource: impl Into<Arc<str>>,
+        namespace: impl Into<Arc<str>>,
+        name: impl Into<Arc<str>>,
+    ) -> Self {
+        Self {
+            resource: resource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+/// Labels of an object, key and value.
+type Labels = Box<[(Box<str>, Box<str>)]>;
+
 /// One version of one object. `json` is the whole object as stored, `metadata.resourceVersion` included.
 #[derive(Debug)]
 pub struct Entry {
@@ -28,10 +64,33 @@ pub struct Entry {
     pub revision: u64,
     /// Serialised object.
     pub json: Bytes,
-    labels: OnceLock<Box<[(Box<str>, Box<str>)]>>,
+    labels: OnceLock<Labels>,
+}
+
+/// The part of an object that [`Entry::labels`] reads; the rest is skipped without building it.
+#[derive(Deserialize)]
+struct Labelled<'a> {
+    #[serde(borrow, default)]
+    metadata: LabelledMeta<'a>,
+}
+
+#[derive(Deserialize, Default)]
+struct LabelledMeta<'a> {
+    #[serde(borrow, default)]
+    labels: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
 }
 
 impl Entry {
+    /// An entry as the store makes it.
+    pub fn new(key: Key, revision: u64, json: Bytes) -> Self {
+        Self {
+            key,
+            revision,
+            json,
+            labels: OnceLock::new(),
+        }
+    }
+
     /// The object, parsed anew.
     pub fn value(&self) -> Value {
         serde_json::from_slice(&self.json).unwrap_or_default()
@@ -40,7 +99,9 @@ impl Entry {
     /// Labels, parsed once.
     pub fn labels(&self) -> &[(Box<str>, Box<str>)] {
         self.labels.get_or_init(|| {
-            crate::object::labels(&self.value()).map(|(k, v)| (k.into(), v.into())).collect()
+            let labelled: Option<Labelled<'_>> = serde_json::from_slice(&self.json).ok();
+            let labels = labelled.and_then(|l| l.metadata.labels).unwrap_or_default();
+            labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect()
         })
     }
 }
@@ -56,6 +117,15 @@ pub struct Event {
     pub entry: Arc<Entry>,
     /// The version before, `None` on creation.
     pub prev: Option<Arc<Entry>>,
+    frame: Bytes,
+}
+
+impl Event {
+    /// The watch event as sent: `{"type":"ADDED|MODIFIED|DELETED","object":<json>}` and a newline. `entry.json` is a
+    /// slice of it, so it costs no memory and no work of its own.
+    pub fn frame(&self) -> Bytes {
+        self.frame.clone()
+    }
 }
 
 /// What must hold for a write to happen.
@@ -123,4 +193,142 @@ pub struct StoreOptions {
     pub path: Option<PathBuf>,
     /// How many past revisions stay watchable and listable.
     pub keep_revisions: usize,
+}
+
+/// State and its lock, shared by the store, its writer thread and its watches.
+type Shared = RwLock<State>;
+
+// A panic under the lock would be a bug in this module; what it left is still whole, because a commit changes the
+// state only after everything that can fail.
+fn read(shared: &Shared) -> RwLockReadGuard<'_, State> {
+    shared.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(shared: &Shared) -> RwLockWriteGuard<'_, State> {
+    shared.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The store. Clones share it; when the last is dropped the file is closed.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+    /// `None` in memory: then writes commit in the caller.
+    writer: Option<Arc<Writer>>,
+}
+
+impl Store {
+    /// Opens or makes the store and loads it. Fails with [`StoreError::Disk`] when the file is held by another process,
+    /// not a store, damaged, or cannot be read.
+    pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        match options.path {
+            None => Ok(Self {
+                shared: Arc::new(RwLock::new(State::new(1, 0, options.keep_revisions))),
+                writer: None,
+            }),
+            Some(path) => Self::on(Disk::file(path), options.keep_revisions),
+        }
+    }
+
+    fn on(mut disk: Disk, keep_revisions: usize) -> Result<Self, StoreError> {
+        let mut state = State::new(1, 0, keep_revisions);
+        disk.load(&mut state)?;
+        let shared = Arc::new(RwLock::new(state));
+        let writer = Writer::start(disk, Arc::clone(&shared))?;
+        Ok(Self {
+            shared,
+            writer: Some(Arc::new(writer)),
+        })
+    }
+
+    /// The last revision given out. An empty store is at 1; it never goes back, also not across a crash.
+    pub fn revision(&self) -> u64 {
+        read(&self.shared).revision()
+    }
+
+    /// The object as it is now.
+    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        read(&self.shared)
+            .get(&key.resource, &key.namespace, &key.name)
+            .cloned()
+    }
+
+    /// A page of one resource, now or at a kept revision. [`StoreError::Compacted`] or [`StoreError::Future`] when that
+    /// revision cannot be shown.
+    pub fn list(&self, range: &Range) -> Result<Page, StoreError> {
+        read(&self.shared).list(range)
+    }
+
+    /// How many objects of a resource there are.
+    pub fn count(&self, resource: &str) -> usize {
+        read(&self.shared).count(resource)
+    }
+
+    /// Every resource that has or had objects, with how many there are, unordered.
+    pub fn resources(&self) -> Vec<(Arc<str>, usize)> {
+        read(&self.shared).resources()
+    }
+
+    /// Writes an object if `expect` holds. Sets its `metadata.resourceVersion` to the revision it gets. When this
+    /// returns, the write is on disk and visible; an error means that nothing changed.
+    pub async fn put(&self, key: Key, object: Value, expect: Expect) -> Result<Arc<Entry>, StoreError> {
+        self.commit(Write {
+            key,
+            object,
+            action: Action::Put(expect),
+        })
+        .await
+    }
+
+    /// Deletes an object last written at `expect_revision`. `last` is its last state; what watchers see and this
+    /// returns is `last` with `metadata.resourceVersion` set to the revision of the deletion.
+    pub async fn delete(
+        &self,
+        key: Key,
+        last: Value,
+        expect_revision: u64,
+    ) -> Result<Arc<Entry>, StoreError> {
+        self.commit(Write {
+            key,
+            object: last,
+            action: Action::Delete(expect_revision),
+        })
+        .await
+    }
+
+    async fn commit(&self, write: Write) -> Result<Arc<Entry>, StoreError> {
+        match &self.writer {
+            Some(writer) => writer.commit(write).await,
+            None => writer::commit_in_memory(&self.shared, write),
+        }
+    }
+
+    /// The changes of one resource, in one namespace or all, after a revision. A revision before which changes of that
+    /// resource (or namespace) are still known whole can be watched from, else [`StoreError::Compacted`].
+    pub fn watch(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        after_revision: u64,
+    ) -> Result<Watch, StoreError> {
+        let scope = match namespace {
+            Some(namespace) if !namespace.is_empty() => Scope::Namespace(resource, namespace),
+            _ => Scope::Resource(resource),
+        };
+        self.watch_scope(&scope, after_revision)
+    }
+
+    /// The changes of one object after a revision. Writes to its neighbours do not wake the watch.
+    pub fn watch_object(&self, key: &Key, after_revision: u64) -> Result<Watch, StoreError> {
+        self.watch_scope(&Scope::Object(key), after_revision)
+    }
+
+    /// The changes of every resource after a revision.
+    pub fn watch_all(&self, after_revision: u64) -> Result<Watch, StoreError> {
+        self.watch_scope(&Scope::All, after_revision)
+    }
+
+    fn watch_scope(&self, scope: &Scope<'_>, after_revision: u64) -> Result<Watch, StoreError> {
+        let channel = write(&self.shared).channel(scope, after_revision)?;
+        Watch::start(Arc::clone(&self.shared), channel, after_revision)
+    }
 }

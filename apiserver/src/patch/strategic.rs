@@ -1,0 +1,348 @@
+//! Strategic merge patch: like a merge patch, but lists merge by key and `$` directives delete, replace and order.
+
+use super::fit::go_plain;
+use super::json::unprocessable;
+use super::path::same;
+use super::typed::resolve;
+use crate::ApiError;
+use crate::schema::{Ref, Schema};
+use serde_json::{Map, Value};
+
+const PATCH: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList";
+const ELEMENT_ORDER: &str = "$setElementOrder";
+
+const BAD_PRIMITIVE_LIST: &str = "invalid patch format of primitive list";
+const BAD_RETAIN_KEYS: &str = "invalid patch format of retainKeys";
+const BAD_ELEMENT_ORDER: &str = "invalid patch format of setElementOrder list";
+
+type Fields = Map<String, Value>;
+
+/// Applies a strategic merge patch. A patch in the wrong form is a 400, lists of lists a 422.
+pub fn strategic_merge(schema: &Schema, object: &Value, patch: &Value) -> Result<Value, ApiError> {
+    let (Value::Object(object), Value::Object(patch)) = (object, patch) else {
+        return Err(ApiError::BadRequest("invalid JSON document".into()));
+    };
+    merge_map(Some(schema), object.clone(), patch.clone()).map(Value::Object)
+}
+
+fn bad_request(message: &str) -> ApiError {
+    ApiError::BadRequest(message.into())
+}
+
+/// The schema of a field; `None` where nothing is known.
+fn field<'a>(schema: Option<&'a Schema>, name: &str) -> Option<&'a Schema> {
+    let schema = schema?;
+    let r: &Ref = schema.properties.get(name).or(schema.additional.as_ref())?;
+    resolve(r)
+}
+
+fn items(schema: Option<&Schema>) -> Option<&Schema> {
+    resolve(schema?.items.as_ref()?)
+}
+
+fn strategy(schema: Option<&Schema>, wanted: &str) -> bool {
+    schema
+        .and_then(|s| s.patch_strategy.as_deref())
+        .is_some_and(|s| s.split(',').any(|part| part == wanted))
+}
+
+fn merge_key(schema: Option<&Schema>) -> &str {
+    schema
+        .and_then(|s| s.patch_merge_key.as_deref())
+        .unwrap_or_default()
+}
+
+fn merge_map(schema: Option<&Schema>, mut old: Fields, mut patch: Fields) -> Result<Fields, ApiError> {
+    if let Some(directive) = patch.remove(PATCH) {
+        return match directive.as_str() {
+            Some("replace") => Ok(patch),
+            Some("delete") => Ok(Fields::new()),
+            _ => Err(unknown_directive(&directive, patch)),
+        };
+    }
+    retain_keys(&mut old, &mut patch)?;
+    order_lists(schema, &mut old, &mut patch)?;
+    for (name, mut value) in patch {
+        if let Some(rest) = name.strip_prefix(DELETE_FROM) {
+            let list = rest
+                .strip_prefix('/')
+                .ok_or_else(|| bad_request(BAD_PRIMITIVE_LIST))?;
+            let Value::Array(gone) = value else {
+                return Err(bad_request(BAD_PRIMITIVE_LIST));
+            };
+            if let Some(Value::Array(kept)) = old.get_mut(list) {
+                kept.retain(|v| !gone.iter().any(|g| same(v, g)));
+            }
+            continue;
+        }
+        if value.is_null() {
+            old.remove(&name);
+            continue;
+        }
+        let below = field(schema, &name);
+        let merged = match (old.remove(&name), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => {
+                if strategy(below, "replace") {
+                    Some(Value::Object(new))
+                } else {
+                    Some(Value::Object(merge_map(below, old, new)?))
+                }
+            }
+            (Some(Value::Array(old)), Value::Array(new)) => {
+                if strategy(below, "merge") {
+                    Some(Value::Array(merge_list(below, old, new)?))
+                } else {
+                    Some(Value::Array(new))
+                }
+            }
+            (_, new) => {
+                value = new;
+                drop_nulls(&mut value);
+                without_directives(value)
+            }
+        };
+        if let Some(merged) = merged {
+            old.insert(name, merged);
+        }
+    }
+    Ok(old)
+}
+
+fn unknown_directive(directive: &Value, mut map: Fields) -> ApiError {
+    map.insert(PATCH.into(), directive.clone());
+    let map = go_plain(&Value::Object(map));
+    ApiError::Plain(format!(
+        "unknown patch type: {} in map: {map}",
+        go_plain(directive)
+    ))
+}
+
+fn no_merge_key(item: &Fields, key: &str) -> ApiError {
+    let map = go_plain(&Value::Object(item.clone()));
+    ApiError::Plain(format!("map: {map} does not contain declared merge key: {key}"))
+}
+
+/// `$retainKeys`: of the old fields only these stay; the patch may set no others.
+fn retain_keys(old: &mut Fields, patch: &mut Fields) -> Result<(), ApiError> {
+    let Some(keys) = patch.remove(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let Value::Array(keys) = keys else {
+        return Err(bad_request(BAD_RETAIN_KEYS));
+    };
+    let retained = |name: &str| keys.iter().any(|k| k.as_str() == Some(name));
+    let foreign = patch.iter().any(|(name, value)| {
+        !value.is_null()
+            && !name.starts_with(DELETE_FROM)
+            && !name.starts_with(ELEMENT_ORDER)
+            && !retained(name)
+    });
+    if foreign {
+        return Err(bad_request(BAD_RETAIN_KEYS));
+    }
+    old.retain(|name, _| retained(name));
+    Ok(())
+}
+
+/// `$setElementOrder/<list>`: merges the list and puts it in this order, items only the server has stay in place.
+fn order_lists(schema: Option<&Schema>, old: &mut Fields, patch: &mut Fields) -> Result<(), ApiError> {
+    let names: Vec<String> = patch
+        .keys()
+        .filter(|k| k.starts_with(ELEMENT_ORDER))
+        .cloned()
+        .collect();
+    for name in names {
+        let Some(list) = name
+            .strip_prefix(ELEMENT_ORDER)
+            .and_then(|rest| rest.strip_prefix('/'))
+        else {
+            return Err(bad_request(BAD_ELEMENT_ORDER));
+        };
+        let Some(Value::Array(order)) = patch.remove(&name) else {
+            return Err(bad_request(BAD_ELEMENT_ORDER));
+        };
+        let list_of = |value: Option<Value>| match value {
+            None => Ok(None),
+            Some(Value::Array(items)) => Ok(Some(items)),
+            Some(_) => Err(bad_request(BAD_ELEMENT_ORDER)),
+        };
+        let (new, before) = (list_of(patch.remove(list))?, list_of(old.get(list).cloned())?);
+        let below = field(schema, list);
+        let key = merge_key(below);
+        check_order(new.as_deref().unwrap_or_default(), &order, key)?;
+        let server = before.clone().unwrap_or_default();
+        let merged = match (before, new) {
+            (None, None) => continue,
+            (Some(before), None) => before,
+            (None, Some(new)) => match without_directives(Value::Array(new)) {
+                Some(Value::Array(items)) => items,
+                _ => continue,
+            },
+            (Some(before), Some(new)) if strategy(below, "merge") => merge_list(below, before, new)?,
+            (Some(_), Some(new)) => new,
+        };
+        old.insert(
+            list.to_owned(),
+            Value::Array(arrange(merged, &order, &server, key)?),
+        );
+    }
+    Ok(())
+}
+
+/// The patch's items must come in the order the directive gives.
+fn check_order(patch: &[Value], order: &[Value], key: &str) -> Result<(), ApiError> {
+    if order.is_empty() {
+        return Ok(());
+    }
+    let mut left = order.iter();
+    for item in patch.iter().filter(|i| i.get(PATCH).is_none()) {
+        if !left.any(|o| same_item(o, item, key)) {
+            let (patch, order) = (Value::Array(patch.to_vec()), Value::Array(order.to_vec()));
+            return Err(ApiError::Plain(format!(
+                "The order in patch list:\n{}\n doesn't match {ELEMENT_ORDER} list:\n{}\n",
+                go_plain(&patch),
+                go_plain(&order)
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn same_item(a: &Value, b: &Value, key: &str) -> bool {
+    if key.is_empty() {
+        return same(a, b);
+    }
+    match (a.get(key), b.get(key)) {
+        (Some(a), Some(b)) => same(a, b),
+        _ => false,
+    }
+}
+
+fn merge_list(schema: Option<&Schema>, old: Vec<Value>, patch: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+    if old.iter().chain(&patch).any(Value::is_array) {
+        return Err(unprocessable());
+    }
+    let maps = old.iter().chain(&patch).filter(|v| v.is_object()).count();
+    if maps != 0 && maps != old.len() + patch.len() {
+        return Err(ApiError::Plain("list element types are not identical".into()));
+    }
+    let key = merge_key(schema);
+    if maps == 0 {
+        let mut merged: Vec<Value> = Vec::with_capacity(old.len() + patch.len());
+        for value in old.iter().chain(&patch) {
+            if !merged.iter().any(|m| same(m, value)) {
+                merged.push(value.clone());
+            }
+        }
+        return arrange(merged, &patch, &old, "");
+    }
+    if key.is_empty() {
+        return Err(ApiError::Plain("cannot merge lists without merge key".into()));
+    }
+    let (mut old, patch) = list_directives(old, patch, key)?;
+    let server = old.clone();
+    for item in &patch {
+        let Value::Object(fields) = item else { continue };
+        if !fields.contains_key(key) {
+            return Err(no_merge_key(fields, key));
+        }
+        if let Some(slot) = old.iter_mut().find(|o| same_item(o, item, key)) {
+            if let Value::Object(before) = std::mem::take(slot) {
+                *slot = Value::Object(merge_map(items(schema), before, fields.clone())?);
+            }
+        } else {
+            let mut item = item.clone();
+            drop_nulls(&mut item);
+            old.extend(without_directives(item));
+        }
+    }
+    arrange(old, &patch, &server, key)
+}
+
+/// Carries out the `$patch` items of a list: what is left of the list, and what is left of the patch.
+fn list_directives(
+    mut old: Vec<Value>,
+    patch: Vec<Value>,
+    key: &str,
+) -> Result<(Vec<Value>, Vec<Value>), ApiError> {
+    let mut left = Vec::with_capacity(patch.len());
+    let mut replace = false;
+    for item in patch {
+        let Some(directive) = item.get(PATCH) else {
+            left.push(item);
+            continue;
+        };
+        match (directive.as_str(), item.as_object()) {
+            (Some("replace"), _) => replace = true,
+            (Some("delete"), Some(fields)) if !fields.contains_key(key) => {
+                return Err(no_merge_key(fields, key));
+            }
+            (Some("delete"), _) => old.retain(|o| !same_item(o, &item, key)),
+            (Some("merge"), _) => {
+                return Err(ApiError::Plain(
+                    "merging lists cannot yet be specified in the patch".into(),
+                ));
+            }
+            (_, fields) => return Err(unknown_directive(directive, fields.cloned().unwrap_or_default())),
+        }
+    }
+    Ok(if replace { (left, Vec::new()) } else { (old, left) })
+}
+
+/// Puts the items `order` names in that order, and the others, in the server's order, before the named item they stood
+/// before; named items come first where nothing is known.
+fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: &str) -> Result<Vec<Value>, ApiError> {
+    if let Some(Value::Object(item)) = merged.iter().find(|m| !key.is_empty() && m.get(key).is_none()) {
+        return Err(no_merge_key(item, key));
+    }
+    let place = |list: &[Value], item: &Value| list.iter().position(|o| same_item(o, item, key));
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        merged.into_iter().partition(|item| place(order, item).is_some());
+    named.sort_by_key(|item| place(order, item));
+    others.sort_by_key(|item| place(server, item).unwrap_or(usize::MAX));
+    let mut out = Vec::with_capacity(named.len() + others.len());
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    loop {
+        let other_first = match (others.peek(), named.peek()) {
+            (None, None) => return Ok(out),
+            (other, None) => other.is_some(),
+            (None, _) => false,
+            (Some(other), Some(item)) => match (place(server, other), place(server, item)) {
+                (Some(a), Some(b)) => a < b,
+                _ => false,
+            },
+        };
+        out.extend(if other_first { others.next() } else { named.next() });
+    }
+}
+
+/// A patch's value where the object has none: without directives, `None` when it is nothing but one.
+fn without_directives(value: Value) -> Option<Value> {
+    match value {
+        Value::Object(fields) if fields.contains_key(PATCH) => None,
+        Value::Object(fields) => Some(Value::Object(
+            fields
+                .into_iter()
+                .filter_map(|(name, v)| Some((name, without_directives(v)?)))
+                .collect(),
+        )),
+        Value::Array(items) => Some(Value::Array(
+            items.into_iter().filter_map(without_directives).collect(),
+        )),
+        other => Some(other),
+    }
+}
+
+/// Nulls delete; where there is nothing to delete they are nothing.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, v| !v.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}

@@ -1,0 +1,150 @@
+//! Between the version an object is stored in and the one it is served in. Custom resources differ in apiVersion only
+//! (conversion None); two built-in kinds have two shapes: Events and HorizontalPodAutoscalers.
+
+use super::Resource;
+use crate::object;
+use serde_json::{Map, Value, json};
+
+/// core/v1 name and events.k8s.io/v1 name of an Event's fields that differ.
+const EVENT_FIELDS: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+    ("reportingComponent", "reportingController"),
+];
+const CPU: &str = "cpu";
+
+/// The object as its resource's storage keeps it.
+pub fn to_storage(resource: &Resource, mut value: Value) -> Value {
+    if resource.api_version() == resource.storage_api_version || !value.is_object() {
+        return value;
+    }
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("events.k8s.io", "events") => rename(&mut value, |(old, new)| (new, old)),
+        ("autoscaling", "horizontalpodautoscalers") => scaler_to_v2(&mut value),
+        _ => {}
+    }
+    value["apiVersion"] = resource.storage_api_version.as_str().into();
+    value
+}
+
+/// A stored object as this resource serves it.
+pub fn from_storage(resource: &Resource, mut value: Value) -> Value {
+    let wanted = resource.api_version();
+    if value["apiVersion"] == wanted || !value.is_object() {
+        return value;
+    }
+    let stored = value["apiVersion"].as_str().unwrap_or_default().to_owned();
+    match (resource.plural.as_str(), stored.as_str()) {
+        ("events", "v1") if resource.custom.is_none() => rename(&mut value, |pair| pair),
+        ("horizontalpodautoscalers", "autoscaling/v2") => scaler_to_v1(&mut value),
+        _ => {}
+    }
+    value["apiVersion"] = wanted.into();
+    value
+}
+
+fn rename(value: &mut Value, pick: impl Fn((&'static str, &'static str)) -> (&'static str, &'static str)) {
+    let Value::Object(map) = value else { return };
+    for pair in EVENT_FIELDS {
+        let (from, to) = pick(pair);
+        if let Some(field) = map.remove(from) {
+            map.insert(to.to_owned(), field);
+        }
+    }
+}
+
+fn utilization(metric: &Value) -> Option<&Value> {
+    let resource = &metric["resource"];
+    (resource["name"] == CPU)
+        .then(|| &resource["target"]["averageUtilization"])
+        .filter(|v| !v.is_null())
+}
+
+/// autoscaling/v1 knows one metric, the cpu utilization; others travel in annotations there, as in Kubernetes.
+const METRICS_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const BEHAVIOR_ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/behavior";
+
+fn take_annotation(value: &mut Value, key: &str) -> Option<Value> {
+    let annotations = value.pointer_mut("/metadata/annotations")?.as_object_mut()?;
+    let text = annotations.remove(key)?;
+    if annotations.is_empty() {
+        object::set_meta(value, "annotations", None);
+    }
+    serde_json::from_str(text.as_str()?).ok()
+}
+
+fn scaler_to_v2(value: &mut Value) {
+    let others = take_annotation(value, METRICS_ANNOTATION);
+    let behavior = take_annotation(value, BEHAVIOR_ANNOTATION);
+    let spec = object::child_mut(value, "spec");
+    let mut metrics: Vec<Value> = others.and_then(|o| o.as_array().cloned()).unwrap_or_default();
+    if let Some(percent) = spec.remove("targetCPUUtilizationPercentage") {
+        metrics.push(json!({
+            "type": "Resource",
+            "resource": {"name": CPU, "target": {"type": "Utilization", "averageUtilization": percent}},
+        }));
+    }
+    if !metrics.is_empty() {
+        spec.insert("metrics".to_owned(), Value::Array(metrics));
+    }
+    if let Some(behavior) = behavior {
+        spec.insert("behavior".to_owned(), behavior);
+    }
+    let status = object::child_mut(value, "status");
+    let current = status.remove("currentCPUUtilizationPercentage").map_or(Value::Null, |percent| {
+        json!([{"type": "Resource", "resource": {"name": CPU, "current": {"averageUtilization": percent}}}])
+    });
+    status.insert("currentMetrics".to_owned(), current);
+}
+
+fn scaler_to_v1(value: &mut Value) {
+    let spec = object::child_mut(value, "spec");
+    let mut metrics = spec
+        .remove("metrics")
+        .and_then(|m| m.as_array().cloned())
+        .unwrap_or_default();
+    let behavior = spec.remove("behavior");
+    let cpu = metrics.iter().position(|m| utilization(m).is_some());
+    if let Some(at) = cpu {
+        let metric = metrics.remove(at);
+        if let Some(percent) = utilization(&metric) {
+            spec.insert("targetCPUUtilizationPercentage".to_owned(), percent.clone());
+        }
+    }
+    let status = object::child_mut(value, "status");
+    let current = status.remove("currentMetrics").unwrap_or_default();
+    let percent = current
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|m| m["resource"]["name"] == CPU)
+        .map(|m| m["resource"]["current"]["averageUtilization"].clone())
+        .filter(|p| !p.is_null());
+    if let Some(percent) = percent {
+        status.insert("currentCPUUtilizationPercentage".to_owned(), percent);
+    }
+    status.entry("currentReplicas").or_insert_with(|| 0.into());
+    status.remove("conditions");
+    let mut extra = Map::new();
+    if !metrics.is_empty() {
+        extra.insert(
+            METRICS_ANNOTATION.to_owned(),
+            Value::Array(metrics).to_string().into(),
+        );
+    }
+    if let Some(behavior) = behavior {
+        extra.insert(BEHAVIOR_ANNOTATION.to_owned(), behavior.to_string().into());
+    }
+    if !extra.is_empty() {
+        let annotations = object::metadata_mut(value)
+            .entry("annotations")
+            .or_insert_with(|| json!({}));
+        if let Value::Object(own) = annotations {
+            own.extend(extra);
+        }
+    }
+}

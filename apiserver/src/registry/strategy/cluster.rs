@@ -1,0 +1,404 @@
+//! Namespaces, Nodes, volumes, Events, Leases, quotas and endpoints: defaults and rules of the core's other kinds.
+
+use super::json::{at, copy, default, each, items, made, same, text};
+use super::pod_rules::{not_negative, one_of};
+use crate::error::FieldError;
+use crate::object;
+use crate::registry::names;
+use serde_json::{Value, json};
+
+/// Label every namespace carries its own name under.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+const NODE_INFO: [&str; 10] = [
+    "machineID",
+    "systemUUID",
+    "bootID",
+    "kernelVersion",
+    "osImage",
+    "containerRuntimeVersion",
+    "kubeletVersion",
+    "kubeProxyVersion",
+    "operatingSystem",
+    "architecture",
+];
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+
+fn add_finalizer(object: &mut Value, name: &str) {
+    if object::finalizers(object).any(|f| f == name) {
+        return;
+    }
+    let list = object::metadata_mut(object)
+        .entry("finalizers")
+        .or_insert_with(|| json!([]));
+    if let Value::Array(list) = list {
+        list.push(name.into());
+    }
+}
+
+/// Defaults by plural.
+pub(super) fn defaults(plural: &str, object: &mut Value) {
+    match plural {
+        "namespaces" => {
+            let name = object::name(object).to_owned();
+            if !name.is_empty() {
+                object::child_mut(object, "metadata")
+                    .entry("labels")
+                    .or_insert_with(|| json!({}));
+                if let Some(labels) = at(object, "metadata").and_then(|m| made(m, "labels")) {
+                    labels[NAMESPACE_NAME] = name.into();
+                }
+            }
+        }
+        "nodes" => default_node(object),
+        "persistentvolumeclaims" => {
+            if let Some(spec) = at(object, "spec") {
+                default(spec, "volumeMode", "Filesystem");
+                requests_from_limits(spec);
+            }
+            if let Some(status) = made(object, "status") {
+                default(status, "phase", "Pending");
+            }
+        }
+        "persistentvolumes" => {
+            if let Some(spec) = at(object, "spec") {
+                default(spec, "persistentVolumeReclaimPolicy", "Retain");
+                default(spec, "volumeMode", "Filesystem");
+                if let Some(host) = at(spec, "hostPath") {
+                    default(host, "type", "");
+                }
+            }
+            if let Some(status) = made(object, "status") {
+                default(status, "phase", "Pending");
+            }
+        }
+        "endpoints" => {
+            for subset in each(object, "subsets") {
+                for port in each(subset, "ports") {
+                    default(port, "protocol", "TCP");
+                }
+            }
+        }
+        "events" if text(object, "apiVersion") == "v1" => {
+            default(object, "source", json!({}));
+            default(object, "reportingComponent", "");
+            default(object, "reportingInstance", "");
+            for key in ["eventTime", "firstTimestamp", "lastTimestamp"] {
+                default(object, key, Value::Null);
+            }
+        }
+        "events" => {
+            default(object, "deprecatedSource", json!({}));
+            default(object, "regarding", json!({}));
+            for key in ["eventTime", "deprecatedFirstTimestamp", "deprecatedLastTimestamp"] {
+                default(object, key, Value::Null);
+            }
+        }
+        "limitranges" => {
+            if let Some(spec) = at(object, "spec") {
+                for limit in each(spec, "limits") {
+                    default_limit(limit);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn requests_from_limits(spec: &mut Value) {
+    let limits = spec["resources"]["limits"].clone();
+    if let Value::Object(limits) = limits
+        && let Some(requests) = at(spec, "resources").and_then(|r| made(r, "requests"))
+    {
+        for (name, amount) in limits {
+            default(requests, &name, amount);
+        }
+    }
+}
+
+/// Of a container's limits, what is left out follows from what is said.
+fn default_limit(limit: &mut Value) {
+    if text(limit, "type") != "Container" {
+        return;
+    }
+    for (from, to) in [
+        ("max", "default"),
+        ("default", "defaultRequest"),
+        ("min", "defaultRequest"),
+    ] {
+        if let Value::Object(amounts) = limit[from].clone()
+            && let Some(target) = made(limit, to)
+        {
+            for (name, amount) in amounts {
+                default(target, &name, amount);
+            }
+        }
+    }
+}
+
+fn default_node(node: &mut Value) {
+    made(node, "spec");
+    let Some(status) = made(node, "status") else {
+        return;
+    };
+    let capacity = status["capacity"].clone();
+    if capacity.is_object() && status["allocatable"].is_null() {
+        status["allocatable"] = capacity;
+    }
+    if let Some(endpoint) = made(status, "daemonEndpoints").and_then(|d| made(d, "kubeletEndpoint")) {
+        default(endpoint, "Port", 0);
+    }
+    if let Some(info) = made(status, "nodeInfo") {
+        for key in NODE_INFO {
+            default(info, key, "");
+        }
+    }
+    for condition in each(status, "conditions") {
+        for key in ["lastHeartbeatTime", "lastTransitionTime"] {
+            default(condition, key, Value::Null);
+        }
+    }
+}
+
+/// What a new object gets beyond defaults.
+pub(super) fn prepare_create(plural: &str, object: &mut Value) {
+    match plural {
+        "namespaces" => {
+            defaults(plural, object);
+            if let Some(spec) = made(object, "spec") {
+                default(spec, "finalizers", json!([]));
+                if let Some(list) = spec["finalizers"].as_array_mut()
+                    && !list.iter().any(|f| f == "kubernetes")
+                {
+                    list.push("kubernetes".into());
+                }
+            }
+            object["status"] = json!({ "phase": "Active" });
+        }
+        "nodes" => {
+            if let Some(spec) = made(object, "spec") {
+                default(spec, "taints", json!([]));
+                if let Some(list) = spec["taints"].as_array_mut()
+                    && !list
+                        .iter()
+                        .any(|t| t["key"] == NOT_READY && t["effect"] == "NoSchedule")
+                {
+                    list.push(json!({ "key": NOT_READY, "effect": "NoSchedule" }));
+                }
+            }
+        }
+        "persistentvolumeclaims" => {
+            add_finalizer(object, "kubernetes.io/pvc-protection");
+            object["status"] = json!({ "phase": "Pending" });
+        }
+        "persistentvolumes" => {
+            add_finalizer(object, "kubernetes.io/pv-protection");
+            object["status"] = json!({ "phase": "Pending" });
+        }
+        _ => {}
+    }
+}
+
+/// What a changed namespace takes over: finalizers are written through `finalize` only.
+pub(super) fn prepare_namespace_update(subresource: &str, new: &mut Value, old: &Value) {
+    if subresource == "finalize" {
+        copy(old, new, "status");
+    } else {
+        copy(old, new, "spec");
+    }
+}
+
+/// What is wrong with an object of these kinds. `modern` tells events.k8s.io from core Events.
+pub(super) fn validate(plural: &str, modern: bool, object: &Value) -> Vec<FieldError> {
+    let spec = &object["spec"];
+    let mut errors = Vec::new();
+    match plural {
+        "namespaces" => {
+            for (i, name) in items(spec, "finalizers").enumerate() {
+                let field = format!("spec.finalizers[{i}]");
+                let text = name.as_str().unwrap_or_default();
+                for message in names::qualified_name(text) {
+                    errors.push(FieldError::invalid(&field, name, &message));
+                }
+                if !text.contains('/') && !matches!(text, "kubernetes" | "orphan" | "foregroundDeletion") {
+                    let message = "name is neither a standard finalizer name nor is it fully qualified";
+                    errors.push(FieldError::invalid(&field, name, message));
+                }
+            }
+        }
+        "nodes" => {
+            for (i, taint) in items(spec, "taints").enumerate() {
+                let at = format!("spec.taints[{i}]");
+                for message in names::qualified_name(text(taint, "key")) {
+                    errors.push(FieldError::invalid(format!("{at}.key"), &taint["key"], &message));
+                }
+                let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+                one_of(&mut errors, &format!("{at}.effect"), &taint["effect"], &effects);
+            }
+        }
+        "persistentvolumeclaims" => {
+            if items(spec, "accessModes").next().is_none() {
+                errors.push(FieldError::required(
+                    "spec.accessModes",
+                    "at least 1 access mode is required",
+                ));
+            }
+            if spec["resources"]["requests"]["storage"].is_null() {
+                errors.push(FieldError::required("spec.resources[storage]", ""));
+            }
+        }
+        "persistentvolumes" => {
+            if items(spec, "accessModes").next().is_none() {
+                errors.push(FieldError::required("spec.accessModes", ""));
+            }
+            if spec["capacity"]["storage"].is_null() {
+                errors.push(FieldError::required("spec.capacity", ""));
+            }
+        }
+        "leases" => {
+            if spec["leaseDurationSeconds"].as_i64().is_some_and(|s| s <= 0) {
+                let message = "must be greater than 0";
+                errors.push(FieldError::invalid(
+                    "spec.leaseDurationSeconds",
+                    &spec["leaseDurationSeconds"],
+                    message,
+                ));
+            }
+            not_negative(&mut errors, "spec.leaseTransitions", &spec["leaseTransitions"]);
+        }
+        "events" => errors = validate_event(object, modern),
+        "endpointslices" => {
+            let types = ["FQDN", "IPv4", "IPv6"];
+            one_of(&mut errors, "addressType", &object["addressType"], &types);
+            for (i, endpoint) in items(object, "endpoints").enumerate() {
+                if items(endpoint, "addresses").next().is_none() {
+                    let message = "must contain at least 1 address";
+                    errors.push(FieldError::required(format!("endpoints[{i}].addresses"), message));
+                }
+            }
+        }
+        _ => {}
+    }
+    errors
+}
+
+fn validate_event(event: &Value, modern: bool) -> Vec<FieldError> {
+    // Both groups' names of the same fields.
+    let of = |new: &str, old: &str| -> Value {
+        event
+            .get(new)
+            .or_else(|| event.get(old))
+            .cloned()
+            .unwrap_or_default()
+    };
+    let about = of("involvedObject", "regarding");
+    let (own, theirs) = (object::namespace(event), text(&about, "namespace"));
+    let mut errors = Vec::new();
+    let fits = if theirs.is_empty() {
+        matches!(own, "" | "default")
+    } else {
+        own == theirs
+    };
+    let mismatch = || {
+        FieldError::invalid(
+            "involvedObject.namespace",
+            &json!(theirs),
+            "does not match event.namespace",
+        )
+    };
+    if !fits {
+        errors.push(mismatch());
+    }
+    let timed = event["eventTime"].is_string();
+    if timed {
+        let controller = of("reportingController", "reportingComponent");
+        let name = controller.as_str().unwrap_or_default();
+        let field = if modern {
+            "reportingController"
+        } else {
+            "reportingComponent"
+        };
+        if name.is_empty() {
+            errors.push(FieldError::required(field, ""));
+        } else {
+            for message in names::qualified_name(name) {
+                errors.push(FieldError::invalid(field, &controller, &message));
+            }
+        }
+        for key in ["reportingInstance", "action", "reason"] {
+            let value = text(event, key);
+            if value.is_empty() {
+                errors.push(FieldError::required(key, ""));
+            } else if value.len() > 128 {
+                errors.push(FieldError::invalid(
+                    key,
+                    &event[key],
+                    "can have at most 128 characters",
+                ));
+            }
+        }
+        let note = of("message", "note");
+        if note.as_str().is_some_and(|n| n.len() > 1024) {
+            errors.push(FieldError::invalid(
+                "message",
+                &note,
+                "can have at most 1024 characters",
+            ));
+        }
+    }
+    if modern {
+        if !timed {
+            errors.push(FieldError::required("eventTime", ""));
+        }
+        let kind = text(event, "type");
+        if !matches!(kind, "Normal" | "Warning") {
+            errors.push(FieldError::invalid(
+                "type",
+                &json!(kind),
+                &format!("has invalid value: {kind}"),
+            ));
+        }
+        for (new, old) in [
+            ("deprecatedFirstTimestamp", "firstTimestamp"),
+            ("deprecatedLastTimestamp", "lastTimestamp"),
+        ] {
+            if of(new, old).is_string() {
+                errors.push(FieldError::invalid(old, &of(new, old), "needs to be unset"));
+            }
+        }
+    }
+    errors
+}
+
+/// What of an object of these kinds may not change.
+pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    let (spec, was) = (&new["spec"], &old["spec"]);
+    match plural {
+        "persistentvolumeclaims" => {
+            let mut allowed = spec.clone();
+            if text(was, "volumeName").is_empty() {
+                copy(was, &mut allowed, "volumeName");
+                copy(was, &mut allowed, "storageClassName");
+            }
+            copy(was, &mut allowed, "volumeAttributesClassName");
+            if let Some(resources) = made(&mut allowed, "resources") {
+                copy(&was["resources"], resources, "requests");
+            }
+            if same(&allowed, was) {
+                return Vec::new();
+            }
+            let message = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+            vec![FieldError::forbidden("spec", message)]
+        }
+        "endpointslices" if !same(&new["addressType"], &old["addressType"]) => {
+            vec![FieldError::invalid(
+                "addressType",
+                &new["addressType"],
+                "field is immutable",
+            )]
+        }
+        "controllerrevisions" if !same(&new["data"], &old["data"]) => {
+            vec![FieldError::invalid("data", &new["data"], "field is immutable")]
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,127 @@
+//! Objects of CustomResourceDefinitions (apiextensions-apiserver `pkg/registry/customresource`).
+
+use super::json::{copy, remove};
+use crate::error::FieldError;
+use crate::object;
+use crate::registry::{Custom, ScalePaths};
+use crate::schema::{default, validate as schema_validate};
+use serde_json::{Value, json};
+
+pub(super) fn defaults(custom: &Custom, object: &mut Value) {
+    default::apply_defaults(&custom.schema, object);
+}
+
+pub(super) fn prepare_create(custom: &Custom, object: &mut Value) {
+    if custom.status {
+        remove(object, "status");
+    }
+    object::set_meta(object, "generation", Some(1.into()));
+}
+
+fn without_metadata(custom: &Custom, object: &Value) -> Value {
+    let mut rest = object.clone();
+    remove(&mut rest, "metadata");
+    remove(&mut rest, "apiVersion");
+    if custom.status {
+        remove(&mut rest, "status");
+    }
+    rest
+}
+
+pub(super) fn prepare_update(custom: &Custom, subresource: &str, new: &mut Value, old: &Value) {
+    if subresource == "status" {
+        // Nothing but the status is taken from the request.
+        let status = new.get("status").cloned();
+        let fields = new["metadata"].get("managedFields").cloned();
+        let (api_version, version) = (
+            new["apiVersion"].clone(),
+            new["metadata"].get("resourceVersion").cloned(),
+        );
+        *new = old.clone();
+        new["apiVersion"] = api_version;
+        object::set_meta(new, "managedFields", fields);
+        object::set_meta(new, "resourceVersion", version);
+        match status {
+            Some(status) => new["status"] = status,
+            None => remove(new, "status"),
+        }
+        return;
+    }
+    if custom.status {
+        copy(old, new, "status");
+    }
+    let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+    let changed = without_metadata(custom, new) != without_metadata(custom, old);
+    if changed || generation > 0 {
+        let next = if changed { generation + 1 } else { generation };
+        object::set_meta(new, "generation", Some(next.into()));
+    }
+}
+
+/// The value a scale path like `.spec.replicas` points at.
+pub fn scale_value<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
+    let mut at = object;
+    for part in path.trim_start_matches('.').split('.') {
+        at = at.get(part)?;
+    }
+    Some(at)
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "float64",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+        Value::Null => "<nil>",
+    }
+}
+
+fn validate_scale(paths: &ScalePaths, object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for path in [&paths.spec, &paths.status] {
+        let Some(value) = scale_value(object, path) else {
+            continue;
+        };
+        let field = path.clone();
+        match value.as_i64() {
+            None => {
+                let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let message = format!(
+                    "{path} accessor error: {shown} is of the type {}, expected int64",
+                    go_type(value)
+                );
+                errors.push(FieldError::invalid(field, &json!(0), &message));
+            }
+            Some(n) if n < 0 => {
+                errors.push(FieldError::invalid(
+                    field,
+                    value,
+                    "should be a non-negative integer",
+                ));
+            }
+            Some(n) if n > i64::from(i32::MAX) => {
+                let message = format!("should be less than or equal to {}", i32::MAX);
+                errors.push(FieldError::invalid(field, value, &message));
+            }
+            Some(_) => {}
+        }
+    }
+    errors
+}
+
+/// What is wrong with a custom object: its schema's values, its scale paths, its CEL rules.
+pub(super) fn validate(custom: &Custom, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = schema_validate::validate(&custom.schema, object, old, "");
+    if let Some(paths) = &custom.scale {
+        errors.extend(validate_scale(paths, object));
+    }
+    if !custom.rules.is_empty() {
+        match schema_validate::unchecked_rules(&errors) {
+            Some(unchecked) => errors.push(unchecked),
+            None => errors.extend(custom.rules.check(object, old)),
+        }
+    }
+    errors
+}

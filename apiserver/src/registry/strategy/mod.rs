@@ -1,0 +1,330 @@
+//! What kube-apiserver's registry strategies do: defaults, what a write may touch, generations, and the rules of each
+//! kind. One generic path; kinds differ by small functions picked here.
+//!
+//! Order of a write: decode and prune, [`default`] (what a client's field manager owns), `prepare_*` (what the server
+//! alone writes), then `validate_*`. All but address allocation are pure.
+
+mod admission;
+mod certificates;
+mod cluster;
+mod config;
+mod custom;
+mod generation;
+mod json;
+mod metadata;
+mod normal;
+mod pod;
+mod pod_rules;
+mod policy;
+mod rbac;
+pub mod selector;
+mod service;
+mod status;
+mod warnings;
+mod workloads;
+
+pub use custom::scale_value;
+pub use metadata::validate_labels;
+
+use super::{Resource, crd};
+use crate::auth::UserInfo;
+use crate::error::FieldError;
+use crate::object;
+use crate::store::Store;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// What a strategy may look at besides the object.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// For what is unique over objects: cluster addresses and node ports.
+    pub store: &'a Store,
+    /// Who asks.
+    pub user: &'a UserInfo,
+    /// Time of the request.
+    pub now: Timestamp,
+}
+
+/// Which module knows a built-in kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Workload,
+    Pod,
+    Service,
+    Config,
+    Rbac,
+    Certificates,
+    Cluster,
+    Policy,
+    Admission,
+    Crd,
+    Plain,
+}
+
+fn family(resource: &Resource) -> Family {
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "pods") => Family::Pod,
+        ("", "services") => Family::Service,
+        ("", "configmaps" | "secrets" | "serviceaccounts") => Family::Config,
+        ("", "replicationcontrollers" | "podtemplates") | ("batch", _) => Family::Workload,
+        ("apps", "controllerrevisions") | ("events.k8s.io" | "coordination.k8s.io" | "", _) => {
+            Family::Cluster
+        }
+        ("apps", _) => Family::Workload,
+        ("discovery.k8s.io", _) => Family::Cluster,
+        ("rbac.authorization.k8s.io", _) => Family::Rbac,
+        ("certificates.k8s.io", _) => Family::Certificates,
+        ("admissionregistration.k8s.io", _) => Family::Admission,
+        ("apiextensions.k8s.io", _) => Family::Crd,
+        (
+            "networking.k8s.io"
+            | "policy"
+            | "autoscaling"
+            | "scheduling.k8s.io"
+            | "storage.k8s.io"
+            | "node.k8s.io"
+            | "flowcontrol.apiserver.k8s.io",
+            _,
+        ) => Family::Policy,
+        _ => Family::Plain,
+    }
+}
+
+/// Fills in what a client left out, as decoding does in kube-apiserver: these fields belong to whoever wrote the object.
+/// Doing it twice changes nothing more.
+pub fn default(resource: &Resource, object: &mut Value) {
+    if let Some(custom) = &resource.custom {
+        custom::defaults(custom, object);
+        return;
+    }
+    let plural = resource.plural.as_str();
+    normal::drop_empty(resource.schema(), object);
+    match family(resource) {
+        Family::Workload => {
+            if plural == "podtemplates" {
+                if let Some(spec) = json::at(object, "template").and_then(|t| json::at(t, "spec")) {
+                    pod::default_spec(spec);
+                }
+            } else {
+                workloads::defaults(plural, object);
+            }
+        }
+        Family::Pod => pod::default_pod(object),
+        Family::Service => service::defaults(object),
+        Family::Config => {
+            if plural == "secrets" {
+                config::default_secret(object);
+            }
+            config::drop_empty(object);
+        }
+        Family::Rbac => rbac::defaults(plural, object),
+        Family::Cluster => cluster::defaults(plural, object),
+        Family::Policy => {
+            policy::defaults(plural, object);
+            cluster::defaults(plural, object);
+        }
+        Family::Admission => admission::defaults(plural, object),
+        Family::Crd => crd::defaults(object),
+        Family::Certificates | Family::Plain => {}
+    }
+    if plural == "endpointslices" {
+        policy::defaults(plural, object);
+    }
+    if resource.has_status() && object.is_object() {
+        let status = empty_status(resource);
+        if let Value::Object(fields) = status {
+            let own = object::child_mut(object, "status");
+            for (key, value) in fields {
+                own.entry(key).or_insert(value);
+            }
+        }
+    }
+}
+
+fn empty_status(resource: &Resource) -> Value {
+    match family(resource) {
+        Family::Workload => workloads::empty_status(&resource.plural),
+        Family::Policy | Family::Service => policy::empty_status(&resource.plural),
+        Family::Crd => crd::empty_status(),
+        _ => json!({}),
+    }
+}
+
+/// Makes an object ready to be created: defaults, then what only the server writes. `metadata.uid` and the name must be
+/// there already.
+pub fn prepare_create(resource: &Resource, ctx: &Context<'_>, object: &mut Value) {
+    default(resource, object);
+    if let Some(custom) = &resource.custom {
+        custom::prepare_create(custom, object);
+        return;
+    }
+    let plural = resource.plural.as_str();
+    // A Node's status is kept: the kubelet registers with it.
+    if resource.has_status() && plural != "nodes" {
+        object["status"] = empty_status(resource);
+    }
+    match family(resource) {
+        Family::Workload => workloads::prepare_create(plural, object),
+        Family::Pod => pod::prepare_create(object),
+        Family::Service => service::allocate(ctx, object),
+        Family::Certificates => certificates::prepare_create(ctx, object),
+        Family::Cluster => cluster::prepare_create(plural, object),
+        Family::Crd => crd::prepare_create(object),
+        _ => {}
+    }
+    if generation::counts(resource) {
+        object::set_meta(object, "generation", Some(1.into()));
+    }
+}
+
+/// Makes a changed object ready: defaults, what the endpoint may not write is taken from `old`, generation is counted.
+/// `subresource` is `""` for the main endpoint.
+pub fn prepare_update(
+    resource: &Resource,
+    subresource: &str,
+    ctx: &Context<'_>,
+    new: &mut Value,
+    old: &Value,
+) {
+    if family(resource) == Family::Config && resource.plural == "secrets" {
+        config::prepare_secret_update(new, old);
+    }
+    default(resource, new);
+    metadata::prepare_update(new, old);
+    if let Some(custom) = &resource.custom {
+        custom::prepare_update(custom, subresource, new, old);
+        return;
+    }
+    let plural = resource.plural.as_str();
+    match family(resource) {
+        Family::Certificates => return certificates::prepare_update(subresource, ctx, new, old),
+        Family::Cluster if plural == "namespaces" => {
+            cluster::prepare_namespace_update(subresource, new, old);
+            if subresource.is_empty() {
+                json::copy(old, new, "status");
+            }
+            return;
+        }
+        _ => {}
+    }
+    if subresource == "status" {
+        json::copy(old, new, "spec");
+        if matches!(plural, "deployments" | "daemonsets") {
+            let labels = old["metadata"].get("labels").cloned();
+            object::set_meta(new, "labels", labels);
+        }
+        if plural == "pods" {
+            let owners = old["metadata"].get("ownerReferences").cloned();
+            object::set_meta(new, "ownerReferences", owners);
+        }
+        if plural == "customresourcedefinitions" {
+            object::set_meta(new, "labels", old["metadata"].get("labels").cloned());
+            object::set_meta(new, "annotations", old["metadata"].get("annotations").cloned());
+        }
+        return;
+    }
+    if resource.has_status() {
+        json::copy(old, new, "status");
+    }
+    match family(resource) {
+        Family::Workload => workloads::prepare_update(plural, new, old),
+        Family::Service => service::prepare_update(ctx, new, old),
+        Family::Crd => crd::prepare_update(new),
+        _ => {}
+    }
+    if generation::counts(resource) && generation::changed(resource, new, old) {
+        let next = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+        object::set_meta(new, "generation", Some(next.into()));
+    }
+}
+
+fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    if let Some(custom) = &resource.custom {
+        return custom::validate(custom, object, old);
+    }
+    let plural = resource.plural.as_str();
+    match family(resource) {
+        Family::Workload => workloads::validate(plural, object),
+        Family::Pod => pod_rules::validate_spec(&object["spec"], "spec"),
+        Family::Service => service::validate(object),
+        Family::Config => match plural {
+            "configmaps" => config::validate_config_map(object),
+            "secrets" => config::validate_secret(object),
+            _ => config::validate_service_account(object),
+        },
+        Family::Rbac => rbac::validate(plural, object),
+        Family::Certificates => certificates::validate(object, old, ""),
+        Family::Cluster => cluster::validate(plural, resource.group == "events.k8s.io", object),
+        Family::Policy => policy::validate(plural, object),
+        Family::Admission => admission::validate(plural, object),
+        Family::Crd => crd::validate(object, old),
+        Family::Plain => Vec::new(),
+    }
+}
+
+/// What is wrong with a prepared new object; empty when it may be created.
+pub fn validate_create(resource: &Resource, object: &Value) -> Vec<FieldError> {
+    let mut errors = metadata::validate(resource, object);
+    errors.extend(validate(resource, object, None));
+    errors
+}
+
+/// What a client named that another object has already: cluster addresses and node ports. Asked after
+/// [`validate_create`], because it looks at the store.
+pub fn validate_allocation(resource: &Resource, ctx: &Context<'_>, object: &Value) -> Vec<FieldError> {
+    if family(resource) == Family::Service {
+        service::taken_errors(ctx, object)
+    } else {
+        Vec::new()
+    }
+}
+
+/// What is wrong with a prepared change; empty when it may be written.
+pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = metadata::validate_update(new, old);
+    if resource.is_custom() {
+        errors.extend(validate(resource, new, Some(old)));
+        return errors;
+    }
+    let plural = resource.plural.as_str();
+    let family = family(resource);
+    if family == Family::Certificates {
+        errors.extend(certificates::validate(new, Some(old), subresource));
+        return errors;
+    }
+    if family == Family::Crd && subresource == "status" {
+        return errors;
+    }
+    if subresource == "status" && family == Family::Workload {
+        errors.extend(status::validate(plural, &new["status"]));
+    }
+    if !subresource.is_empty() && subresource != "scale" {
+        return errors;
+    }
+    match family {
+        Family::Workload => errors.extend(workloads::validate_update(plural, new, old)),
+        Family::Pod => {
+            errors.extend(validate(resource, new, Some(old)));
+            errors.extend(pod_rules::validate_change(new, old));
+            return errors;
+        }
+        Family::Service => errors.extend(service::validate_update(new, old)),
+        Family::Config if plural != "serviceaccounts" => {
+            errors.extend(config::validate_update(plural == "secrets", new, old));
+        }
+        Family::Rbac => errors.extend(rbac::validate_update(plural, new, old)),
+        Family::Cluster => errors.extend(cluster::validate_update(plural, new, old)),
+        Family::Policy => errors.extend(policy::validate_update(plural, new, old)),
+        _ => {}
+    }
+    errors.extend(validate(resource, new, Some(old)));
+    errors
+}
+
+/// Warnings for an object that was written and is fine.
+pub fn warnings(resource: &Resource, object: &Value) -> Vec<String> {
+    warnings::of(resource, object)
+}
+
+#[cfg(test)]
+mod tests;

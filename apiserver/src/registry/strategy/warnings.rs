@@ -1,0 +1,52 @@
+//! Warnings kube-apiserver sends with objects that are fine and still not what one should write.
+
+use super::json::{items, text};
+use crate::object;
+use crate::registry::Resource;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Warnings for an object of this resource.
+pub(super) fn of(resource: &Resource, value: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    if let Some(custom) = &resource.custom {
+        out.extend(custom.deprecation.clone());
+        if custom.webhook_conversion {
+            out.push(format!(
+                "{}: conversion webhooks are not called; versions differ in apiVersion only",
+                custom.crd
+            ));
+        }
+    }
+    for (i, name) in object::finalizers(value).enumerate() {
+        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+            out.push(format!(
+                "metadata.finalizers[{i}]: {name:?}: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
+            ));
+        }
+    }
+    let (spec, at) = match resource.plural.as_str() {
+        "pods" => (&value["spec"], "spec"),
+        "deployments" | "replicasets" | "statefulsets" | "daemonsets" | "jobs" => {
+            (&value["spec"]["template"]["spec"], "spec.template.spec")
+        }
+        _ => return out,
+    };
+    if resource.is_custom() {
+        return out;
+    }
+    for list in ["initContainers", "containers"] {
+        for (i, container) in items(spec, list).enumerate() {
+            let mut seen = BTreeSet::new();
+            for (j, variable) in items(container, "env").enumerate() {
+                let name = text(variable, "name");
+                if !seen.insert(name) {
+                    out.push(format!(
+                        "{at}.{list}[{i}].env[{j}]: hides previous definition of {name:?}, which may be dropped when using apply"
+                    ));
+                }
+            }
+        }
+    }
+    out
+}

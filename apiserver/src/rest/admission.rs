@@ -1,0 +1,114 @@
+//! What may refuse or change a write besides the rules of its kind.
+//!
+//! Every write passes four points, in kube-apiserver's order: [`before`] (namespace lifecycle), [`mutate`] (mutating
+//! policies and webhooks will be called there), strategy and validation, [`validate`] (validating policies and webhooks).
+
+use super::{Api, subject};
+use crate::ApiError;
+use crate::auth::UserInfo;
+use crate::error::Subject;
+use crate::object;
+use crate::registry::Resource;
+use crate::store::Key;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// What a write does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A change.
+    Update,
+    /// A removal.
+    Delete,
+}
+
+/// A write under review.
+#[derive(Debug)]
+pub struct Review<'a> {
+    /// What it does.
+    pub operation: Operation,
+    /// Who asked.
+    pub user: &'a UserInfo,
+    /// Kind.
+    pub resource: &'a Arc<Resource>,
+    /// Subresource, `""` for the object itself.
+    pub subresource: &'a str,
+    /// Namespace.
+    pub namespace: &'a str,
+    /// Name.
+    pub name: &'a str,
+    /// Nothing will be stored.
+    pub dry_run: bool,
+}
+
+/// Namespaces that stay.
+const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// Before anything else is looked at: the namespace is there and takes new objects.
+pub fn before(api: &Api, review: &Review<'_>) -> Result<(), ApiError> {
+    let r = review.resource;
+    if &*r.storage == "/namespaces" {
+        if review.operation == Operation::Delete && IMMORTAL.contains(&review.name) {
+            return Err(ApiError::forbidden(
+                subject(r, review.name),
+                "this namespace may not be deleted",
+            ));
+        }
+        return Ok(());
+    }
+    if !r.namespaced || review.operation != Operation::Create {
+        return Ok(());
+    }
+    let at = Key {
+        resource: "/namespaces".into(),
+        namespace: "".into(),
+        name: review.namespace.into(),
+    };
+    let Some(entry) = api.store.get(&at) else {
+        return Err(ApiError::NotFound(Subject::new(
+            "",
+            "namespaces",
+            review.namespace,
+        )));
+    };
+    if object::is_deleting(&entry.value()) {
+        return Err(terminating(r, review));
+    }
+    Ok(())
+}
+
+fn terminating(r: &Resource, review: &Review<'_>) -> ApiError {
+    let detail = format!(
+        "unable to create new content in namespace {} because it is being terminated",
+        review.namespace
+    );
+    let mut status = ApiError::forbidden(subject(r, review.name), &detail).status();
+    status["details"]["causes"] = json!([{
+        "reason": "NamespaceTerminating",
+        "message": format!("namespace {} is being terminated", review.namespace),
+        "field": "metadata.namespace",
+    }]);
+    ApiError::Status(Box::new(status))
+}
+
+/// May change the new object, before its kind's own rules see it.
+pub fn mutate(api: &Api, review: &Review<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
+    let _ = (api, review, new, old);
+    Ok(())
+}
+
+/// May refuse the write, once the object is as it will be stored. `new` is `None` for a deletion.
+pub fn validate(
+    api: &Api,
+    review: &Review<'_>,
+    new: Option<&Value>,
+    old: Option<&Value>,
+) -> Result<(), ApiError> {
+    let Some(new) = new else { return Ok(()) };
+    let r = review.resource;
+    // Nobody gives away rights they do not have.
+    api.authorizer
+        .check_write(review.user, &r.group, &r.plural, new, old)
+}

@@ -1,0 +1,474 @@
+//! Request bodies: size limit, JSON with duplicate keys noticed, YAML, and the type an object claims to be.
+
+use super::negotiate::Format;
+use super::params::FieldValidation;
+use super::protobuf;
+use crate::ApiError;
+use crate::registry::{Registry, Resource};
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use http_body_util::BodyExt;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+
+/// Largest body taken, as kube-apiserver's.
+pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
+
+/// Reads a body, at most [`BODY_LIMIT`] bytes.
+pub async fn read<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: fmt::Display,
+{
+    let too_large = || ApiError::RequestEntityTooLarge(format!("limit is {BODY_LIMIT}"));
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(too_large());
+    }
+    let mut body = std::pin::pin!(body);
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| ApiError::BadRequest(format!("error reading the body: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let so_far = first.as_ref().map_or(0, Bytes::len) + rest.len();
+        if so_far + data.len() > BODY_LIMIT {
+            return Err(too_large());
+        }
+        match &first {
+            None => first = Some(data),
+            Some(_) => rest.extend_from_slice(&data),
+        }
+    }
+    Ok(match first {
+        None => Bytes::new(),
+        Some(only) if rest.is_empty() => only,
+        Some(only) => {
+            let mut whole = BytesMut::from(&only[..]);
+            whole.extend_from_slice(&rest);
+            whole.freeze()
+        }
+    })
+}
+
+/// A parsed body and the paths of keys that appeared twice (the last one wins).
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// The document.
+    pub value: Value,
+    /// `data.a` for each key met again.
+    pub duplicates: Vec<String>,
+}
+
+struct Seed<'a> {
+    path: String,
+    duplicates: &'a RefCell<Vec<String>>,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Value;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_string<E>(self, v: String) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut out = Vec::new();
+        loop {
+            let path = format!("{}[{}]", self.path, out.len());
+            match seq.next_element_seed(Seed {
+                path,
+                duplicates: self.duplicates,
+            })? {
+                Some(v) => out.push(v),
+                None => return Ok(Value::Array(out)),
+            }
+        }
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut out = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let path = if self.path.is_empty() {
+                key.clone()
+            } else {
+                format!("{}.{key}", self.path)
+            };
+            let value = map.next_value_seed(Seed {
+                path: path.clone(),
+                duplicates: self.duplicates,
+            })?;
+            if out.insert(key, value).is_some() {
+                let mut seen = self.duplicates.borrow_mut();
+                if !seen.contains(&path) {
+                    seen.push(path);
+                }
+            }
+        }
+        Ok(Value::Object(out))
+    }
+}
+
+/// Parses JSON; the error is worded as Go's decoder does, as far as it can be told from here.
+pub fn parse_json(bytes: &[u8]) -> Result<Parsed, String> {
+    let duplicates = RefCell::new(Vec::new());
+    let mut de = serde_json::Deserializer::from_slice(bytes);
+    let seed = Seed {
+        path: String::new(),
+        duplicates: &duplicates,
+    };
+    let value = seed
+        .deserialize(&mut de)
+        .and_then(|v| de.end().map(|()| v))
+        .map_err(|e| go_json_error(&e, bytes))?;
+    Ok(Parsed {
+        value,
+        duplicates: duplicates.into_inner(),
+    })
+}
+
+fn go_json_error(error: &serde_json::Error, bytes: &[u8]) -> String {
+    if error.is_eof() {
+        return "unexpected end of JSON input".into();
+    }
+    let line_start = bytes
+        .split_inclusive(|b| *b == b'\n')
+        .take(error.line().saturating_sub(1))
+        .map(<[u8]>::len)
+        .sum::<usize>();
+    let at = line_start + error.column().saturating_sub(1);
+    match bytes.get(at) {
+        Some(byte) => format!(
+            "invalid character {} looking for beginning of value",
+            go_char(*byte)
+        ),
+        None => error.to_string(),
+    }
+}
+
+/// A byte as Go's JSON errors quote it.
+pub fn go_char(byte: u8) -> String {
+    match byte {
+        b'\'' => r"'\''".into(),
+        b'"' => "'\"'".into(),
+        b'\n' => r"'\n'".into(),
+        b'\t' => r"'\t'".into(),
+        0x20..=0x7e => format!("'{}'", char::from(byte)),
+        _ => format!("'\\x{byte:02x}'"),
+    }
+}
+
+/// Parses one YAML document. YAML 1.1 booleans of unquoted keys and values are as Kubernetes' own parser has them.
+pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| "error converting YAML to JSON: yaml: invalid Unicode".to_owned())?;
+    let value: Value = serde_saphyr::from_str(text).map_err(|e| {
+        let line = e.location().map_or(1, |l| l.line());
+        let full = e.to_string();
+        // The parser's message comes with a drawing of the place; only its first line is said again.
+        let what = full.lines().next().unwrap_or_default();
+        let what = what.rsplit_once(": ").map_or(what, |(_, w)| w);
+        let what = what.split_once(&format!("line {line} ")).map_or(what, |(_, w)| w);
+        let what = if what.contains("unclosed") {
+            "did not find expected node content"
+        } else {
+            what
+        };
+        format!("error converting YAML to JSON: yaml: line {line}: {what}")
+    })?;
+    Ok(Parsed {
+        value: yaml_11(value, text),
+        duplicates: Vec::new(),
+    })
+}
+
+/// Kubernetes reads YAML 1.1, where a plain `y`, `yes`, `on` … is a boolean: applied to plain scalars only, which are
+/// recognised by not standing quoted in the source.
+fn yaml_11(value: Value, source: &str) -> Value {
+    match value {
+        Value::String(s) => match yaml_11_boolean(&s, source) {
+            Some(b) => Value::Bool(b),
+            None => Value::String(s),
+        },
+        Value::Array(items) => Value::Array(items.into_iter().map(|v| yaml_11(v, source)).collect()),
+        Value::Object(map) => map
+            .into_iter()
+            .map(|(k, v)| {
+                (
+                    yaml_11_boolean(&k, source).map_or(k, |b| b.to_string()),
+                    yaml_11(v, source),
+                )
+            })
+            .collect(),
+        other => other,
+    }
+}
+
+fn yaml_11_boolean(text: &str, source: &str) -> Option<bool> {
+    let boolean = match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => true,
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => false,
+        _ => return None,
+    };
+    let quoted = source.contains(&format!("\"{text}\"")) || source.contains(&format!("'{text}'"));
+    (!quoted).then_some(boolean)
+}
+
+/// The bytes an error about an unreadable object shows.
+fn summary(bytes: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let cut = &bytes[..bytes.len().min(SHOWN)];
+    let more = if bytes.len() > SHOWN { " ..." } else { "" };
+    match bytes.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(cut)),
+        Some(_) => {
+            let mut hex = String::new();
+            for byte in cut {
+                let _ = write!(hex, "{byte:02x}");
+            }
+            hex + more
+        }
+    }
+}
+
+const TYPE_META: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
+/// Name Go's decoder has for a JSON type.
+pub fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Parses the body of a create or update of `kind`.
+pub fn parse_object(bytes: &[u8], format: Format, kind: &str) -> Result<Parsed, ApiError> {
+    let unrecognised = |why: String| {
+        ApiError::BadRequest(format!(
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
+             {why} ({})",
+            summary(bytes)
+        ))
+    };
+    let parsed = match format {
+        Format::Json => parse_json(bytes).map_err(unrecognised)?,
+        Format::Protobuf => protobuf::decode(bytes)
+            .map(|value| Parsed {
+                value,
+                duplicates: Vec::new(),
+            })
+            .map_err(|e| ApiError::BadRequest(format!("unable to decode the body as {kind}: {e}")))?,
+        Format::Yaml => parse_yaml(bytes).map_err(|e| {
+            ApiError::BadRequest(format!(
+                "the object provided is unrecognized (must be of type {kind}): {e}"
+            ))
+        })?,
+    };
+    match &parsed.value {
+        Value::Object(map) => {
+            for field in ["apiVersion", "kind"] {
+                match map.get(field) {
+                    None | Some(Value::String(_) | Value::Null) => {}
+                    Some(other) => {
+                        return Err(unrecognised(format!(
+                            "json: cannot unmarshal {} into Go struct field .{field} of type string",
+                            json_type(other)
+                        )));
+                    }
+                }
+            }
+            Ok(parsed)
+        }
+        other => Err(unrecognised(format!(
+            "json: cannot unmarshal {} into Go value of type {TYPE_META}",
+            json_type(other)
+        ))),
+    }
+}
+
+/// Where kube-apiserver's scheme is made, part of a message clients see.
+const SCHEME: &str = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30";
+
+/// Checks that an object says it is what the URL takes, and fills `apiVersion` and `kind` where built-ins may leave
+/// them out.
+pub fn check_type(
+    registry: &Registry,
+    r: &Resource,
+    kind: &str,
+    gv: (&str, &str),
+    object: &mut Value,
+) -> Result<(), ApiError> {
+    let expected = api_version(gv.0, gv.1);
+    let sent = object["apiVersion"].as_str().unwrap_or_default().to_owned();
+    let sent_kind = object["kind"].as_str().unwrap_or_default().to_owned();
+    if r.custom.is_some() && gv.0 == r.group {
+        if sent_kind.is_empty() {
+            return Err(ApiError::BadRequest(format!(
+                "Object 'Kind' is missing in '{object}'"
+            )));
+        }
+        if sent != expected {
+            return Err(ApiError::BadRequest(format!(
+                "the API version in the data ({sent}) does not match the expected API version ({expected})"
+            )));
+        }
+        if sent_kind != kind {
+            return Err(ApiError::BadRequest(format!(
+                "the kind in the data ({sent_kind}) does not match the expected kind ({kind})"
+            )));
+        }
+        return Ok(());
+    }
+    let effective = if sent.is_empty() { expected.clone() } else { sent };
+    let effective_kind = if sent_kind.is_empty() {
+        kind.to_owned()
+    } else {
+        sent_kind
+    };
+    let (group, version) = effective.split_once('/').unwrap_or(("", &effective));
+    if effective != expected || effective_kind != kind {
+        let head = format!("{effective_kind} in version {version:?} cannot be handled as a {kind}");
+        if effective == expected || registry.by_kind(group, version, &effective_kind).is_some() {
+            let internal = if gv.0.is_empty() {
+                "core"
+            } else {
+                gv.0.split('.').next().unwrap_or_default()
+            };
+            return Err(ApiError::BadRequest(
+                if registry.by_kind(group, version, &effective_kind).is_some() {
+                    format!(
+                        "{head}: converting ({version}.{effective_kind}) to ({internal}.{kind}): unknown conversion"
+                    )
+                } else {
+                    format!(
+                        "{head}: no kind {effective_kind:?} is registered for version {effective:?} in scheme {SCHEME:?}"
+                    )
+                },
+            ));
+        }
+        return Err(ApiError::BadRequest(format!(
+            "{head}: no kind {effective_kind:?} is registered for version {effective:?} in scheme {SCHEME:?}"
+        )));
+    }
+    object["apiVersion"] = expected.into();
+    object["kind"] = kind.into();
+    Ok(())
+}
+
+/// `group/version`, or only the version for core.
+pub fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
+}
+
+/// Decides what unknown and duplicate fields mean: warnings, nothing, or a refusal.
+pub fn strictness(
+    validation: FieldValidation,
+    unknown: &[String],
+    duplicates: &[String],
+) -> Result<Vec<String>, String> {
+    let problems: Vec<String> = duplicates
+        .iter()
+        .map(|p| format!("duplicate field {p:?}"))
+        .chain(unknown.iter().map(|p| format!("unknown field {p:?}")))
+        .collect();
+    match validation {
+        _ if problems.is_empty() => Ok(problems),
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Warn => Ok(problems),
+        FieldValidation::Strict => Err(format!("strict decoding error: {}", problems.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_are_noticed_and_the_last_wins() {
+        let p = parse_json(br#"{"data":{"a":"1","a":"2"},"l":[{"x":1,"x":2}]}"#).unwrap();
+        assert_eq!(p.duplicates, ["data.a", "l[0].x"]);
+        assert_eq!(p.value["data"]["a"], "2");
+    }
+
+    #[test]
+    fn unreadable_bodies_are_described() {
+        let error = |b: &[u8]| {
+            parse_object(b, Format::Json, "ConfigMap")
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(error(br#"{"a":"#).ends_with(r#"json parse error: unexpected end of JSON input ({"a":)"#));
+        assert!(error(b"").ends_with("unexpected end of JSON input (<empty>)"));
+        assert!(error(b"[]").contains("cannot unmarshal array into Go value"));
+        assert!(error(b"[]").ends_with("(5b5d)"));
+    }
+
+    #[test]
+    fn yaml_is_kubernetes_yaml() {
+        let p = parse_yaml(b"metadata:\n  name: y\ndata:\n  a: 'no'\n").unwrap();
+        assert_eq!(
+            (&p.value["metadata"]["name"], &p.value["data"]["a"]),
+            (&Value::Bool(true), &Value::from("no"))
+        );
+    }
+
+    #[test]
+    fn strictness_levels() {
+        let unknown = ["foo".to_owned()];
+        assert_eq!(
+            strictness(FieldValidation::Warn, &unknown, &[]).unwrap(),
+            [r#"unknown field "foo""#]
+        );
+        assert!(
+            strictness(FieldValidation::Ignore, &unknown, &[])
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(
+            strictness(FieldValidation::Strict, &unknown, &[]).unwrap_err(),
+            r#"strict decoding error: unknown field "foo""#
+        );
+    }
+}

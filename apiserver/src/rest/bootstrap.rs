@@ -1,0 +1,52 @@
+//! What every cluster has from its first moment: the system namespaces and the roles clients count on.
+
+use super::Api;
+use super::params::WriteOptions;
+use crate::ApiError;
+use crate::auth::{UserInfo, bootstrap_policy};
+use crate::object;
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+
+/// Namespaces that are always there.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// Field manager of what the server itself writes.
+pub const MANAGER: &str = "kube-apiserver";
+
+impl Api {
+    /// Creates what is missing. What is there stays as it is.
+    pub async fn bootstrap(&self) -> Result<(), ApiError> {
+        let namespaces = NAMESPACES
+            .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
+        try_join_all(namespaces.into_iter().map(|n| self.ensure(n))).await?;
+        try_join_all(bootstrap_policy().into_iter().map(|p| self.ensure(p))).await?;
+        Ok(())
+    }
+
+    async fn ensure(&self, mut object: Value) -> Result<(), ApiError> {
+        let version = object["apiVersion"].as_str().unwrap_or_default().to_owned();
+        let (group, version) = version.split_once('/').unwrap_or(("", &version));
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let r = self
+            .registry
+            .by_kind(group, version, kind)
+            .ok_or_else(|| ApiError::Internal(format!("{kind} is not served")))?;
+        let namespace = object::namespace(&object).to_owned();
+        if self
+            .store
+            .get(&super::key(&r, &namespace, object::name(&object)))
+            .is_some()
+        {
+            return Ok(());
+        }
+        crate::registry::strategy::default(&r, &mut object);
+        let user = UserInfo::loopback();
+        match self
+            .create_object(&user, &r, &namespace, object, &WriteOptions::internal(MANAGER))
+            .await
+        {
+            Ok(_) | Err(ApiError::AlreadyExists(_)) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+}

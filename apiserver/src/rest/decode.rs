@@ -1,0 +1,77 @@
+//! From a parsed body to an object of its kind: unknown fields, wrong types, nulls, defaults.
+
+use super::body::{self, Parsed};
+use super::params::FieldValidation;
+use crate::ApiError;
+use crate::registry::{Resource, strategy};
+use crate::schema::{decode, prune};
+use serde_json::Value;
+
+/// Warnings of a decoded object, one each for what was dropped.
+pub type Warnings = Vec<String>;
+
+/// The 400 of a body its kind cannot be read from.
+pub fn cannot_handle(kind: &str, version: &str, why: &str) -> ApiError {
+    ApiError::BadRequest(format!(
+        "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+    ))
+}
+
+/// Makes a parsed body an object of `r`: typed, pruned, defaulted.
+pub fn object(
+    r: &Resource,
+    parsed: Parsed,
+    validation: FieldValidation,
+) -> Result<(Value, Warnings), ApiError> {
+    let mut value = parsed.value;
+    let unknown = typed(r, &mut value).map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
+    let warnings = body::strictness(validation, &unknown, &parsed.duplicates)
+        .map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
+    strategy::default(r, &mut value);
+    Ok((value, warnings))
+}
+
+/// Checks types and drops nulls and unknown fields, whose paths it returns.
+fn typed(r: &Resource, value: &mut Value) -> Result<Vec<String>, String> {
+    if r.custom.is_some() {
+        if let Some(why) = decode::check_metadata(r.schema(), value) {
+            return Err(why);
+        }
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.retain(|_, v| !v.is_null());
+        }
+        drop_empty_metadata(value);
+        return Ok(prune::prune(r.schema(), value, true));
+    }
+    if let Some(why) = decode::check_types(r.schema(), value) {
+        return Err(why);
+    }
+    drop_empty_metadata(value);
+    Ok(prune::prune(r.schema(), value, false))
+}
+
+/// The patched object of a PATCH, made whole again. The error of a wrong type is the 422 that shows the patch's result.
+pub fn patched(
+    r: &Resource,
+    mut value: Value,
+    validation: FieldValidation,
+) -> Result<(Value, Warnings), ApiError> {
+    let before = value.clone();
+    let unknown = typed(r, &mut value).map_err(|why| {
+        let shown = Value::String(before.to_string());
+        let error = crate::error::FieldError::invalid("patch", &shown, &why);
+        ApiError::invalid("", "", "", vec![error])
+    })?;
+    let warnings =
+        body::strictness(validation, &unknown, &[]).map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
+    strategy::default(r, &mut value);
+    Ok((value, warnings))
+}
+
+/// Empty text that `metadata` leaves out.
+fn drop_empty_metadata(value: &mut Value) {
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        let texts = ["namespace", "generateName", "uid", "resourceVersion", "selfLink"];
+        metadata.retain(|k, v| !(texts.contains(&k.as_str()) && v.as_str() == Some("")));
+    }
+}

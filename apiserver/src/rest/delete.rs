@@ -1,0 +1,313 @@
+//! DELETE: at once, or marked and left to whoever holds a finalizer; one object or a selection.
+
+use super::admission::{self, Operation, Review};
+use super::internal::{Outcome, Target, finished};
+use super::params::{DeleteOptions, ListOptions, Propagation};
+use super::read::{self, Filter, Found, View};
+use super::respond::{self, Body};
+use super::{Api, Call, body, key, modified, negotiate, rfc3339, store_error, subject};
+use crate::ApiError;
+use crate::auth::UserInfo;
+use crate::controllers::crd::CLEANUP as CRD_CLEANUP;
+use crate::error::Subject;
+use crate::object::{self, set_meta};
+use crate::registry::{Resource, convert};
+use crate::store::{Entry, Expect, StoreError};
+use bytes::Bytes;
+use http::{Response, header};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Waits for dependents (garbage collector).
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// Dependents are let go first (garbage collector).
+pub const ORPHAN: &str = "orphan";
+
+const ATTEMPTS: usize = 64;
+
+/// What a deletion came to.
+#[derive(Debug, Clone)]
+pub struct Deleted {
+    /// The object: its last state when gone, else as marked. In storage version.
+    pub outcome: Outcome,
+    /// It no longer exists.
+    pub gone: bool,
+}
+
+/// Kinds whose DELETE answers with the object also when it is gone.
+fn returns_object(r: &Resource) -> bool {
+    r.group.is_empty()
+        && matches!(
+            r.plural.as_str(),
+            "pods"
+                | "podtemplates"
+                | "services"
+                | "serviceaccounts"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "resourcequotas"
+        )
+}
+
+/// Kinds that are only ever marked by DELETE and go by an update that takes the last finalizer away.
+fn is_marked_only(r: &Resource) -> bool {
+    matches!(
+        (r.group.as_str(), r.plural.as_str()),
+        ("", "namespaces") | ("apiextensions.k8s.io", "customresourcedefinitions")
+    )
+}
+
+/// The finalizers an object has once its deletion with that propagation begins.
+fn finalizers_for(current: &Value, propagation: Option<Propagation>) -> Vec<String> {
+    let has = |name: &str| object::finalizers(current).any(|f| f == name);
+    let (orphan, foreground) = match propagation {
+        Some(Propagation::Orphan) => (true, false),
+        Some(Propagation::Foreground) => (false, true),
+        Some(Propagation::Background) => (false, false),
+        None => (has(ORPHAN), has(FOREGROUND)),
+    };
+    let mut out: Vec<String> = object::finalizers(current)
+        .filter(|f| !matches!(*f, ORPHAN | FOREGROUND))
+        .map(str::to_owned)
+        .collect();
+    if orphan {
+        out.push(ORPHAN.into());
+    }
+    if foreground {
+        out.push(FOREGROUND.into());
+    }
+    out
+}
+
+fn check_preconditions(r: &Resource, current: &Value, options: &DeleteOptions) -> Result<(), ApiError> {
+    let conflict = |detail: String| {
+        let subject = Subject::new(&r.group, &r.kind, object::name(current));
+        Err(ApiError::Conflict { subject, detail })
+    };
+    if let Some(uid) = &options.uid
+        && uid != object::uid(current)
+    {
+        return conflict(format!(
+            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted \
+             and then recreated",
+            object::uid(current)
+        ));
+    }
+    if let Some(version) = &options.resource_version
+        && version != object::resource_version(current)
+    {
+        return conflict(format!(
+            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The \
+             object might have been modified",
+            object::resource_version(current)
+        ));
+    }
+    Ok(())
+}
+
+/// The object marked as being deleted, or `None` when it already says all that.
+fn marked(r: &Resource, current: &Value, options: &DeleteOptions, now: &str) -> Option<Value> {
+    let mut new = current.clone();
+    let mut finalizers = finalizers_for(current, options.propagation);
+    // Its objects go before it.
+    let is_crd = &*r.storage == crate::controllers::kinds::CRDS;
+    if is_crd && !object::is_deleting(current) && !finalizers.iter().any(|f| f == CRD_CLEANUP) {
+        finalizers.push(CRD_CLEANUP.into());
+    }
+    if finalizers.is_empty() {
+        set_meta(&mut new, "finalizers", None);
+    } else {
+        set_meta(&mut new, "finalizers", Some(finalizers.into()));
+    }
+    if !object::is_deleting(current) {
+        set_meta(&mut new, "deletionTimestamp", Some(now.into()));
+        if !is_marked_only(r) {
+            if let Some(generation) = current["metadata"]["generation"].as_i64().filter(|g| *g > 0) {
+                set_meta(&mut new, "generation", Some((generation + 1).into()));
+            }
+            set_meta(&mut new, "deletionGracePeriodSeconds", Some(0.into()));
+        }
+    }
+    if &*r.storage == "/namespaces" {
+        object::child_mut(&mut new, "status").insert("phase".into(), "Terminating".into());
+    }
+    (new != *current).then_some(new)
+}
+
+impl Api {
+    /// Deletes an object, or marks it and leaves it to its finalizers.
+    pub async fn delete_object(
+        &self,
+        user: &UserInfo,
+        target: &Target<'_>,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, ApiError> {
+        let r = &target.resource;
+        for _ in 0..ATTEMPTS {
+            let entry = self
+                .store
+                .get(&key(r, target.namespace, target.name))
+                .ok_or_else(|| ApiError::NotFound(subject(r, target.name)))?;
+            match self.delete_attempt(user, target, &entry, options).await {
+                Err(StoreOrApi::Store(StoreError::Changed(_) | StoreError::Missing)) => {}
+                Err(StoreOrApi::Store(e)) => return Err(store_error(&e, r, target.name)),
+                Err(StoreOrApi::Api(e)) => return Err(e),
+                Ok(deleted) => return Ok(deleted),
+            }
+        }
+        Err(modified(r, target.name))
+    }
+
+    async fn delete_attempt(
+        &self,
+        user: &UserInfo,
+        target: &Target<'_>,
+        entry: &Arc<Entry>,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, StoreOrApi> {
+        let r = &target.resource;
+        let current = entry.value();
+        check_preconditions(r, &current, options)?;
+        let review = Review {
+            operation: Operation::Delete,
+            user,
+            resource: r,
+            subresource: "",
+            namespace: target.namespace,
+            name: target.name,
+            dry_run: options.dry_run,
+        };
+        admission::before(self, &review)?;
+        admission::validate(
+            self,
+            &review,
+            None,
+            Some(&convert::from_storage(r, current.clone())),
+        )?;
+        let now = rfc3339(self.clock.now());
+        let new = marked(r, &current, options, &now);
+        let state = new.as_ref().unwrap_or(&current);
+        if finished(state) {
+            let outcome = if options.dry_run {
+                Outcome::Unstored(current)
+            } else {
+                let last = self
+                    .store
+                    .delete(entry.key.clone(), current, entry.revision)
+                    .await?;
+                self.after_crd_write(r, target.name);
+                Outcome::Unstored(last.value())
+            };
+            return Ok(Deleted { outcome, gone: true });
+        }
+        let outcome = match new {
+            None => Outcome::Stored(Arc::clone(entry)),
+            Some(new) if options.dry_run => Outcome::Unstored(new),
+            Some(new) => {
+                let put = self
+                    .store
+                    .put(entry.key.clone(), new, Expect::Revision(entry.revision))
+                    .await?;
+                self.after_crd_write(r, target.name);
+                Outcome::Stored(put)
+            }
+        };
+        Ok(Deleted { outcome, gone: false })
+    }
+}
+
+enum StoreOrApi {
+    Store(StoreError),
+    Api(ApiError),
+}
+
+impl From<StoreError> for StoreOrApi {
+    fn from(e: StoreError) -> Self {
+        Self::Store(e)
+    }
+}
+
+impl From<ApiError> for StoreOrApi {
+    fn from(e: ApiError) -> Self {
+        Self::Api(e)
+    }
+}
+
+fn options(call: &Call<'_>, bytes: &Bytes) -> Result<DeleteOptions, ApiError> {
+    if bytes.is_empty() {
+        return DeleteOptions::parse(None, call.query);
+    }
+    let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
+    let parsed = body::parse_object(bytes, format, "DeleteOptions")?;
+    DeleteOptions::parse(Some(&parsed.value), call.query)
+}
+
+/// DELETE of one object.
+pub async fn delete(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
+    let view = View::of(call)?;
+    let options = options(call, bytes)?;
+    let target = super::write::target(call, "");
+    let deleted = api.delete_object(call.user, &target, &options).await?;
+    if !deleted.gone || returns_object(&call.resource) {
+        let waits = !deleted.gone && options.propagation == Some(Propagation::Foreground);
+        let code = if waits { 202 } else { 200 };
+        return Ok(respond::stored(
+            code,
+            view.object(&deleted.outcome.json()),
+            view.accept.format,
+        ));
+    }
+    let value = deleted.outcome.value();
+    let mut details =
+        json!({"name": call.info.name, "kind": call.resource.plural, "uid": object::uid(&value)});
+    if !call.resource.group.is_empty() {
+        details["group"] = call.resource.group.as_str().into();
+    }
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+    });
+    Ok(respond::value(200, &status, view.accept.format))
+}
+
+/// DELETE of a selection. Answers with the objects as they were when they were chosen.
+pub async fn collection(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
+    let view = View::of(call)?;
+    let mut list = ListOptions::parse(call.query, false)?;
+    list.limit = 0;
+    let delete = options(call, bytes)?;
+    let filter = Filter::new(&view, &list)?;
+    let found: Found = read::find(api, &filter, &call.info.namespace, &list)?;
+    for entry in &found.entries {
+        let target = Target::object(&call.resource, &entry.key.namespace, &entry.key.name);
+        match api.delete_object(call.user, &target, &delete).await {
+            Ok(_) | Err(ApiError::NotFound(_)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(read::list_response(&view, &found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn propagation_becomes_finalizers() {
+        let plain = json!({"metadata": {"finalizers": ["x.io/f"]}});
+        let orphaning = json!({"metadata": {"finalizers": ["orphan"]}});
+        for (object, propagation, want) in [
+            (&plain, None, vec!["x.io/f"]),
+            (&plain, Some(Propagation::Foreground), vec!["x.io/f", FOREGROUND]),
+            (&plain, Some(Propagation::Orphan), vec!["x.io/f", ORPHAN]),
+            (&orphaning, None, vec![ORPHAN]),
+            (&orphaning, Some(Propagation::Background), vec![]),
+            (&orphaning, Some(Propagation::Foreground), vec![FOREGROUND]),
+        ] {
+            assert_eq!(
+                finalizers_for(object, propagation),
+                want,
+                "{object} {propagation:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `/healthz`, `/livez`, `/readyz`, `/metrics`, `/version`, and the keys of ServiceAccount tokens.
+
+use super::Api;
+use super::negotiate::Format;
+use super::params::Query;
+use super::path::RequestInfo;
+use super::respond::{self, Body};
+use crate::auth::openid_configuration;
+use crate::auth::tokens::ISSUER;
+use http::Response;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// Checks by name and whether they hold. The server answers only after its store is loaded and its bootstrap objects
+/// exist, so what can still fail is having been told to stop.
+fn checks(api: &Api, endpoint: &str) -> Vec<(&'static str, bool)> {
+    let mut checks = vec![("ping", true), ("log", true), ("store", true)];
+    if endpoint == "readyz" {
+        checks.push(("shutdown", !api.shutdown.is_cancelled()));
+    }
+    checks
+}
+
+/// What is spoken here is Kubernetes 1.36's API; the build says whose server it is.
+const KUBERNETES: (&str, &str) = ("1", "36");
+
+fn version() -> Value {
+    let (major, minor) = KUBERNETES;
+    json!({
+        "major": major, "minor": minor,
+        "gitVersion": format!("v{major}.{minor}.0+muster-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+    })
+}
+
+/// Answers a health path, `None` when it is none.
+pub fn serve(api: &Api, info: &RequestInfo, query: &Query) -> Option<Response<Body>> {
+    let path = info.path.trim_matches('/');
+    if path == "metrics" {
+        let objects = api.store.resources();
+        return Some(respond::text(
+            200,
+            api.metrics.render(api.store.revision(), &objects),
+        ));
+    }
+    match path {
+        "version" => return Some(respond::value(200, &version(), Format::Json)),
+        "openid/v1/jwks" => {
+            return Some(respond::value(
+                200,
+                &api.authenticator.keys().jwks(),
+                Format::Json,
+            ));
+        }
+        ".well-known/openid-configuration" => {
+            let document = openid_configuration(ISSUER, &format!("{ISSUER}/openid/v1/jwks"));
+            return Some(respond::value(200, &document, Format::Json));
+        }
+        _ => {}
+    }
+    let (endpoint, single) = path.split_once('/').map_or((path, None), |(e, s)| (e, Some(s)));
+    if !matches!(endpoint, "healthz" | "livez" | "readyz") {
+        return None;
+    }
+    let checks = checks(api, endpoint);
+    if let Some(name) = single {
+        let (_, ok) = checks.iter().find(|(n, _)| *n == name)?;
+        return Some(if *ok {
+            respond::text(200, "ok")
+        } else {
+            respond::text(500, "internal server error")
+        });
+    }
+    let failed = checks.iter().any(|(_, ok)| !ok);
+    if !failed && query.get("verbose").is_none() {
+        return Some(respond::text(200, "ok"));
+    }
+    let mut out = String::new();
+    for (name, ok) in &checks {
+        let _ = writeln!(
+            out,
+            "{}",
+            if *ok {
+                format!("[+]{name} ok")
+            } else {
+                format!("[-]{name} failed: reason withheld")
+            }
+        );
+    }
+    let _ = writeln!(
+        out,
+        "{endpoint} check {}",
+        if failed { "failed" } else { "passed" }
+    );
+    Some(respond::text(if failed { 500 } else { 200 }, out))
+}

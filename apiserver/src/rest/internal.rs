@@ -1,0 +1,490 @@
+//! Writing objects, whoever asks: requests over HTTP and controllers in this process come through here.
+//!
+//! One attempt is: read, make the new object, let strategy and admission see it, compare, store at the revision read.
+//! What was written in between makes the next attempt, unless the caller named a resourceVersion.
+
+use super::admission::{self, Operation, Review};
+use super::params::WriteOptions;
+use super::rules::{
+    check_identity, creates_on_update, invalid, metadata_twice, needs_version, random_suffix, reset_fields,
+    tracks_fields,
+};
+use super::write::{PatchBody, check_name, check_namespace, patched};
+use super::{Api, decode, key, modified, rfc3339, store_error, subject};
+use crate::ApiError;
+use crate::auth::UserInfo;
+use crate::error::{FieldError, FieldErrorKind};
+use crate::object::{self, set_meta};
+use crate::patch::apply::Applier;
+use crate::patch::managed;
+use crate::registry::{Resource, convert, strategy};
+use crate::store::{Entry, Expect, StoreError};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// How often a write is tried again when others write in between. Every failure means that another write went through.
+const ATTEMPTS: usize = 64;
+/// How often a generated name is made anew when it is taken.
+const NAME_ATTEMPTS: usize = 8;
+/// Longest beginning of a generated name; the rest is random.
+const GENERATED_PREFIX: usize = 58;
+
+/// One object, or a subresource of it.
+#[derive(Debug, Clone)]
+pub struct Target<'a> {
+    /// Kind.
+    pub resource: Arc<Resource>,
+    /// `""` for the object itself.
+    pub subresource: &'a str,
+    /// Namespace, `""` for cluster-scoped kinds.
+    pub namespace: &'a str,
+    /// Name.
+    pub name: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// The object itself.
+    pub fn object(resource: &Arc<Resource>, namespace: &'a str, name: &'a str) -> Self {
+        Self {
+            resource: Arc::clone(resource),
+            subresource: "",
+            namespace,
+            name,
+        }
+    }
+
+    /// A subresource of it.
+    pub fn sub(resource: &Arc<Resource>, subresource: &'a str, namespace: &'a str, name: &'a str) -> Self {
+        Self {
+            resource: Arc::clone(resource),
+            subresource,
+            namespace,
+            name,
+        }
+    }
+}
+
+/// What a write left, in the version objects are stored in.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// As it is in the store.
+    Stored(Arc<Entry>),
+    /// Not in the store: a dry run, or an object this write removed.
+    Unstored(Value),
+}
+
+/// A write that went through.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The object.
+    pub outcome: Outcome,
+    /// It did not exist before.
+    pub created: bool,
+    /// For the client.
+    pub warnings: Vec<String>,
+}
+
+/// An object's next state, or how to make it from the current one.
+enum Next<'a> {
+    Replace(Value),
+    Patch(&'a PatchBody),
+    Function(&'a mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send)),
+}
+
+/// The text of an object as stored, `resourceVersion` aside: equal texts are the same object.
+fn without_version(value: &Value) -> Value {
+    let mut value = value.clone();
+    set_meta(&mut value, "resourceVersion", None);
+    value
+}
+
+impl Api {
+    /// An object in the version asked for.
+    pub fn get_object(&self, r: &Resource, namespace: &str, name: &str) -> Result<Value, ApiError> {
+        let entry = self.store.get(&key(r, namespace, name));
+        entry
+            .map(|e| convert::from_storage(r, e.value()))
+            .ok_or_else(|| ApiError::NotFound(subject(r, name)))
+    }
+
+    /// Creates an object that is decoded and has its defaults.
+    pub async fn create_object(
+        &self,
+        user: &UserInfo,
+        r: &Arc<Resource>,
+        namespace: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let generated = object::name(&object).is_empty() && !object::meta(&object, "generateName").is_empty();
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let mut object = object.clone();
+            if generated {
+                let mut prefix = object::meta(&object, "generateName").to_owned();
+                while prefix.len() > GENERATED_PREFIX {
+                    prefix.pop();
+                }
+                set_meta(
+                    &mut object,
+                    "name",
+                    Some(format!("{prefix}{}", random_suffix()).into()),
+                );
+            }
+            let done = self.create_once(user, r, namespace, object, options, None).await;
+            match done {
+                Err(ApiError::AlreadyExists(_)) if generated && attempt < NAME_ATTEMPTS => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// `applied` carries managedFields that server-side apply has already made.
+    async fn create_once(
+        &self,
+        user: &UserInfo,
+        r: &Arc<Resource>,
+        namespace: &str,
+        mut object: Value,
+        options: &WriteOptions,
+        applied: Option<Value>,
+    ) -> Result<Written, ApiError> {
+        let now = self.clock.now();
+        let name = object::name(&object).to_owned();
+        if applied.is_none() && !object::resource_version(&object).is_empty() {
+            return Err(ApiError::Plain(
+                "resourceVersion should not be set on objects to be created".into(),
+            ));
+        }
+        let review = Review {
+            operation: Operation::Create,
+            user,
+            resource: r,
+            subresource: "",
+            namespace,
+            name: &name,
+            dry_run: options.dry_run,
+        };
+        admission::before(self, &review)?;
+        let metadata = object::metadata_mut(&mut object);
+        for field in [
+            "uid",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+            "resourceVersion",
+            "creationTimestamp",
+        ] {
+            metadata.remove(field);
+        }
+        match applied {
+            Some(fields) => set_meta(&mut object, "managedFields", Some(fields)),
+            None if !tracks_fields(r) => set_meta(&mut object, "managedFields", None),
+            None => {
+                let reset = reset_fields(r, "");
+                managed::update(
+                    r.schema(),
+                    None,
+                    &mut object,
+                    &options.manager,
+                    &r.api_version(),
+                    "",
+                    &reset,
+                    now,
+                );
+            }
+        }
+        set_meta(&mut object, "uid", Some(uuid::Uuid::new_v4().to_string().into()));
+        set_meta(&mut object, "creationTimestamp", Some(rfc3339(now).into()));
+        admission::mutate(self, &review, &mut object, None)?;
+        let context = strategy::Context {
+            store: &self.store,
+            user,
+            now,
+        };
+        strategy::prepare_create(r, &context, &mut object);
+        invalid(r, &name, strategy::validate_create(r, &object))?;
+        invalid(r, &name, strategy::validate_allocation(r, &context, &object))?;
+        admission::validate(self, &review, Some(&object), None)?;
+        let warnings = strategy::warnings(r, &object);
+        let stored = convert::to_storage(r, object);
+        let key = key(r, namespace, &name);
+        let outcome = if options.dry_run {
+            if self.store.get(&key).is_some() {
+                return Err(ApiError::AlreadyExists(subject(r, &name)));
+            }
+            Outcome::Unstored(stored)
+        } else {
+            self.before_crd_write(r, &stored);
+            let put = self.store.put(key, stored, Expect::Absent).await;
+            self.after_crd_write(r, &name);
+            Outcome::Stored(put.map_err(|e| store_error(&e, r, &name))?)
+        };
+        Ok(Written {
+            outcome,
+            created: true,
+            warnings,
+        })
+    }
+
+    /// Replaces an object (or through a subresource a part of it) that is decoded and has its defaults.
+    pub async fn update_object(
+        &self,
+        user: &UserInfo,
+        target: &Target<'_>,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        self.write(user, target, Next::Replace(object), options).await
+    }
+
+    /// Patches an object; apply creates it when it is not there.
+    pub async fn patch_object(
+        &self,
+        user: &UserInfo,
+        target: &Target<'_>,
+        patch: &PatchBody,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        self.write(user, target, Next::Patch(patch), options).await
+    }
+
+    /// Changes an object by a function of its current state, tried again while others write in between.
+    pub async fn modify_object(
+        &self,
+        user: &UserInfo,
+        target: &Target<'_>,
+        options: &WriteOptions,
+        change: &mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send),
+    ) -> Result<Written, ApiError> {
+        self.write(user, target, Next::Function(change), options).await
+    }
+
+    async fn write(
+        &self,
+        user: &UserInfo,
+        target: &Target<'_>,
+        mut next: Next<'_>,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let r = &target.resource;
+        for _ in 0..ATTEMPTS {
+            let entry = self.store.get(&key(r, target.namespace, target.name));
+            let Some(entry) = entry else {
+                return self.write_missing(user, target, next, options).await;
+            };
+            match self.attempt(user, target, &entry, &mut next, options).await {
+                Ok(Some(written)) => return Ok(written),
+                Ok(None) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(modified(r, target.name))
+    }
+
+    /// The object is not there: some writes make it.
+    async fn write_missing(
+        &self,
+        user: &UserInfo,
+        target: &Target<'_>,
+        next: Next<'_>,
+        options: &WriteOptions,
+    ) -> Result<Written, ApiError> {
+        let r = &target.resource;
+        let main = target.subresource.is_empty();
+        match next {
+            Next::Replace(mut object) if main && creates_on_update(r) => {
+                set_meta(&mut object, "resourceVersion", None);
+                self.create_once(user, r, target.namespace, object, options, None)
+                    .await
+            }
+            Next::Patch(PatchBody::Apply(config)) if main => {
+                let (object, warnings) = self.applied(target, None, config, options)?;
+                let fields = object["metadata"]["managedFields"].clone();
+                let mut written = self
+                    .create_once(user, r, target.namespace, object, options, Some(fields))
+                    .await?;
+                written.warnings.splice(0..0, warnings);
+                Ok(written)
+            }
+            _ => Err(ApiError::NotFound(subject(r, target.name))),
+        }
+    }
+
+    /// The result of server-side apply, decoded, with its managedFields.
+    fn applied(
+        &self,
+        target: &Target<'_>,
+        live: Option<&Value>,
+        config: &Value,
+        options: &WriteOptions,
+    ) -> Result<(Value, decode::Warnings), ApiError> {
+        let r = &target.resource;
+        let reset = reset_fields(r, target.subresource);
+        let mut config = config.clone();
+        if !config["metadata"]["managedFields"].is_null() {
+            return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
+        }
+        if config.is_object() && config["kind"].is_string() {
+            check_name(target.name, &mut config)?;
+        }
+        let applier = Applier {
+            schema: r.schema(),
+            api_version: &r.api_version(),
+            manager: &options.manager,
+            subresource: target.subresource,
+            force: options.force,
+            now: self.clock.now(),
+            reset_fields: &reset,
+        };
+        let mut merged = applier.apply(live, &config)?;
+        check_namespace(r, target.namespace, &mut merged)?;
+        decode::patched(r, merged, options.validation)
+    }
+
+    /// One attempt at a write. `None`: someone else wrote, try again.
+    async fn attempt(
+        &self,
+        user: &UserInfo,
+        target: &Target<'_>,
+        entry: &Arc<Entry>,
+        next: &mut Next<'_>,
+        options: &WriteOptions,
+    ) -> Result<Option<Written>, ApiError> {
+        let r = &target.resource;
+        let stored = entry.value();
+        let old = convert::from_storage(r, stored.clone());
+        let mut applied = false;
+        let (mut new, mut warnings) = match next {
+            Next::Replace(object) => {
+                let mut object = object.clone();
+                if object::resource_version(&object).is_empty() {
+                    if needs_version(r) {
+                        let why = "Invalid value: 0: must be specified for an update";
+                        let error = FieldError::new(FieldErrorKind::Invalid, "metadata.resourceVersion", why);
+                        return Err(ApiError::Invalid {
+                            subject: subject(r, target.name),
+                            errors: vec![error],
+                        });
+                    }
+                    set_meta(
+                        &mut object,
+                        "resourceVersion",
+                        Some(entry.revision.to_string().into()),
+                    );
+                }
+                (object, Vec::new())
+            }
+            Next::Patch(PatchBody::Apply(config)) => {
+                let version = object::resource_version(config);
+                if !version.is_empty() && version != object::resource_version(&old) {
+                    return Err(modified(r, target.name));
+                }
+                applied = true;
+                let config = config.clone();
+                self.applied(target, Some(&old), &config, options)?
+            }
+            Next::Patch(patch) => patched(r, patch, &old, options.validation)?,
+            Next::Function(change) => (change(&old)?, Vec::new()),
+        };
+        check_namespace(r, target.namespace, &mut new)?;
+        check_name(target.name, &mut new)?;
+        check_identity(r, target.name, &old, &mut new)?;
+        let now = self.clock.now();
+        if !tracks_fields(r) {
+            set_meta(&mut new, "managedFields", None);
+        } else if !applied {
+            let reset = reset_fields(r, target.subresource);
+            managed::update(
+                r.schema(),
+                Some(&old),
+                &mut new,
+                &options.manager,
+                &r.api_version(),
+                target.subresource,
+                &reset,
+                now,
+            );
+        }
+        let review = Review {
+            operation: Operation::Update,
+            user,
+            resource: r,
+            subresource: target.subresource,
+            namespace: target.namespace,
+            name: target.name,
+            dry_run: options.dry_run,
+        };
+        admission::before(self, &review)?;
+        admission::mutate(self, &review, &mut new, Some(&old))?;
+        let context = strategy::Context {
+            store: &self.store,
+            user,
+            now,
+        };
+        strategy::prepare_update(r, target.subresource, &context, &mut new, &old);
+        managed::keep_times(&old, &mut new);
+        let unchanged = without_version(&new) == without_version(&old);
+        if unchanged && !finished(&new) {
+            let outcome = Outcome::Stored(Arc::clone(entry));
+            return Ok(Some(Written {
+                outcome,
+                created: false,
+                warnings,
+            }));
+        }
+        invalid(
+            r,
+            target.name,
+            metadata_twice(strategy::validate_update(r, target.subresource, &new, &old)),
+        )?;
+        admission::validate(self, &review, Some(&new), Some(&old))?;
+        warnings.extend(strategy::warnings(r, &new));
+        let gone = finished(&new);
+        let storage = convert::to_storage(r, new);
+        let written = |outcome| {
+            Ok(Some(Written {
+                outcome,
+                created: false,
+                warnings,
+            }))
+        };
+        if options.dry_run {
+            return written(Outcome::Unstored(storage));
+        }
+        let result = if gone {
+            let deleted = self
+                .store
+                .delete(entry.key.clone(), storage, entry.revision)
+                .await;
+            self.after_crd_write(r, target.name);
+            deleted.map(|e| Outcome::Unstored(e.value()))
+        } else {
+            self.before_crd_write(r, &storage);
+            let put = self
+                .store
+                .put(entry.key.clone(), storage, Expect::Revision(entry.revision))
+                .await;
+            self.after_crd_write(r, target.name);
+            put.map(Outcome::Stored)
+        };
+        match result {
+            Ok(outcome) => written(outcome),
+            Err(StoreError::Changed(_) | StoreError::Missing) => Ok(None),
+            Err(e) => Err(store_error(&e, r, target.name)),
+        }
+    }
+}
+
+/// Whether an object waits only to be removed: deletion was asked for and nothing holds it any more.
+pub fn finished(object: &Value) -> bool {
+    let held = |finalizers: &Value| finalizers.as_array().is_some_and(|f| !f.is_empty());
+    object::is_deleting(object)
+        && !held(&object["metadata"]["finalizers"])
+        && !(object["kind"] == json!("Namespace") && held(&object["spec"]["finalizers"]))
+        && object["metadata"]["deletionGracePeriodSeconds"]
+            .as_i64()
+            .unwrap_or(0)
+            == 0
+}

@@ -1,0 +1,205 @@
+//! Which representation a client wants, and what it sent.
+
+use crate::ApiError;
+use serde_json::json;
+
+/// What an answer looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shape {
+    /// The object itself.
+    #[default]
+    Object,
+    /// `meta.k8s.io` Table.
+    Table,
+    /// PartialObjectMetadata (List).
+    Partial,
+}
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// `application/json`.
+    #[default]
+    Json,
+    /// `application/yaml`.
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`; requests only.
+    Protobuf,
+}
+
+/// Result of reading an Accept header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Accept {
+    /// Shape.
+    pub shape: Shape,
+    /// Serialisation.
+    pub format: Format,
+}
+
+const SERVED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// The 406 that lists what is served, as kube-apiserver words it.
+fn not_acceptable() -> ApiError {
+    ApiError::Status(Box::new(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": format!("406: Not Acceptable\n\nAvailable representations: {SERVED}"),
+        "reason": "NotAcceptable", "details": {}, "code": 406,
+    })))
+}
+
+/// The 415 of a PATCH whose type is none of the patch types.
+pub fn not_a_patch() -> ApiError {
+    ApiError::Status(Box::new(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": "415: Unsupported Media Type", "reason": "UnsupportedMediaType", "details": {}, "code": 415,
+    })))
+}
+
+/// Chooses the first clause that can be served, in order of quality. Protobuf is passed over, so clients that list JSON
+/// behind it get JSON.
+pub fn accept(header: Option<&str>) -> Result<Accept, ApiError> {
+    let Some(header) = header.filter(|h| !h.trim().is_empty()) else {
+        return Ok(Accept::default());
+    };
+    let mut clauses: Vec<(f32, Option<Accept>)> = header.split(',').map(clause).collect();
+    clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
+    clauses
+        .into_iter()
+        .filter(|(q, _)| *q > 0.0)
+        .find_map(|(_, a)| a)
+        .ok_or_else(not_acceptable)
+}
+
+fn clause(text: &str) -> (f32, Option<Accept>) {
+    let mut parts = text.split(';').map(str::trim);
+    let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+    let (mut kind, mut group, mut version, mut quality) = ("", "", "", 1.0);
+    for part in parts {
+        match part.split_once('=').map(|(k, v)| (k.trim(), v.trim())) {
+            Some(("as", v)) => kind = v,
+            Some(("g", v)) => group = v,
+            Some(("v", v)) => version = v,
+            Some(("q", v)) => quality = v.parse().unwrap_or(1.0),
+            _ => {}
+        }
+    }
+    let format = match media.as_str() {
+        "application/json" | "application/*" | "*/*" => Format::Json,
+        "application/yaml" => Format::Yaml,
+        _ => return (quality, None),
+    };
+    let shape = match kind {
+        "" => Shape::Object,
+        _ if group != "meta.k8s.io" || version != "v1" => return (quality, None),
+        "Table" => Shape::Table,
+        "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Partial,
+        _ => return (quality, None),
+    };
+    (quality, Some(Accept { shape, format }))
+}
+
+/// Type of a body, without parameters.
+pub fn media_type(content_type: Option<&str>) -> String {
+    content_type
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+}
+
+/// How a create or update body is written. Custom resources have no protobuf.
+pub fn body_format(content_type: Option<&str>, custom: bool) -> Result<Format, ApiError> {
+    match media_type(content_type).as_str() {
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" => Ok(Format::Yaml),
+        "application/vnd.kubernetes.protobuf" if !custom => Ok(Format::Protobuf),
+        _ => Err(ApiError::UnsupportedMediaType(format!(
+            "the body of the request was in an unknown format - accepted media types include: {SERVED}"
+        ))),
+    }
+}
+
+/// The patch types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchKind {
+    /// RFC 6902.
+    Json,
+    /// RFC 7386.
+    Merge,
+    /// Kubernetes' own, built-in kinds only.
+    Strategic,
+    /// Server-side apply.
+    Apply,
+}
+
+/// The patch type of a body; custom resources have no strategic merge.
+pub fn patch_kind(content_type: Option<&str>, custom: bool) -> Result<PatchKind, ApiError> {
+    match media_type(content_type).as_str() {
+        "application/json-patch+json" => Ok(PatchKind::Json),
+        "application/merge-patch+json" => Ok(PatchKind::Merge),
+        "application/strategic-merge-patch+json" if custom => Err(ApiError::UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+                .into(),
+        )),
+        "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
+        "application/apply-patch+yaml" => Ok(PatchKind::Apply),
+        _ => Err(not_a_patch()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_headers_are_read() {
+        let of = |h: &str| accept(Some(h)).map(|a| (a.shape, a.format)).map_err(|e| e.code());
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        for (header, want) in [
+            ("application/json", Ok((Shape::Object, Format::Json))),
+            ("*/*", Ok((Shape::Object, Format::Json))),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Ok((Shape::Object, Format::Json)),
+            ),
+            (table, Ok((Shape::Table, Format::Json))),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Ok((Shape::Partial, Format::Json)),
+            ),
+            ("application/yaml", Ok((Shape::Object, Format::Yaml))),
+            (
+                "application/json;q=0.5,application/yaml;q=0.9",
+                Ok((Shape::Object, Format::Yaml)),
+            ),
+            ("text/html", Err(406)),
+            ("application/vnd.kubernetes.protobuf", Err(406)),
+        ] {
+            assert_eq!(of(header), want, "{header}");
+        }
+        assert_eq!(accept(None), Ok(Accept::default()));
+    }
+
+    #[test]
+    fn body_types_are_read() {
+        assert_eq!(
+            body_format(Some("application/json; charset=utf-8"), true),
+            Ok(Format::Json)
+        );
+        assert_eq!(
+            body_format(Some("text/plain"), false).map_err(|e| e.code()),
+            Err(415)
+        );
+        assert_eq!(
+            patch_kind(Some("application/strategic-merge-patch+json"), true).map_err(|e| e.code()),
+            Err(415)
+        );
+        assert_eq!(
+            patch_kind(Some("application/json"), false).map_err(|e| e.code()),
+            Err(415)
+        );
+    }
+}

@@ -1,0 +1,395 @@
+//! OpenAPI documents: `/openapi/v3` (an index, and one document a group version) and `/openapi/v2`. Enough for
+//! `kubectl explain`, its validation, and clients that merge by schema; made when first asked for.
+
+use super::discovery::{self, VERSION};
+use super::respond::Body;
+use crate::error::ApiError;
+use crate::registry::{Registry, Resource, Snapshot};
+use crate::schema::{builtin, openapi};
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+const COMPONENTS: &str = "#/components/schemas/";
+
+/// The answer to an OpenAPI path; `None` when the path is not one.
+pub fn serve(
+    registry: &Registry,
+    path: &str,
+    headers: &HeaderMap,
+) -> Option<Result<Response<Body>, ApiError>> {
+    let path = path.trim_end_matches('/');
+    let snapshot = registry.snapshot();
+    if path == "/openapi/v3" {
+        let index = index(&snapshot);
+        return Some(discovery::tagged(
+            Bytes::from(index.to_string()),
+            "application/json",
+            headers,
+        ));
+    }
+    if path == "/openapi/v2" {
+        let bytes = registry.document(path, &snapshot.generation.to_string(), || swagger(&snapshot));
+        return Some(discovery::tagged(bytes, "application/json", headers));
+    }
+    let name = path.strip_prefix("/openapi/v3/")?;
+    let (group, version) = match name.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", version] => (String::new(), (*version).to_owned()),
+        ["apis", group, version] => ((*group).to_owned(), (*version).to_owned()),
+        _ => return None,
+    };
+    snapshot.in_version(&group, &version).next()?;
+    let hash = hash(&snapshot, &group, &version);
+    let bytes = registry.document(path, &hash, || document(&snapshot, &group, &version));
+    Some(discovery::tagged(bytes, "application/json", headers))
+}
+
+fn root(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
+}
+
+/// Changes when what is served in the group version changes.
+fn hash(snapshot: &Snapshot, group: &str, version: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    for resource in snapshot.in_version(group, version) {
+        (
+            &resource.plural,
+            &resource.kind,
+            resource.namespaced,
+            &resource.subresources.len(),
+        )
+            .hash(&mut hasher);
+        if let Some(custom) = &resource.custom {
+            custom.openapi.to_string().hash(&mut hasher);
+        }
+    }
+    format!("{:016X}", hasher.finish())
+}
+
+fn index(snapshot: &Snapshot) -> Value {
+    let mut paths = Map::new();
+    for (group, versions) in snapshot.groups() {
+        for version in versions {
+            let root = root(&group, &version);
+            let url = format!("/openapi/v3/{root}?hash={}", hash(snapshot, &group, &version));
+            paths.insert(root, json!({"serverRelativeURL": url}));
+        }
+    }
+    json!({ "paths": paths })
+}
+
+fn reversed(group: &str) -> String {
+    group.split('.').rev().collect::<Vec<_>>().join(".")
+}
+
+/// Name of a custom kind's component, like `io.x.v1.Gadget`.
+fn component(resource: &Resource, kind: &str) -> String {
+    format!("{}.{}.{kind}", reversed(&resource.group), resource.version)
+}
+
+/// Components of one group version and the name of each resource's kind and list among them.
+fn schemas(snapshot: &Snapshot, group: &str, version: &str) -> Map<String, Value> {
+    let mut names: BTreeSet<&'static str> = BTreeSet::new();
+    let mut custom = Map::new();
+    let mut add = |group: &str, version: &str, kind: &str| {
+        names.extend(builtin::name_of(group, version, kind));
+    };
+    for resource in snapshot.in_version(group, version) {
+        for sub in &resource.subresources {
+            add(&sub.group, &sub.version, &sub.kind);
+        }
+        if let Some(own) = &resource.custom {
+            let item = component(resource, &resource.kind);
+            let schema = openapi::custom_kind(&own.schema, group, version, &resource.kind);
+            let list = openapi::custom_list(&item, group, version, &resource.list_kind);
+            custom.insert(item, schema);
+            custom.insert(component(resource, &resource.list_kind), list);
+        } else {
+            add(group, version, &resource.kind);
+            add(group, version, &resource.list_kind);
+        }
+    }
+    let common = ["ObjectMeta", "ListMeta", "Status", "DeleteOptions", "WatchEvent"];
+    for kind in common {
+        let name = format!("{META}.{kind}");
+        names.extend(builtin::names().find(|n| **n == *name));
+    }
+    let mut out = openapi::components(names);
+    out.extend(custom);
+    out
+}
+
+fn reference(resource: &Resource, group: &str, version: &str, kind: &str) -> Value {
+    let name = if resource.is_custom() && (group, version) == (&*resource.group, &*resource.version) {
+        Some(component(resource, kind))
+    } else {
+        builtin::name_of(group, version, kind).map(str::to_owned)
+    };
+    name.map_or_else(
+        || json!({"type": "object"}),
+        |n| json!({"$ref": format!("{COMPONENTS}{n}")}),
+    )
+}
+
+fn parameter(name: &str, place: &str, kind: &str) -> Value {
+    json!({"name": name, "in": place, "required": place == "path", "schema": {"type": kind}})
+}
+
+/// One operation: what it acts on, what it takes and what it answers with.
+fn operation(resource: &Resource, verb: &str, kind: (&str, &str, &str), list: bool) -> Value {
+    let (group, version, name) = kind;
+    let object = reference(resource, group, version, name);
+    let answered = if list {
+        reference(resource, group, version, &resource.list_kind)
+    } else {
+        object.clone()
+    };
+    let content = |schema: &Value| json!({"application/json": {"schema": schema}});
+    let mut out = json!({
+        "x-kubernetes-action": verb,
+        "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": name},
+        "responses": {"200": {"description": "OK", "content": content(&answered)}},
+    });
+    let mut parameters = Vec::new();
+    if matches!(verb, "post" | "put" | "patch") {
+        parameters
+            .extend(["dryRun", "fieldManager", "fieldValidation"].map(|p| parameter(p, "query", "string")));
+    }
+    match verb {
+        "post" | "put" => out["requestBody"] = json!({"required": true, "content": content(&object)}),
+        "patch" => {
+            parameters.push(parameter("force", "query", "boolean"));
+            let mut types = Map::new();
+            let plain = json!({"schema": {"type": "object"}});
+            for media in [
+                "apply-patch+yaml",
+                "json-patch+json",
+                "merge-patch+json",
+                "strategic-merge-patch+json",
+            ] {
+                if !(resource.is_custom() && media.starts_with("strategic")) {
+                    types.insert(format!("application/{media}"), plain.clone());
+                }
+            }
+            out["requestBody"] = json!({"required": true, "content": types});
+        }
+        "delete" => parameters.push(parameter("dryRun", "query", "string")),
+        _ if list => parameters.extend(
+            ["labelSelector", "fieldSelector", "resourceVersion", "continue"]
+                .map(|p| parameter(p, "query", "string"))
+                .into_iter()
+                .chain(["limit", "timeoutSeconds"].map(|p| parameter(p, "query", "integer")))
+                .chain([parameter("watch", "query", "boolean")]),
+        ),
+        _ => {}
+    }
+    if !parameters.is_empty() {
+        out["parameters"] = parameters.into();
+    }
+    out
+}
+
+fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
+    let base = format!("/{}", root(&resource.group, &resource.version));
+    let scoped = if resource.namespaced {
+        format!("{base}/namespaces/{{namespace}}")
+    } else {
+        base.clone()
+    };
+    let place = |named: bool| {
+        let mut list = Vec::new();
+        if named {
+            list.push(parameter("name", "path", "string"));
+        }
+        if resource.namespaced {
+            list.push(parameter("namespace", "path", "string"));
+        }
+        list
+    };
+    let kind = resource.gvk();
+    let methods = |verbs: &[String], wanted: &[(&str, &str)], kind: (&str, &str, &str)| {
+        let mut item = Map::new();
+        for (verb, method) in wanted {
+            if verbs.iter().any(|v| v == verb) {
+                let list = *verb == "list";
+                item.insert((*method).to_owned(), operation(resource, method, kind, list));
+            }
+        }
+        item
+    };
+    let mut insert = |path: String, mut item: Map<String, Value>, named: bool| {
+        if item.is_empty() {
+            return;
+        }
+        let parameters = place(named);
+        if !parameters.is_empty() {
+            item.insert("parameters".to_owned(), parameters.into());
+        }
+        paths.insert(path, Value::Object(item));
+    };
+    let plural = &resource.plural;
+    let collection = [
+        ("list", "get"),
+        ("create", "post"),
+        ("deletecollection", "delete"),
+    ];
+    let one = [
+        ("get", "get"),
+        ("update", "put"),
+        ("patch", "patch"),
+        ("delete", "delete"),
+    ];
+    insert(
+        format!("{scoped}/{plural}"),
+        methods(&resource.verbs, &collection, kind),
+        false,
+    );
+    insert(
+        format!("{scoped}/{plural}/{{name}}"),
+        methods(&resource.verbs, &one, kind),
+        true,
+    );
+    for sub in &resource.subresources {
+        let kind = (sub.group.as_str(), sub.version.as_str(), sub.kind.as_str());
+        let all = [
+            ("get", "get"),
+            ("update", "put"),
+            ("patch", "patch"),
+            ("create", "post"),
+        ];
+        insert(
+            format!("{scoped}/{plural}/{{name}}/{}", sub.name),
+            methods(&sub.verbs, &all, kind),
+            true,
+        );
+    }
+}
+
+fn paths(snapshot: &Snapshot, group: &str, version: &str) -> Map<String, Value> {
+    let mut paths = Map::new();
+    for resource in snapshot.in_version(group, version) {
+        add_paths(&mut paths, resource);
+    }
+    paths
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": VERSION})
+}
+
+fn document(snapshot: &Snapshot, group: &str, version: &str) -> Value {
+    json!({
+        "openapi": "3.0.0", "info": info(), "paths": paths(snapshot, group, version),
+        "components": {"schemas": schemas(snapshot, group, version)},
+    })
+}
+
+/// From OpenAPI v3 to what v2 knows: references move, and schemas that v2 has no words for become untyped.
+fn to_v2(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(target)) = map.get_mut("$ref") {
+                *target = target.replace(COMPONENTS, "#/definitions/");
+            }
+            // v3 wraps a reference that carries more in allOf.
+            if let Some(Value::Array(all)) = map.remove("allOf")
+                && let [Value::Object(only)] = all.as_slice()
+                && only.contains_key("$ref")
+            {
+                map.extend(only.clone());
+                map.remove("default");
+                to_v2(value);
+                return;
+            }
+            for key in ["oneOf", "anyOf", "not", "nullable"] {
+                map.remove(key);
+            }
+            if map.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true)) {
+                map.remove("properties");
+                map.remove("items");
+            }
+            map.values_mut().for_each(to_v2);
+        }
+        Value::Array(list) => list.iter_mut().for_each(to_v2),
+        _ => {}
+    }
+}
+
+fn operation_to_v2(operation: &mut Value) {
+    let schema = |content: &Value| {
+        content
+            .as_object()
+            .and_then(|c| c.values().next())
+            .map_or(Value::Null, |c| c["schema"].clone())
+    };
+    let Value::Object(map) = operation else { return };
+    let mut parameters: Vec<Value> = map
+        .get("parameters")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    for p in &mut parameters {
+        parameter_to_v2(p);
+    }
+    if let Some(body) = map.remove("requestBody") {
+        let schema = schema(&body["content"]);
+        parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
+        if let Some(types) = body["content"].as_object() {
+            map.insert("consumes".to_owned(), types.keys().cloned().collect());
+        }
+    }
+    if !parameters.is_empty() {
+        map.insert("parameters".to_owned(), parameters.into());
+    }
+    if let Some(responses) = map.get_mut("responses").and_then(Value::as_object_mut) {
+        for response in responses.values_mut() {
+            let schema = schema(&response["content"]);
+            *response = json!({"description": "OK", "schema": schema});
+        }
+    }
+}
+
+fn parameter_to_v2(parameter: &mut Value) {
+    if let Value::Object(map) = parameter
+        && let Some(schema) = map.remove("schema")
+    {
+        map.insert("type".to_owned(), schema["type"].clone());
+    }
+}
+
+fn swagger(snapshot: &Snapshot) -> Value {
+    let (mut all_paths, mut definitions) = (Map::new(), Map::new());
+    for (group, versions) in snapshot.groups() {
+        for version in versions {
+            all_paths.extend(paths(snapshot, &group, &version));
+            definitions.extend(schemas(snapshot, &group, &version));
+        }
+    }
+    for item in all_paths.values_mut().filter_map(Value::as_object_mut) {
+        for (key, value) in item.iter_mut() {
+            if key == "parameters" {
+                value
+                    .as_array_mut()
+                    .into_iter()
+                    .flatten()
+                    .for_each(parameter_to_v2);
+            } else {
+                operation_to_v2(value);
+            }
+        }
+    }
+    let mut out = json!({"swagger": "2.0", "info": info(), "paths": all_paths, "definitions": definitions});
+    to_v2(&mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests;

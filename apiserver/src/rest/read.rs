@@ -1,0 +1,448 @@
+//! GET and LIST: stored bytes go out as they are wherever nothing has to be left out or turned over.
+
+use super::negotiate::{self, Accept, Format, Shape};
+use super::params::{ListOptions, Match, parse_revision};
+use super::respond::{self, Body};
+use super::rules::builtin_fields;
+use super::selector::{FieldSelector, LabelSelector};
+use super::table::{self, IncludeObject};
+use super::{Api, Call, key, raw, too_large};
+use crate::ApiError;
+use crate::registry::{Resource, convert};
+use crate::store::{Entry, Page, Range, StoreError};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::{Bytes, BytesMut};
+use http::{Response, header};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// How stored objects are shown to one client.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Version and kind asked for.
+    pub resource: Arc<Resource>,
+    /// Representation asked for.
+    pub accept: Accept,
+    /// What a Table carries of each object.
+    pub include: IncludeObject,
+}
+
+impl View {
+    /// The view a request asks for.
+    pub fn of(call: &Call<'_>) -> Result<Self, ApiError> {
+        let accept = negotiate::accept(call.header(header::ACCEPT))?;
+        let wanted = call.query.text("includeObject");
+        let include = IncludeObject::parse(wanted).ok_or_else(|| {
+            ApiError::BadRequest(format!(
+                "unrecognized includeObject value: {wanted:?}, must be one of None, Metadata, Object"
+            ))
+        })?;
+        Ok(Self {
+            resource: Arc::clone(&call.resource),
+            accept,
+            include,
+        })
+    }
+
+    /// Whether stored objects are what the client wants, byte for byte.
+    pub fn is_plain(&self) -> bool {
+        self.accept.shape == Shape::Object && self.is_storage_version()
+    }
+
+    fn is_storage_version(&self) -> bool {
+        self.resource.api_version() == self.resource.storage_api_version
+    }
+
+    /// A stored object in the version asked for, parsed.
+    pub fn value(&self, stored: &[u8]) -> Value {
+        let value = serde_json::from_slice(stored).unwrap_or_default();
+        if self.is_storage_version() {
+            value
+        } else {
+            convert::from_storage(&self.resource, value)
+        }
+    }
+
+    /// A stored object in the version asked for, as bytes.
+    pub fn converted(&self, stored: &Bytes) -> Bytes {
+        if self.is_storage_version() {
+            stored.clone()
+        } else if self.resource.custom.is_some() {
+            raw::with_version(stored, &self.resource.api_version())
+        } else {
+            respond::to_bytes(&self.value(stored))
+        }
+    }
+
+    /// A stored object in the shape asked for, as bytes.
+    pub fn object(&self, stored: &Bytes) -> Bytes {
+        match self.accept.shape {
+            Shape::Object => self.converted(stored),
+            Shape::Partial => raw::partial(stored),
+            Shape::Table => {
+                let value = self.value(stored);
+                let version = value["metadata"]["resourceVersion"].clone();
+                let mut table = table::table(&self.resource, &[value], self.include);
+                table["metadata"] = json!({ "resourceVersion": version });
+                respond::to_bytes(&table)
+            }
+        }
+    }
+
+    /// A stored object as an item of a list. Built-in kinds leave the type out there, custom ones do not.
+    fn item(&self, entry: &Entry) -> Bytes {
+        match self.accept.shape {
+            Shape::Partial => raw::partial(&entry.json),
+            _ if self.resource.custom.is_some() => self.converted(&entry.json),
+            _ => raw::without_type(&self.converted(&entry.json)),
+        }
+    }
+}
+
+/// What a list or watch lets through.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    labels: LabelSelector,
+    fields: FieldSelector,
+    view: View,
+}
+
+impl Filter {
+    /// Parses and checks both selectors.
+    pub fn new(view: &View, options: &ListOptions) -> Result<Self, ApiError> {
+        let labels = LabelSelector::parse(&options.label_selector)?;
+        let fields = FieldSelector::parse(&options.field_selector)?;
+        for field in fields.fields() {
+            check_field(&view.resource, field)?;
+        }
+        Ok(Self {
+            labels,
+            fields,
+            view: view.clone(),
+        })
+    }
+
+    /// Everything passes.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// The one name that passes, when a field selector says so.
+    pub fn single_name(&self) -> Option<&str> {
+        self.fields.required("metadata.name")
+    }
+
+    /// Whether an object passes.
+    pub fn matches(&self, entry: &Entry) -> bool {
+        if !self.fields.matches_key(&entry.key.namespace, &entry.key.name) {
+            return false;
+        }
+        if !self.labels.is_empty() {
+            let labels = entry.labels();
+            let get = |key: &str| labels.iter().find(|(k, _)| &**k == key).map(|(_, v)| &**v);
+            if !self.labels.matches(get) {
+                return false;
+            }
+        }
+        self.fields.is_metadata_only() || self.fields.matches(&self.view.value(&entry.json))
+    }
+}
+
+fn check_field(r: &Resource, field: &str) -> Result<(), ApiError> {
+    let known = match field {
+        "metadata.name" => true,
+        "metadata.namespace" => r.namespaced,
+        _ => match &r.custom {
+            Some(custom) => custom
+                .selectable
+                .iter()
+                .any(|s| s.trim_start_matches('.') == field),
+            None => builtin_fields(&r.group, &r.plural).contains(&field),
+        },
+    };
+    if known {
+        return Ok(());
+    }
+    let plain = r.custom.is_none() && builtin_fields(&r.group, &r.plural).is_empty();
+    Err(ApiError::BadRequest(if plain {
+        format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    } else {
+        format!("field label not supported: {field}")
+    }))
+}
+
+/// GET of one object.
+pub fn get(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let view = View::of(call)?;
+    let version = call.query.text("resourceVersion");
+    if !version.is_empty() {
+        let wanted = parse_revision(version).map_err(ApiError::Plain)?;
+        let current = api.store.revision();
+        if wanted > current {
+            return Err(too_large(wanted, current));
+        }
+    }
+    let entry = api
+        .store
+        .get(&key(&call.resource, &call.info.namespace, &call.info.name))
+        .ok_or_else(|| ApiError::NotFound(call.subject()))?;
+    Ok(respond::stored(200, view.object(&entry.json), view.accept.format))
+}
+
+/// Go's `base64.RawURLEncoding`: no padding, loose trailing bits are not looked at.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The token of a next page (the shape kube-apiserver's has: revision and the last key given).
+fn continue_token(revision: u64, last: &Entry) -> String {
+    let start = format!("{}/{}", last.key.namespace, last.key.name);
+    BASE64.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
+}
+
+fn read_token(token: &str) -> Result<(u64, (String, String)), ApiError> {
+    let bad = |why: String| {
+        ApiError::BadRequest(format!(
+            "invalid continue token: continue key is not valid: {why}"
+        ))
+    };
+    let bytes = BASE64.decode(token).map_err(|e| bad(e.to_string()))?;
+    let value = super::body::parse_json(&bytes).map_err(bad)?.value;
+    let revision = value["rv"]
+        .as_u64()
+        .ok_or_else(|| bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()))?;
+    let (namespace, name) = value["start"]
+        .as_str()
+        .and_then(|s| s.split_once('/'))
+        .ok_or_else(|| bad("incorrect encoded start key (version meta.k8s.io/v1)".into()))?;
+    Ok((revision, (namespace.to_owned(), name.to_owned())))
+}
+
+const TOKEN_EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You must start \
+     a new list without the continue parameter.";
+const LIST_EXPIRED: &str = "The resourceVersion for the provided list is too old.";
+
+/// What a list found.
+pub struct Found {
+    /// Items, filtered.
+    pub entries: Vec<Arc<Entry>>,
+    /// Revision shown.
+    pub revision: u64,
+    /// Token of the next page.
+    pub next: Option<String>,
+    /// Items behind this page, when they need no filter to be counted.
+    pub remaining: Option<usize>,
+}
+
+/// Lists what options ask for.
+pub fn find(api: &Api, filter: &Filter, namespace: &str, options: &ListOptions) -> Result<Found, ApiError> {
+    let r = &filter.view.resource;
+    let current = api.store.revision();
+    let mut range = Range {
+        resource: r.storage.to_string(),
+        namespace: (!namespace.is_empty() && r.namespaced).then(|| namespace.to_owned()),
+        ..Range::default()
+    };
+    let mut expired = LIST_EXPIRED;
+    if options.continue_token.is_empty() {
+        if !options.resource_version.is_empty() {
+            let wanted = parse_revision(&options.resource_version)
+                .map_err(|e| ApiError::BadRequest(format!("invalid resource version: {e}")))?;
+            if wanted > current {
+                return Err(too_large(wanted, current));
+            }
+            // Without a match a page of a list is exact (the meaning from before resourceVersionMatch).
+            let exact = options.version_match == Some(Match::Exact)
+                || (options.version_match.is_none() && options.limit > 0 && wanted > 0);
+            range.at = exact.then_some(wanted);
+        }
+    } else {
+        let (revision, after) = read_token(&options.continue_token)?;
+        range.at = Some(revision);
+        range.after = Some(after);
+        expired = TOKEN_EXPIRED;
+    }
+    if let (Some(name), Some(ns)) = (filter.single_name(), namespace_of(r, namespace))
+        && range.at.is_none()
+        && range.after.is_none()
+    {
+        // The revision is read first: what is found is then at least as new as the answer says.
+        let mut revision = api.store.revision();
+        let entry = api.store.get(&key(r, ns, name));
+        if let Some(entry) = &entry {
+            revision = revision.max(entry.revision);
+        }
+        let entries = entry.into_iter().filter(|e| filter.matches(e)).collect();
+        return Ok(Found {
+            entries,
+            revision,
+            next: None,
+            remaining: None,
+        });
+    }
+    if filter.is_empty() {
+        range.limit = options.limit;
+    }
+    let Page {
+        entries,
+        revision,
+        remaining,
+    } = api.store.list(&range).map_err(|e| match e {
+        StoreError::Compacted(_) => ApiError::Expired(expired.into()),
+        StoreError::Future(current) => too_large(range.at.unwrap_or_default(), current),
+        other => ApiError::Internal(other.to_string()),
+    })?;
+    if filter.is_empty() {
+        let next = entries
+            .last()
+            .filter(|_| remaining > 0)
+            .map(|last| continue_token(revision, last));
+        let remaining = next.is_some().then_some(remaining);
+        return Ok(Found {
+            entries,
+            revision,
+            next,
+            remaining,
+        });
+    }
+    let mut found = Found {
+        entries: Vec::new(),
+        revision,
+        next: None,
+        remaining: None,
+    };
+    for entry in entries.into_iter().filter(|e| filter.matches(e)) {
+        if options.limit > 0 && found.entries.len() == options.limit {
+            found.next = found.entries.last().map(|last| continue_token(revision, last));
+            break;
+        }
+        found.entries.push(entry);
+    }
+    Ok(found)
+}
+
+/// The namespace one object of a list is in: `None` when the list spans all.
+pub fn namespace_of<'a>(r: &Resource, namespace: &'a str) -> Option<&'a str> {
+    if r.namespaced {
+        Some(namespace).filter(|n| !n.is_empty())
+    } else {
+        Some("")
+    }
+}
+
+/// Collects small pieces into larger ones and passes large ones on uncopied.
+#[derive(Default)]
+struct Pieces {
+    done: VecDeque<Bytes>,
+    open: BytesMut,
+}
+
+const COPY_BELOW: usize = 8 * 1024;
+const PIECE: usize = 64 * 1024;
+
+impl Pieces {
+    fn text(&mut self, bytes: &[u8]) {
+        self.open.extend_from_slice(bytes);
+    }
+
+    fn bytes(&mut self, bytes: Bytes) {
+        if bytes.len() < COPY_BELOW {
+            self.open.extend_from_slice(&bytes);
+            if self.open.len() >= PIECE {
+                self.done.push_back(self.open.split().freeze());
+            }
+        } else {
+            if !self.open.is_empty() {
+                self.done.push_back(self.open.split().freeze());
+            }
+            self.done.push_back(bytes);
+        }
+    }
+
+    fn finish(mut self) -> Body {
+        if !self.open.is_empty() {
+            self.done.push_back(self.open.freeze());
+        }
+        Body::Chunks(self.done)
+    }
+}
+
+fn list_meta(found: &Found, r: &Resource, shape: Shape) -> Value {
+    let mut metadata = json!({"resourceVersion": found.revision.to_string()});
+    if r.custom.is_some() && shape == Shape::Object {
+        // Lists of custom resources are written untyped, and say so where a page ends and where none does.
+        metadata["continue"] = "".into();
+    }
+    if let Some(token) = &found.next {
+        metadata["continue"] = token.as_str().into();
+    }
+    if let Some(n) = found.remaining {
+        metadata["remainingItemCount"] = n.into();
+    }
+    metadata
+}
+
+/// The answer to a list.
+pub fn list_response(view: &View, found: &Found) -> Response<Body> {
+    let r = &view.resource;
+    if view.accept.shape == Shape::Table {
+        let values: Vec<Value> = found.entries.iter().map(|e| view.value(&e.json)).collect();
+        let mut table = table::table(r, &values, view.include);
+        table["metadata"] = list_meta(found, r, view.accept.shape);
+        return respond::value(200, &table, view.accept.format);
+    }
+    let (kind, version) = match view.accept.shape {
+        Shape::Partial => (
+            "PartialObjectMetadataList".to_owned(),
+            "meta.k8s.io/v1".to_owned(),
+        ),
+        _ => (r.list_kind.clone(), r.api_version()),
+    };
+    let mut pieces = Pieces::default();
+    pieces.text(format!("{{\"kind\":{},\"apiVersion\":{},", json!(kind), json!(version)).as_bytes());
+    pieces.text(
+        format!(
+            "\"metadata\":{},\"items\":[",
+            list_meta(found, r, view.accept.shape)
+        )
+        .as_bytes(),
+    );
+    for (i, entry) in found.entries.iter().enumerate() {
+        if i > 0 {
+            pieces.text(b",");
+        }
+        pieces.bytes(view.item(entry));
+    }
+    pieces.text(b"]}");
+    let body = pieces.finish();
+    match view.accept.format {
+        Format::Json | Format::Protobuf => respond::with_type(200, "application/json", body),
+        Format::Yaml => {
+            let Body::Chunks(chunks) = body else {
+                return respond::text(500, "");
+            };
+            let whole: Vec<u8> = chunks.iter().flat_map(|b| b.iter().copied()).collect();
+            respond::value(
+                200,
+                &serde_json::from_slice(&whole).unwrap_or_default(),
+                Format::Yaml,
+            )
+        }
+    }
+}
+
+/// LIST.
+pub fn list(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let view = View::of(call)?;
+    let options = ListOptions::parse(call.query, false)?;
+    let filter = Filter::new(&view, &options)?;
+    let found = find(api, &filter, &call.info.namespace, &options)?;
+    Ok(list_response(&view, &found))
+}

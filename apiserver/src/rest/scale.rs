@@ -1,0 +1,216 @@
+//! The scale subresource: a small object of its own that reads and writes the replicas of another.
+
+use super::internal::{Outcome, Target};
+use super::negotiate::{self, PatchKind};
+use super::params::{OptionsKind, WriteOptions};
+use super::read::View;
+use super::respond::{self, Body};
+use super::write::{PatchBody, check_name, check_namespace, target};
+use super::{Api, Call, body, decode, modified};
+use crate::ApiError;
+use crate::error::FieldError;
+use crate::object;
+use crate::registry::{Resource, convert};
+use crate::schema::builtin;
+use bytes::Bytes;
+use http::{Response, header};
+use serde_json::{Value, json};
+
+const GROUP: &str = "autoscaling";
+const VERSION: &str = "v1";
+
+fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
+    path.split('.')
+        .filter(|p| !p.is_empty())
+        .fold(object, |v, part| &v[part])
+}
+
+fn put_at(object: &mut Value, path: &str, value: Value) {
+    let mut parts = path.split('.').filter(|p| !p.is_empty()).peekable();
+    let mut node = object;
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            if let Some(map) = node.as_object_mut() {
+                map.insert(part.to_owned(), value);
+            }
+            return;
+        }
+        object::child_mut(node, part);
+        node = &mut node[part];
+    }
+}
+
+/// A label selector as text: `a=b,c in (d,e),!f`.
+fn selector_text(selector: &Value) -> String {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let mut terms: Vec<String> = Vec::new();
+    let nested = selector["matchLabels"].is_object() || selector["matchExpressions"].is_array();
+    let equal = if nested {
+        &selector["matchLabels"]
+    } else {
+        selector
+    };
+    for (k, v) in equal.as_object().into_iter().flatten() {
+        if v.is_string() {
+            terms.push(format!("{k}={}", text(v)));
+        }
+    }
+    for e in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = text(&e["key"]);
+        let mut values: Vec<String> = e["values"].as_array().into_iter().flatten().map(text).collect();
+        values.sort();
+        let values = values.join(",");
+        terms.push(match e["operator"].as_str() {
+            Some("In") => format!("{key} in ({values})"),
+            Some("NotIn") => format!("{key} notin ({values})"),
+            Some("Exists") => key,
+            _ => format!("!{key}"),
+        });
+    }
+    terms.sort();
+    terms.join(",")
+}
+
+fn paths(r: &Resource) -> (&str, &str) {
+    match r.custom.as_ref().and_then(|c| c.scale.as_ref()) {
+        Some(paths) => (&paths.spec, &paths.status),
+        None => ("spec.replicas", "status.replicas"),
+    }
+}
+
+/// The Scale of an object.
+pub fn of(r: &Resource, object: &Value) -> Value {
+    let (spec_path, status_path) = paths(r);
+    let selector = match r
+        .custom
+        .as_ref()
+        .map(|c| c.scale.as_ref().and_then(|s| s.selector.as_deref()))
+    {
+        None => selector_text(&object["spec"]["selector"]),
+        Some(path) => path
+            .and_then(|p| at(object, p).as_str())
+            .unwrap_or_default()
+            .to_owned(),
+    };
+    let number = |v: &Value| v.as_i64().unwrap_or(0);
+    let mut spec = json!({});
+    let replicas = number(at(object, spec_path));
+    if replicas != 0 {
+        spec["replicas"] = replicas.into();
+    }
+    let mut status = json!({"replicas": number(at(object, status_path))});
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
+    }
+    let mut metadata = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        let value = &object["metadata"][field];
+        if !value.is_null() {
+            metadata[field] = value.clone();
+        }
+    }
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status})
+}
+
+/// GET, PUT and PATCH of a scale.
+pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
+    let view = View::of(call)?;
+    let r = &call.resource;
+    let info = call.info;
+    if info.verb == "get" {
+        let object = api.get_object(r, &info.namespace, &info.name)?;
+        return Ok(respond::value(200, &of(r, &object), view.accept.format));
+    }
+    let content_type = call.header(header::CONTENT_TYPE);
+    let target = target(call, "scale");
+    let outcome = if info.verb == "patch" {
+        let kind = negotiate::patch_kind(content_type, false)?;
+        if kind == PatchKind::Apply {
+            return Err(ApiError::UnsupportedMediaType(
+                "server-side apply is not served on scale".into(),
+            ));
+        }
+        let options = WriteOptions::parse(call.query, OptionsKind::Patch, call.user_agent())?;
+        let patch = PatchBody::parse(kind, bytes)?;
+        let schema = builtin::for_gvk(GROUP, VERSION, "Scale")
+            .ok_or_else(|| ApiError::Internal("there is no schema of Scale".into()))?;
+        change(api, call, &target, &options, &|current| {
+            patch.onto(schema, current)
+        })
+        .await?
+    } else {
+        let options = WriteOptions::parse(call.query, OptionsKind::Update, call.user_agent())?;
+        let format = negotiate::body_format(content_type, false)?;
+        let mut parsed = body::parse_object(bytes, format, "Scale")?;
+        body::check_type(&api.registry, r, "Scale", (GROUP, VERSION), &mut parsed.value)?;
+        let scale = parsed.value;
+        change(api, call, &target, &options, &|_| Ok(scale.clone())).await?
+    };
+    let object = convert::from_storage(r, outcome.value());
+    Ok(respond::value(200, &of(r, &object), view.accept.format))
+}
+
+async fn change(
+    api: &Api,
+    call: &Call<'_>,
+    target: &Target<'_>,
+    options: &WriteOptions,
+    make: &(dyn Fn(&Value) -> Result<Value, ApiError> + Sync),
+) -> Result<Outcome, ApiError> {
+    let r = &call.resource;
+    let info = call.info;
+    let mut apply = |current: &Value| {
+        let mut scale = make(&of(r, current))?;
+        check_namespace(r, &info.namespace, &mut scale)?;
+        check_name(&info.name, &mut scale)?;
+        let version = object::resource_version(&scale);
+        if !version.is_empty() && version != object::resource_version(current) {
+            return Err(modified(r, &info.name));
+        }
+        let replicas = match &scale["spec"]["replicas"] {
+            Value::Null => 0,
+            v => v.as_i64().ok_or_else(|| {
+                decode::cannot_handle(
+                    "Scale",
+                    VERSION,
+                    "json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32",
+                )
+            })?,
+        };
+        if replicas < 0 {
+            let error = FieldError::invalid(
+                "spec.replicas",
+                &json!(replicas),
+                "must be greater than or equal to 0",
+            );
+            return Err(ApiError::invalid(GROUP, "Scale", &info.name, vec![error]));
+        }
+        let mut object = current.clone();
+        put_at(&mut object, paths(r).0, replicas.into());
+        Ok(object)
+    };
+    Ok(api
+        .modify_object(call.user, target, options, &mut apply)
+        .await?
+        .outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_become_text() {
+        for (selector, want) in [
+            (json!({"matchLabels": {"a": "b"}}), "a=b"),
+            (json!({"a": "b", "c": "d"}), "a=b,c=d"),
+            (
+                json!({"matchExpressions": [{"key": "k", "operator": "In", "values": ["z", "y"]}, {"key": "e", "operator": "Exists"}]}),
+                "e,k in (y,z)",
+            ),
+            (json!(null), ""),
+        ] {
+            assert_eq!(selector_text(&selector), want);
+        }
+    }
+}

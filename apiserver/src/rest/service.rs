@@ -1,0 +1,225 @@
+//! The way of one request: who, what, may it, answer; whatever goes wrong comes out as a Status.
+
+use super::params::Query;
+use super::path::RequestInfo;
+use super::respond::{self, Body};
+use super::{Api, Call, body, delete, discovery, health, openapi, read, review, subresource, watch, write};
+use crate::ApiError;
+use crate::auth::{Attributes, UserInfo};
+use crate::serve::Peer;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::request::Parts;
+use http::{Method, Request, Response};
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// How long the rest of a body nobody wants is waited for.
+const DRAIN: Duration = Duration::from_secs(1);
+
+impl<B> tower::Service<Request<B>> for Api
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let api = self.clone();
+        Box::pin(async move { Ok(api.answer(request).await) })
+    }
+}
+
+impl Api {
+    /// Answers one request. A panic in a handler becomes a 500.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
+        let mut body = Some(body);
+        let handled = AssertUnwindSafe(self.handle(&parts, &info, &query, &mut body))
+            .catch_unwind()
+            .await;
+        if let Some(unread) = body.filter(|b| !b.is_end_stream()) {
+            // An answer before the end of the request would cost HTTP/1.1 clients their connection.
+            let _ = tokio::time::timeout(DRAIN, body::read(unread)).await;
+        }
+        let response = match handled {
+            Ok(Ok(response)) => response,
+            Ok(Err(e)) => respond::error(&e),
+            Err(_) => {
+                tracing::error!(path = %info.path, verb = %info.verb, "a handler panicked");
+                respond::error(&ApiError::Internal("a handler failed unexpectedly".into()))
+            }
+        };
+        let code = response.status().as_u16();
+        tracing::debug!(verb = %info.verb, path = %info.path, code, "request");
+        self.metrics
+            .request(&info.verb, &info.group, &info.resource, code);
+        response
+    }
+
+    async fn handle<B>(
+        &self,
+        parts: &Parts,
+        info: &RequestInfo,
+        query: &Query,
+        body: &mut Option<B>,
+    ) -> Result<Response<Body>, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let user = self.who(parts)?;
+        self.authorizer.require(&user, &attributes(info, query))?;
+        if !info.is_resource {
+            return self.other_path(parts, info, query);
+        }
+        let resource = match self.registry.find(&info.group, &info.version, &info.resource) {
+            Some(r) => r,
+            None if discovery::has_version(&self.registry, &info.group, &info.version) => {
+                return Err(ApiError::NoSuchResource);
+            }
+            None => return Ok(respond::no_such_path()),
+        };
+        let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
+        let needs_namespace = resource.namespaced && (!info.name.is_empty() || info.verb == "create");
+        if (in_namespace && !resource.namespaced) || (needs_namespace && !in_namespace) {
+            return Err(ApiError::NoSuchResource);
+        }
+        let deprecation = resource.custom.as_ref().and_then(|c| c.deprecation.clone());
+        let call = Call {
+            info,
+            query,
+            user: &user,
+            headers: &parts.headers,
+            resource,
+        };
+        let mut response = self.resource(&parts.method, &call, body).await?;
+        if let Some(text) = deprecation {
+            respond::warn(&mut response, &[text]);
+        }
+        Ok(response)
+    }
+
+    async fn resource<B>(
+        &self,
+        method: &Method,
+        call: &Call<'_>,
+        body: &mut Option<B>,
+    ) -> Result<Response<Body>, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let info = call.info;
+        if !info.subresource.is_empty() {
+            let sub = call
+                .resource
+                .subresource(&info.subresource)
+                .ok_or(ApiError::NoSuchResource)?
+                .clone();
+            if !sub.verbs.contains(&info.verb) {
+                return Err(ApiError::MethodNotAllowed);
+            }
+            let bytes = if *method == Method::GET {
+                Bytes::new()
+            } else {
+                read_body(body).await?
+            };
+            return subresource::serve(self, call, &sub, &bytes).await;
+        }
+        let named = !info.name.is_empty();
+        let wrong_place = match info.verb.as_str() {
+            "create" => named,
+            "update" | "patch" => !named,
+            _ => false,
+        };
+        if wrong_place || !call.resource.has_verb(&info.verb) {
+            return Err(ApiError::MethodNotAllowed);
+        }
+        match info.verb.as_str() {
+            "get" => read::get(self, call),
+            "list" => read::list(self, call),
+            "watch" => watch::serve(self, call),
+            "create" if review::is_review(&call.resource) => {
+                review::serve(self, call, &read_body(body).await?)
+            }
+            "create" => write::create(self, call, &read_body(body).await?).await,
+            "update" => write::update(self, call, "", &read_body(body).await?).await,
+            "patch" => write::patch(self, call, "", &read_body(body).await?).await,
+            "delete" => delete::delete(self, call, &read_body(body).await?).await,
+            "deletecollection" => delete::collection(self, call, &read_body(body).await?).await,
+            _ => Err(ApiError::MethodNotAllowed),
+        }
+    }
+
+    /// The identity a request comes with: put there by this process, or proven by certificate or token.
+    fn who(&self, parts: &Parts) -> Result<UserInfo, ApiError> {
+        if let Some(user) = parts.extensions.get::<UserInfo>() {
+            return Ok(user.clone());
+        }
+        self.authenticator
+            .authenticate(parts.extensions.get::<Peer>(), &parts.headers, self.clock.now())
+    }
+
+    fn other_path(
+        &self,
+        parts: &Parts,
+        info: &RequestInfo,
+        query: &Query,
+    ) -> Result<Response<Body>, ApiError> {
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Err(ApiError::MethodNotAllowed);
+        }
+        if let Some(response) = health::serve(self, info, query) {
+            return Ok(response);
+        }
+        let document = discovery::serve(&self.registry, &info.path, &parts.headers)
+            .or_else(|| openapi::serve(&self.registry, &info.path, &parts.headers));
+        if let Some(document) = document {
+            return document;
+        }
+        Ok(respond::no_such_path())
+    }
+}
+
+/// The body, which is read once.
+async fn read_body<B>(body: &mut Option<B>) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display,
+{
+    match body.take() {
+        Some(body) => body::read(body).await,
+        None => Ok(Bytes::new()),
+    }
+}
+
+/// What RBAC is asked about a request.
+pub fn attributes(info: &RequestInfo, query: &Query) -> Attributes {
+    Attributes {
+        verb: info.verb.clone(),
+        group: info.group.clone(),
+        version: info.version.clone(),
+        resource: info.resource.clone(),
+        subresource: info.subresource.clone(),
+        namespace: info.namespace.clone(),
+        name: info.authorized_name(query),
+        path: info.path.clone(),
+        is_resource: info.is_resource,
+    }
+}

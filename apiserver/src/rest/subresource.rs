@@ -1,0 +1,59 @@
+//! What hangs under an object. Those that speak the object's own kind are writes of a part of it; what needs a kubelet or
+//! a proxy is refused.
+
+use super::read::View;
+use super::respond::{self, Body};
+use super::{Api, Call, review, scale, write};
+use crate::ApiError;
+use crate::registry::Subresource;
+use bytes::Bytes;
+use http::Response;
+use serde_json::json;
+
+/// Answers a request on a subresource whose verbs allow it.
+pub async fn serve(
+    api: &Api,
+    call: &Call<'_>,
+    sub: &Subresource,
+    bytes: &Bytes,
+) -> Result<Response<Body>, ApiError> {
+    match sub.name.as_str() {
+        "scale" => return scale::serve(api, call, bytes).await,
+        "token" => return review::token_request(api, call, bytes),
+        "log" => return log(api, call),
+        "exec" | "attach" | "portforward" | "proxy" | "binding" | "eviction" => return Err(refused(call)),
+        _ => {}
+    }
+    match call.info.verb.as_str() {
+        "get" => {
+            let view = View::of(call)?;
+            let object = api
+                .store
+                .get(&super::key(&call.resource, &call.info.namespace, &call.info.name));
+            let entry = object.ok_or_else(|| ApiError::NotFound(call.subject()))?;
+            Ok(respond::stored(200, view.object(&entry.json), view.accept.format))
+        }
+        "update" => write::update(api, call, &sub.name, bytes).await,
+        "patch" => write::patch(api, call, &sub.name, bytes).await,
+        _ => Err(ApiError::MethodNotAllowed),
+    }
+}
+
+/// A pod that runs nowhere has no log: no content, as kube-apiserver answers for a pod that is not scheduled.
+fn log(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let pod = api.get_object(&call.resource, &call.info.namespace, &call.info.name)?;
+    if pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
+        return Ok(respond::text(204, ""));
+    }
+    Err(refused(call))
+}
+
+fn refused(call: &Call<'_>) -> ApiError {
+    let what = format!("{}/{}", call.resource.plural, call.info.subresource);
+    ApiError::Status(Box::new(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 501,
+        "reason": "NotImplemented",
+        "message": format!("{what} is not served: behind this API server no kubelet runs pods"),
+        "details": {"name": call.info.name, "kind": call.resource.plural},
+    })))
+}

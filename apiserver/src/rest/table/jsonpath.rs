@@ -1,0 +1,247 @@
+//! Kubernetes' JSONPath as CRD columns use it: fields, quoted fields, `\.` escapes, indices, slices, `*`, `..` and
+//! filters like `[?(@.type=="Ready")]`. Templates (`{range}`) are not paths and are refused.
+
+use serde_json::Value;
+
+/// A parsed path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JsonPath(Vec<Step>);
+
+#[derive(Debug, Clone, PartialEq)]
+enum Step {
+    Field(String),
+    Index(i64),
+    Slice(Option<i64>, Option<i64>),
+    All,
+    Deep,
+    Filter(Vec<Step>, Option<(Op, Value)>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Eq,
+    Ne,
+    Gt,
+    Ge,
+    Lt,
+    Le,
+}
+
+impl JsonPath {
+    /// Reads a path like `.status.conditions[?(@.type=="Ready")].status`; the error says what is not understood.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let text = text
+            .strip_prefix('{')
+            .and_then(|t| t.strip_suffix('}'))
+            .unwrap_or(text);
+        let text = text.strip_prefix('$').unwrap_or(text);
+        if !(text.is_empty() || text.starts_with('.') || text.starts_with('[')) {
+            return Err(format!("must begin with '.': {text}"));
+        }
+        steps(text).map(Self)
+    }
+
+    /// Every value the path leads to.
+    pub fn find<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
+        walk(&self.0, value)
+    }
+}
+
+fn steps(text: &str) -> Result<Vec<Step>, String> {
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = Vec::new();
+    let mut i = 0;
+    while i < chars.len() {
+        match chars[i] {
+            '.' if chars.get(i + 1) == Some(&'.') => {
+                out.push(Step::Deep);
+                i += 1;
+                if matches!(chars.get(i + 1), Some('[')) {
+                    i += 1;
+                }
+            }
+            '.' => {
+                let mut name = String::new();
+                i += 1;
+                while i < chars.len() && !matches!(chars[i], '.' | '[') {
+                    if chars[i] == '\\' && i + 1 < chars.len() {
+                        i += 1;
+                    }
+                    name.push(chars[i]);
+                    i += 1;
+                }
+                match name.as_str() {
+                    // `.[0]` is `[0]`, and a path of one dot is the object itself.
+                    "" if i >= chars.len() || chars[i] == '[' => {}
+                    "" => return Err(format!("a field has no name: {text}")),
+                    "*" => out.push(Step::All),
+                    _ => out.push(Step::Field(name)),
+                }
+            }
+            '[' => {
+                let end = closing(&chars, i).ok_or_else(|| format!("unterminated array: {text}"))?;
+                let inner: String = chars[i + 1..end].iter().collect();
+                out.push(bracket(inner.trim())?);
+                i = end + 1;
+            }
+            c => return Err(format!("unexpected {c:?}: {text}")),
+        }
+    }
+    Ok(out)
+}
+
+/// Where the bracket opened at `from` closes, quotes and nested brackets skipped.
+fn closing(chars: &[char], from: usize) -> Option<usize> {
+    let (mut depth, mut quote) = (0, None);
+    let mut i = from;
+    while i < chars.len() {
+        match (quote, chars[i]) {
+            (Some(_), '\\') => i += 1,
+            (Some(q), c) if c == q => quote = None,
+            (None, c @ ('"' | '\'')) => quote = Some(c),
+            (None, '[') => depth += 1,
+            (None, ']') => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(i);
+                }
+            }
+            _ => {}
+        }
+        i += 1;
+    }
+    None
+}
+
+fn unquoted(text: &str) -> Option<String> {
+    ['"', '\''].iter().find_map(|q| {
+        let inner = text.strip_prefix(*q)?.strip_suffix(*q)?;
+        Some(inner.replace(&format!("\\{q}"), &q.to_string()))
+    })
+}
+
+fn bracket(inner: &str) -> Result<Step, String> {
+    if inner == "*" {
+        return Ok(Step::All);
+    }
+    if let Some(name) = unquoted(inner) {
+        return Ok(Step::Field(name));
+    }
+    if let Some(condition) = inner.strip_prefix("?(").and_then(|c| c.strip_suffix(')')) {
+        return filter(condition.trim());
+    }
+    let number = |s: &str| {
+        s.trim()
+            .parse::<i64>()
+            .map_err(|_| format!("invalid array index {inner}"))
+    };
+    if let Some((from, to)) = inner.split_once(':') {
+        let side = |s: &str| {
+            if s.trim().is_empty() {
+                Ok(None)
+            } else {
+                number(s).map(Some)
+            }
+        };
+        return Ok(Step::Slice(side(from)?, side(to)?));
+    }
+    number(inner).map(Step::Index)
+}
+
+fn filter(condition: &str) -> Result<Step, String> {
+    const OPS: [(&str, Op); 6] = [
+        ("==", Op::Eq),
+        ("!=", Op::Ne),
+        (">=", Op::Ge),
+        ("<=", Op::Le),
+        (">", Op::Gt),
+        ("<", Op::Lt),
+    ];
+    let found = OPS
+        .iter()
+        .filter_map(|(sign, op)| condition.find(sign).map(|at| (at, sign.len(), *op)))
+        .min_by_key(|(at, len, _)| (*at, std::cmp::Reverse(*len)));
+    let path = |text: &str| {
+        let text = text.trim();
+        text.strip_prefix('@')
+            .ok_or_else(|| format!("a filter must begin with '@': {text}"))
+            .and_then(steps)
+    };
+    let Some((at, len, op)) = found else {
+        return Ok(Step::Filter(path(condition)?, None));
+    };
+    let right = condition[at + len..].trim();
+    let value = match unquoted(right) {
+        Some(text) => Value::String(text),
+        None => serde_json::from_str(right).map_err(|_| format!("unrecognized value in filter: {right}"))?,
+    };
+    Ok(Step::Filter(path(&condition[..at])?, Some((op, value))))
+}
+
+fn compare(left: &Value, op: Op, right: &Value) -> bool {
+    let order = match (left, right) {
+        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
+        (Value::Number(a), Value::Number(b)) => match (a.as_f64(), b.as_f64()) {
+            (Some(a), Some(b)) => a.partial_cmp(&b),
+            _ => None,
+        },
+        (Value::Bool(a), Value::Bool(b)) => Some(a.cmp(b)),
+        _ => None,
+    };
+    match op {
+        Op::Eq => order.is_some_and(std::cmp::Ordering::is_eq),
+        Op::Ne => order.is_some_and(std::cmp::Ordering::is_ne),
+        Op::Gt => order.is_some_and(std::cmp::Ordering::is_gt),
+        Op::Ge => order.is_some_and(std::cmp::Ordering::is_ge),
+        Op::Lt => order.is_some_and(std::cmp::Ordering::is_lt),
+        Op::Le => order.is_some_and(std::cmp::Ordering::is_le),
+    }
+}
+
+fn deep<'a>(value: &'a Value, out: &mut Vec<&'a Value>) {
+    out.push(value);
+    match value {
+        Value::Array(list) => list.iter().for_each(|v| deep(v, out)),
+        Value::Object(map) => map.values().for_each(|v| deep(v, out)),
+        _ => {}
+    }
+}
+
+fn position(index: i64, len: usize) -> Option<usize> {
+    let len = i64::try_from(len).ok()?;
+    usize::try_from(if index < 0 { len + index } else { index }).ok()
+}
+
+fn walk<'a>(path: &[Step], value: &'a Value) -> Vec<&'a Value> {
+    let mut current = vec![value];
+    for step in path {
+        let mut next = Vec::new();
+        for value in current {
+            match (step, value) {
+                (Step::Field(name), Value::Object(map)) => next.extend(map.get(name)),
+                (Step::Index(i), Value::Array(list)) => {
+                    next.extend(position(*i, list.len()).and_then(|p| list.get(p)));
+                }
+                (Step::Slice(from, to), Value::Array(list)) => {
+                    let from = from.and_then(|f| position(f, list.len())).unwrap_or(0);
+                    let to = to.and_then(|t| position(t, list.len())).unwrap_or(list.len());
+                    next.extend(list.iter().take(to).skip(from));
+                }
+                (Step::All, Value::Array(list)) => next.extend(list),
+                (Step::All, Value::Object(map)) => next.extend(map.values()),
+                (Step::Deep, _) => deep(value, &mut next),
+                (Step::Filter(left, test), Value::Array(list)) => next.extend(list.iter().filter(|item| {
+                    let found = walk(left, item);
+                    match test {
+                        None => !found.is_empty(),
+                        Some((op, right)) => found.iter().any(|l| compare(l, *op, right)),
+                    }
+                })),
+                _ => {}
+            }
+        }
+        current = next;
+    }
+    current
+}

@@ -1,0 +1,275 @@
+//! WATCH: the store's log, filtered and shaped for one client. Watchers that want everything as stored share one frame.
+
+use super::negotiate::Shape;
+use super::params::{ListOptions, parse_revision};
+use super::read::{Filter, View, find, namespace_of};
+use super::respond::{self, Body};
+use super::{Api, COMPACTED, Call, key, too_large};
+use crate::ApiError;
+use crate::object;
+use crate::store::{Event, StoreError, Watch};
+use bytes::Bytes;
+use futures::StreamExt;
+use http::Response;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often an idle watch is told how far it is.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Least time a watch without `timeoutSeconds` lives; up to as much again is added, so that they do not end together.
+const LIFETIME: u64 = 1800;
+/// Marks the bookmark that ends the initial state (KEP-3157).
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+struct Watcher {
+    view: View,
+    filter: Filter,
+    plain: bool,
+    queue: VecDeque<Bytes>,
+    watch: Option<Watch>,
+    deadline: Instant,
+    bookmark: Option<Instant>,
+    shutdown: CancellationToken,
+    columns_sent: bool,
+    _counted: super::metrics::Watching,
+}
+
+fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(object.len() + 32);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+    out.into()
+}
+
+fn error_frame(error: &ApiError) -> Bytes {
+    frame("ERROR", &respond::to_bytes(&error.status()))
+}
+
+fn store_error(error: &StoreError) -> ApiError {
+    match error {
+        StoreError::Compacted(oldest) => {
+            ApiError::Expired(format!("{COMPACTED} Oldest kept revision: {oldest}."))
+        }
+        other => ApiError::Internal(other.to_string()),
+    }
+}
+
+/// An event's type from whether the object passed the filter before and passes it now.
+fn transition(before: bool, now: bool) -> Option<&'static str> {
+    match (before, now) {
+        (false, false) => None,
+        (false, true) => Some("ADDED"),
+        (true, true) => Some("MODIFIED"),
+        (true, false) => Some("DELETED"),
+    }
+}
+
+impl Watcher {
+    /// The object of one event in the shape asked for. Only the first Table of a watch describes its columns.
+    fn shaped(&mut self, json: &Bytes) -> Bytes {
+        let bytes = self.view.object(json);
+        if self.view.accept.shape != Shape::Table {
+            return bytes;
+        }
+        if !self.columns_sent {
+            self.columns_sent = true;
+            return bytes;
+        }
+        let mut table: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        if let Some(map) = table.as_object_mut() {
+            map.insert("columnDefinitions".into(), json!([]));
+        }
+        respond::to_bytes(&table)
+    }
+
+    fn event(&mut self, event: &Event) -> Option<Bytes> {
+        let everything = self.filter.is_empty();
+        let now = !event.deleted && (everything || self.filter.matches(&event.entry));
+        let before = match &event.prev {
+            Some(prev) => everything || self.filter.matches(prev),
+            None => event.deleted && (everything || self.filter.matches(&event.entry)),
+        };
+        let kind = transition(before, now)?;
+        let as_stored = match kind {
+            "ADDED" => event.prev.is_none(),
+            "DELETED" => event.deleted,
+            _ => true,
+        };
+        if as_stored && self.plain {
+            return Some(event.frame());
+        }
+        let json = match &event.prev {
+            // It left the selection: what left is the object as it was, at the revision it left.
+            Some(prev) if kind == "DELETED" && !event.deleted => {
+                let mut old = prev.value();
+                object::set_meta(
+                    &mut old,
+                    "resourceVersion",
+                    Some(event.revision.to_string().into()),
+                );
+                respond::to_bytes(&old)
+            }
+            _ => event.entry.json.clone(),
+        };
+        let object = self.shaped(&json);
+        Some(frame(kind, &object))
+    }
+
+    fn bookmark_frame(&mut self, revision: u64, initial_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if initial_end {
+            metadata["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
+        }
+        let r = &self.view.resource;
+        let (kind, version) = match self.view.accept.shape {
+            Shape::Partial => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
+            _ => (r.kind.as_str(), r.api_version()),
+        };
+        let object = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
+        if self.view.accept.shape == Shape::Table {
+            let table = json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": [],
+                "metadata": {"resourceVersion": revision.to_string()}, "rows": [{"cells": [], "object": object}],
+            });
+            return frame("BOOKMARK", &respond::to_bytes(&table));
+        }
+        frame("BOOKMARK", &respond::to_bytes(&object))
+    }
+
+    /// The next piece of the answer, `None` at its end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(bytes) = self.queue.pop_front() {
+                return Some(bytes);
+            }
+            let watch = self.watch.as_mut()?;
+            let wake = self.bookmark.map_or(self.deadline, |b| b.min(self.deadline));
+            let event = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return None,
+                event = watch.next() => event,
+                () = tokio::time::sleep_until(wake) => {
+                    if wake == self.deadline {
+                        return None;
+                    }
+                    let revision = watch.revision();
+                    self.bookmark = Some(Instant::now() + BOOKMARK_EVERY);
+                    let bytes = self.bookmark_frame(revision, false);
+                    return Some(bytes);
+                }
+            };
+            match event {
+                Ok(event) => {
+                    if let Some(bytes) = self.event(&event) {
+                        return Some(bytes);
+                    }
+                    if Instant::now() >= self.deadline {
+                        return None;
+                    }
+                }
+                Err(e) => {
+                    self.watch = None;
+                    return Some(error_frame(&store_error(&e)));
+                }
+            }
+        }
+    }
+}
+
+/// WATCH of a resource.
+pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    let view = View::of(call)?;
+    let options = ListOptions::parse(call.query, true)?;
+    let filter = Filter::new(&view, &options)?;
+    let start = if options.resource_version.is_empty() {
+        0
+    } else {
+        parse_revision(&options.resource_version).map_err(ApiError::Plain)?
+    };
+    let current = api.store.revision();
+    if start > current {
+        return Err(too_large(start, current));
+    }
+    let seconds = options
+        .timeout_seconds
+        .unwrap_or_else(|| LIFETIME + rand::random_range(0..LIFETIME));
+    let now = Instant::now();
+    let mut watcher = Watcher {
+        plain: view.is_plain(),
+        view,
+        filter,
+        queue: VecDeque::new(),
+        watch: None,
+        deadline: now + Duration::from_secs(seconds),
+        bookmark: options.bookmarks.then_some(now + BOOKMARK_EVERY),
+        shutdown: api.shutdown.clone(),
+        columns_sent: false,
+        _counted: api.metrics.watching(),
+    };
+    begin(api, &mut watcher, &call.info.namespace, &options, start)?;
+    let stream = futures::stream::unfold(watcher, |mut w| async move { w.next().await.map(|b| (b, w)) });
+    Ok(respond::with_type(
+        200,
+        "application/json",
+        Body::Stream(stream.boxed()),
+    ))
+}
+
+/// Queues the initial state where one is asked for and opens the log behind it.
+fn begin(
+    api: &Api,
+    watcher: &mut Watcher,
+    namespace: &str,
+    options: &ListOptions,
+    start: u64,
+) -> Result<(), ApiError> {
+    let initial = options.send_initial_events.unwrap_or(start == 0);
+    let mut after = if start == 0 { api.store.revision() } else { start };
+    if initial {
+        let all = ListOptions::default();
+        let found = find(api, &watcher.filter, namespace, &all)?;
+        after = found.revision;
+        for entry in &found.entries {
+            let object = watcher.shaped(&entry.json);
+            watcher.queue.push_back(frame("ADDED", &object));
+        }
+        if options.send_initial_events == Some(true) && options.bookmarks {
+            let end = watcher.bookmark_frame(after, true);
+            watcher.queue.push_back(end);
+        }
+    }
+    let r = &watcher.view.resource;
+    let opened = match (watcher.filter.single_name(), namespace_of(r, namespace)) {
+        (Some(name), Some(ns)) => api.store.watch_object(&key(r, ns, name), after),
+        _ => api.store.watch(
+            &r.storage,
+            namespace_of(r, namespace).filter(|n| !n.is_empty()),
+            after,
+        ),
+    };
+    match opened {
+        Ok(watch) => watcher.watch = Some(watch),
+        // An HTTP error would leave clients retrying the same revision: they relist on an ERROR event.
+        Err(e) => watcher.queue.push_back(error_frame(&store_error(&e))),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transitions() {
+        assert_eq!(transition(false, true), Some("ADDED"));
+        assert_eq!(transition(true, true), Some("MODIFIED"));
+        assert_eq!(transition(true, false), Some("DELETED"));
+        assert_eq!(transition(false, false), None);
+    }
+}

@@ -1,0 +1,226 @@
+//! CREATE, UPDATE and PATCH over HTTP: what is particular to the request; `internal` does the writing.
+
+use super::internal::{Outcome, Target, Written};
+use super::negotiate::{self, PatchKind};
+use super::params::{FieldValidation, OptionsKind, WriteOptions};
+use super::read::View;
+use super::respond::{self, Body};
+use super::{Api, Call, body, decode};
+use crate::ApiError;
+use crate::patch;
+use crate::registry::Resource;
+use bytes::Bytes;
+use http::{Response, header};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Answers a write.
+pub fn respond_written(view: &View, written: &Written) -> Response<Body> {
+    let code = if written.created { 201 } else { 200 };
+    let mut response = respond::stored(code, view.object(&written.outcome.json()), view.accept.format);
+    respond::warn(&mut response, &written.warnings);
+    response
+}
+
+/// Puts the namespace of the URL into an object, or refuses another one.
+pub fn check_namespace(r: &Resource, namespace: &str, object: &mut Value) -> Result<(), ApiError> {
+    let sent = crate::object::namespace(object);
+    let wanted = if r.namespaced { namespace } else { "" };
+    if sent.is_empty() {
+        if !wanted.is_empty() {
+            crate::object::set_meta(object, "namespace", Some(wanted.into()));
+        }
+        return Ok(());
+    }
+    if sent != wanted {
+        return Err(ApiError::BadRequest(if wanted.is_empty() {
+            "namespace may not be set on cluster-scoped objects".to_owned()
+        } else {
+            "the namespace of the provided object does not match the namespace sent on the request".to_owned()
+        }));
+    }
+    Ok(())
+}
+
+/// Refuses an object that is called otherwise than the URL; an object without a name gets it.
+pub fn check_name(name: &str, object: &mut Value) -> Result<(), ApiError> {
+    let sent = crate::object::name(object);
+    if sent.is_empty() {
+        crate::object::set_meta(object, "name", Some(name.into()));
+        return Ok(());
+    }
+    if sent != name {
+        return Err(ApiError::BadRequest(format!(
+            "the name of the object ({sent}) does not match the name on the URL ({name})"
+        )));
+    }
+    Ok(())
+}
+
+fn content_type<'a>(call: &'a Call<'_>) -> Option<&'a str> {
+    call.header(header::CONTENT_TYPE)
+}
+
+/// POST.
+pub async fn create(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
+    let view = View::of(call)?;
+    let r = &call.resource;
+    let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
+    let format = negotiate::body_format(content_type(call), r.custom.is_some())?;
+    let mut parsed = body::parse_object(bytes, format, &r.kind)?;
+    body::check_type(
+        &api.registry,
+        r,
+        &r.kind,
+        (&r.group, &r.version),
+        &mut parsed.value,
+    )?;
+    let (mut object, warnings) = decode::object(r, parsed, options.validation)?;
+    check_namespace(r, &call.info.namespace, &mut object)?;
+    let mut written = api
+        .create_object(call.user, r, &call.info.namespace, object, &options)
+        .await?;
+    written.warnings.splice(0..0, warnings);
+    Ok(respond_written(&view, &written))
+}
+
+/// PUT of an object or of a subresource that speaks the object's own kind.
+pub async fn update(
+    api: &Api,
+    call: &Call<'_>,
+    sub: &str,
+    bytes: &Bytes,
+) -> Result<Response<Body>, ApiError> {
+    let view = View::of(call)?;
+    let r = &call.resource;
+    let options = WriteOptions::parse(call.query, OptionsKind::Update, call.user_agent())?;
+    let format = negotiate::body_format(content_type(call), r.custom.is_some())?;
+    let mut parsed = body::parse_object(bytes, format, &r.kind)?;
+    body::check_type(
+        &api.registry,
+        r,
+        &r.kind,
+        (&r.group, &r.version),
+        &mut parsed.value,
+    )?;
+    let (mut object, warnings) = decode::object(r, parsed, options.validation)?;
+    check_namespace(r, &call.info.namespace, &mut object)?;
+    check_name(&call.info.name, &mut object)?;
+    let target = target(call, sub);
+    let mut written = api.update_object(call.user, &target, object, &options).await?;
+    written.warnings.splice(0..0, warnings);
+    Ok(respond_written(&view, &written))
+}
+
+/// The object a request is about.
+pub fn target<'a>(call: &'a Call<'_>, sub: &'a str) -> Target<'a> {
+    Target {
+        resource: Arc::clone(&call.resource),
+        subresource: sub,
+        namespace: &call.info.namespace,
+        name: &call.info.name,
+    }
+}
+
+/// A PATCH as sent.
+#[derive(Debug, Clone)]
+pub enum PatchBody {
+    /// RFC 6902.
+    Json(Bytes),
+    /// RFC 7386.
+    Merge(Value),
+    /// Strategic merge.
+    Strategic(Value),
+    /// Server-side apply.
+    Apply(Value),
+}
+
+impl PatchBody {
+    /// Reads a patch of that kind.
+    pub fn parse(kind: PatchKind, bytes: &Bytes) -> Result<Self, ApiError> {
+        let map = |what: &str| -> Result<Value, ApiError> {
+            let value = body::parse_json(bytes)
+                .map_err(|e| ApiError::BadRequest(format!("error decoding patch: {e}")))?
+                .value;
+            match value {
+                Value::Object(_) => Ok(value),
+                other => Err(ApiError::BadRequest(format!(
+                    "error decoding patch: json: cannot unmarshal {} into Go value of type {what}",
+                    body::json_type(&other)
+                ))),
+            }
+        };
+        match kind {
+            PatchKind::Json => Ok(Self::Json(bytes.clone())),
+            PatchKind::Merge => map("map[string]interface {}").map(Self::Merge),
+            PatchKind::Strategic => map("map[string]interface {}").map(Self::Strategic),
+            PatchKind::Apply => {
+                let parsed = if bytes.first() == Some(&b'{') {
+                    body::parse_json(bytes)
+                } else {
+                    body::parse_yaml(bytes)
+                };
+                let value = parsed
+                    .map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?
+                    .value;
+                Ok(Self::Apply(value))
+            }
+        }
+    }
+
+    /// The patched object, not yet checked. Apply is not done here: it needs who owns what.
+    pub fn onto(&self, schema: &crate::schema::Schema, current: &Value) -> Result<Value, ApiError> {
+        match self {
+            Self::Json(bytes) => patch::json_patch(current, bytes),
+            Self::Merge(p) => Ok(patch::merge_patch(current, p)),
+            Self::Strategic(p) => patch::strategic_merge(schema, current, p),
+            Self::Apply(_) => Err(ApiError::Internal("apply is not a plain patch".into())),
+        }
+    }
+}
+
+/// PATCH of an object or of a subresource that speaks the object's own kind.
+pub async fn patch(api: &Api, call: &Call<'_>, sub: &str, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
+    let view = View::of(call)?;
+    let r = &call.resource;
+    let kind = negotiate::patch_kind(content_type(call), r.custom.is_some())?;
+    let options_kind = if kind == PatchKind::Apply {
+        OptionsKind::Apply
+    } else {
+        OptionsKind::Patch
+    };
+    let options = WriteOptions::parse(call.query, options_kind, call.user_agent())?;
+    let patch = PatchBody::parse(kind, bytes)?;
+    let target = target(call, sub);
+    let written = api.patch_object(call.user, &target, &patch, &options).await?;
+    Ok(respond_written(&view, &written))
+}
+
+/// The current object with a patch on it, as an object of its kind again.
+pub fn patched(
+    r: &Resource,
+    patch: &PatchBody,
+    current: &Value,
+    validation: FieldValidation,
+) -> Result<(Value, decode::Warnings), ApiError> {
+    let raw = patch.onto(r.schema(), current)?;
+    decode::patched(r, raw, validation)
+}
+
+impl Outcome {
+    /// Stored JSON, or what would have been stored.
+    pub fn json(&self) -> Bytes {
+        match self {
+            Self::Stored(entry) => entry.json.clone(),
+            Self::Unstored(value) => respond::to_bytes(value),
+        }
+    }
+
+    /// The object, parsed.
+    pub fn value(&self) -> Value {
+        match self {
+            Self::Stored(entry) => entry.value(),
+            Self::Unstored(value) => value.clone(),
+        }
+    }
+}

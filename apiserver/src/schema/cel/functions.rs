@@ -1,0 +1,86 @@
+//! The functions rules may call.
+
+use super::infer::Ty;
+
+/// Functions the evaluator has: those of the `cel` crate and of kube-cel.
+const FUNCTIONS: &str = " add asApproximateFloat asInteger base64.decode base64.encode bytes charAt cidr compareTo contains \
+    containsCIDR containsIP distinct double duration endsWith family find findAll first flatten format format.byte \
+    format.date format.datetime format.dns1035Label format.dns1035LabelPrefix format.dns1123Label \
+    format.dns1123LabelPrefix format.dns1123Subdomain format.dns1123SubdomainPrefix format.labelValue format.named \
+    format.qualifiedName format.uri format.uuid getDate getDayOfMonth getDayOfWeek getDayOfYear getEscapedPath \
+    getFullYear getHost getHostname getHours getMilliseconds getMinutes getMonth getPort getQuery getScheme getSeconds \
+    hasValue indexOf int ip ip.isCanonical isCIDR isGlobalUnicast isGreaterThan isIP isInteger isLessThan \
+    isLinkLocalMulticast isLinkLocalUnicast isLoopback isQuantity isSemver isSorted isURL isUnspecified join \
+    jsonpatch.escapeKey last lastIndexOf lists.range lowerAscii major masked matches math.abs math.bitAnd math.bitNot \
+    math.bitOr math.bitShiftLeft math.bitShiftRight math.bitXor math.ceil math.floor math.greatest math.isFinite \
+    math.isInf math.isNaN math.least math.round math.sign math.sqrt math.trunc max min minor optional.none optional.of \
+    optional.ofNonZeroValue or orValue patch prefixLength quantity replace reverse semver sets.contains sets.equivalent \
+    sets.intersects sign size slice sort split startsWith string strings.quote sub substring sum timestamp trim uint \
+    upperAscii url validate value ";
+
+/// Whether the evaluator has a function of this name.
+pub(super) fn is_function(name: &str) -> bool {
+    FUNCTIONS.contains(&format!(" {name} "))
+}
+
+/// What a function gives; `Dyn` where it depends on what it is given.
+pub(super) fn returns(name: &str) -> Ty {
+    match name {
+        "contains"
+        | "containsCIDR"
+        | "containsIP"
+        | "endsWith"
+        | "startsWith"
+        | "matches"
+        | "hasValue"
+        | "isCIDR"
+        | "isIP"
+        | "isInteger"
+        | "isQuantity"
+        | "isSemver"
+        | "isSorted"
+        | "isURL"
+        | "isGreaterThan"
+        | "isLessThan"
+        | "isLoopback"
+        | "isUnspecified"
+        | "isGlobalUnicast"
+        | "isLinkLocalMulticast"
+        | "isLinkLocalUnicast"
+        | "ip.isCanonical"
+        | "sets.contains"
+        | "sets.equivalent"
+        | "sets.intersects"
+        | "math.isFinite"
+        | "math.isInf"
+        | "math.isNaN" => Ty::Bool,
+        "size" | "indexOf" | "lastIndexOf" | "int" | "compareTo" | "asInteger" | "major" | "minor"
+        | "patch" | "prefixLength" | "getDate" | "getDayOfMonth" | "getDayOfWeek" | "getDayOfYear"
+        | "getFullYear" | "getMilliseconds" | "getMonth" => Ty::Int,
+        "uint" => Ty::Uint,
+        "double" | "asApproximateFloat" => Ty::Double,
+        "charAt"
+        | "find"
+        | "join"
+        | "lowerAscii"
+        | "replace"
+        | "string"
+        | "strings.quote"
+        | "substring"
+        | "trim"
+        | "upperAscii"
+        | "format"
+        | "base64.encode"
+        | "jsonpatch.escapeKey"
+        | "getEscapedPath"
+        | "getHost"
+        | "getHostname"
+        | "getPort"
+        | "getScheme" => Ty::String,
+        "bytes" | "base64.decode" => Ty::Bytes,
+        "timestamp" => Ty::Timestamp,
+        "duration" => Ty::Duration,
+        "split" | "findAll" => Ty::List(Box::new(Ty::String)),
+        _ => Ty::Dyn,
+    }
+}

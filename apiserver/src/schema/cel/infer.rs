@@ -1,0 +1,604 @@
+//! Types of expressions and what evaluating them costs at most.
+//!
+//! With a CRD at hand only types matter: undeclared names and fields are errors. With an object at hand its sizes give a
+//! bound on the steps an evaluation takes, in the interpreter's way of working: it copies what it selects and iterates.
+
+use super::functions::{is_function, returns};
+use super::nodes::{Nodes, Sizes};
+use kube::core::cel::cel::IdedExpr;
+use kube::core::cel::cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators,
+};
+
+/// A type, as far as it is known.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Ty {
+    /// Anything.
+    Dyn,
+    Bool,
+    Int,
+    Uint,
+    Double,
+    String,
+    Bytes,
+    Null,
+    Timestamp,
+    Duration,
+    /// The values at a node of the schema.
+    Node(u32),
+    List(Box<Ty>),
+    Optional(Box<Ty>),
+}
+
+/// What is known of an expression's value and of its evaluation.
+#[derive(Debug, Clone)]
+pub(super) struct Info {
+    pub(super) ty: Ty,
+    /// Items or characters, at most.
+    length: f64,
+    /// Values inside, at most: what a copy costs.
+    weight: f64,
+    /// Steps to get it, at most.
+    pub(super) cost: f64,
+}
+
+pub(super) struct Infer<'a> {
+    nodes: &'a Nodes,
+    sizes: Option<&'a Sizes>,
+    source: &'a str,
+    scope: Vec<(String, Info)>,
+    pub(super) errors: Vec<String>,
+}
+
+impl Info {
+    fn scalar(ty: Ty, cost: f64) -> Self {
+        Self {
+            ty,
+            length: 1.0,
+            weight: 1.0,
+            cost,
+        }
+    }
+}
+
+impl<'a> Infer<'a> {
+    /// For an expression about the values at node `id`, with their sizes when there are values.
+    pub(super) fn new(
+        nodes: &'a Nodes,
+        id: u32,
+        optional_old: bool,
+        source: &'a str,
+        sizes: Option<&'a Sizes>,
+    ) -> Self {
+        let mut this = Self {
+            nodes,
+            sizes,
+            source,
+            scope: Vec::new(),
+            errors: Vec::new(),
+        };
+        let (length, weight) = this.size(&Ty::Node(id));
+        let info = |ty| Info {
+            ty,
+            length,
+            weight,
+            cost: 1.0,
+        };
+        this.scope.push(("self".into(), info(Ty::Node(id))));
+        let old = if optional_old {
+            Ty::Optional(Box::new(Ty::Node(id)))
+        } else {
+            Ty::Node(id)
+        };
+        this.scope.push(("oldSelf".into(), info(old)));
+        this
+    }
+
+    fn size(&self, ty: &Ty) -> (f64, f64) {
+        let Some(sizes) = self.sizes else {
+            return (0.0, 1.0);
+        };
+        match ty {
+            Ty::Node(id) => {
+                let (length, weight) = sizes.of(*id);
+                if self.nodes.scalar(ty) == Ty::Dyn || self.nodes.indexed(*id) == Ty::Dyn {
+                    let free = sizes.free();
+                    return (length.max(free.0), weight.max(free.1));
+                }
+                (length, weight)
+            }
+            Ty::Optional(inner) => self.size(inner),
+            Ty::Dyn | Ty::List(_) | Ty::String => sizes.free(),
+            _ => (1.0, 1.0),
+        }
+    }
+
+    fn of(&self, ty: Ty, cost: f64) -> Info {
+        let (length, weight) = self.size(&ty);
+        Info {
+            ty,
+            length,
+            weight,
+            cost: cost + weight,
+        }
+    }
+
+    /// Says what is wrong with the place in the source where `at` stands.
+    fn error(&mut self, at: &str, message: &str) {
+        let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let whole = |start: usize| {
+            let before = self.source[..start].chars().next_back();
+            let after = self.source[start + at.len()..].chars().next();
+            let starts = at.starts_with(name) && before.is_some_and(name);
+            let ends = at.ends_with(name) && after.is_some_and(name);
+            !(starts || ends)
+        };
+        let start = self
+            .source
+            .match_indices(at)
+            .map(|(i, _)| i)
+            .find(|i| whole(*i))
+            .unwrap_or(0);
+        let line_start = self.source[..start].rfind('\n').map_or(0, |i| i + 1);
+        let line = self.source[line_start..].lines().next().unwrap_or_default();
+        let (row, column) = (
+            self.source[..start].matches('\n').count() + 1,
+            start - line_start + 1,
+        );
+        let dots = ".".repeat(column - 1);
+        self.errors.push(format!(
+            "ERROR: <input>:{row}:{column}: {message}\n | {line}\n | {dots}^"
+        ));
+    }
+
+    pub(super) fn expression(&mut self, expression: &IdedExpr) -> Info {
+        match &expression.expr {
+            Expr::Unspecified | Expr::Struct(_) => Info::scalar(Ty::Dyn, 1.0),
+            Expr::Literal(literal) => match literal {
+                LiteralValue::Boolean(_) => Info::scalar(Ty::Bool, 1.0),
+                LiteralValue::Bytes(_) => Info::scalar(Ty::Bytes, 1.0),
+                LiteralValue::Double(_) => Info::scalar(Ty::Double, 1.0),
+                LiteralValue::Int(_) => Info::scalar(Ty::Int, 1.0),
+                LiteralValue::Null => Info::scalar(Ty::Null, 1.0),
+                LiteralValue::UInt(_) => Info::scalar(Ty::Uint, 1.0),
+                LiteralValue::String(text) => Info {
+                    length: length(text.inner().len()),
+                    ..Info::scalar(Ty::String, 1.0)
+                },
+            },
+            Expr::Ident(name) => self.ident(name),
+            Expr::Select(select) => {
+                let operand = self.expression(&select.operand);
+                let field = self.select(&operand, &select.field);
+                if select.test {
+                    Info::scalar(Ty::Bool, operand.cost + 1.0)
+                } else {
+                    field
+                }
+            }
+            Expr::List(list) => {
+                let items: Vec<Info> = list.elements.iter().map(|e| self.expression(e)).collect();
+                let ty = match items.first() {
+                    Some(first) if items.iter().all(|i| i.ty == first.ty) => first.ty.clone(),
+                    _ => Ty::Dyn,
+                };
+                Info {
+                    ty: Ty::List(Box::new(ty)),
+                    length: length(items.len()),
+                    weight: 1.0 + items.iter().map(|i| i.weight).sum::<f64>(),
+                    cost: 1.0 + items.iter().map(|i| i.cost).sum::<f64>(),
+                }
+            }
+            Expr::Map(map) => {
+                let mut out = Info {
+                    ty: Ty::Dyn,
+                    length: length(map.entries.len()),
+                    weight: 1.0,
+                    cost: 1.0,
+                };
+                for entry in &map.entries {
+                    if let EntryExpr::MapEntry(entry) = &entry.expr {
+                        for part in [self.expression(&entry.key), self.expression(&entry.value)] {
+                            out.weight += part.weight;
+                            out.cost += part.cost;
+                        }
+                    }
+                }
+                out
+            }
+            Expr::Comprehension(comprehension) => self.comprehension(comprehension),
+            Expr::Call(call) => self.call(call),
+        }
+    }
+
+    fn ident(&mut self, name: &str) -> Info {
+        if let Some((_, info)) = self.scope.iter().rev().find(|(n, _)| n == name) {
+            return Info {
+                cost: 1.0,
+                ..info.clone()
+            };
+        }
+        self.error(
+            name,
+            &format!("undeclared reference to '{name}' (in container '')"),
+        );
+        Info::scalar(Ty::Dyn, 1.0)
+    }
+
+    fn select(&mut self, operand: &Info, field: &str) -> Info {
+        let cost = operand.cost + 1.0;
+        match self.nodes.scalar(&operand.ty) {
+            Ty::Node(id) => match (self.nodes.field(id, field), self.nodes.elements(id)) {
+                (_, Some(element)) if element != Ty::String => {
+                    self.error(
+                        &format!(".{field}"),
+                        "type 'list' does not support field selection",
+                    );
+                    Info::scalar(Ty::Dyn, cost)
+                }
+                (Ok(Some(node)), _) => self.of(Ty::Node(node), cost),
+                (Ok(None), _) => self.of(Ty::Dyn, cost),
+                (Err(()), _) => {
+                    self.error(&format!(".{field}"), &format!("undefined field '{field}'"));
+                    Info::scalar(Ty::Dyn, cost)
+                }
+            },
+            Ty::Optional(inner) => {
+                let found = self.select(
+                    &Info {
+                        ty: *inner,
+                        ..operand.clone()
+                    },
+                    field,
+                );
+                Info {
+                    ty: Ty::Optional(Box::new(found.ty.clone())),
+                    ..found
+                }
+            }
+            Ty::Dyn => Info {
+                cost: cost + operand.weight,
+                ..operand.clone()
+            },
+            other => {
+                let message = format!("type '{}' does not support field selection", shown(&other));
+                self.error(&format!(".{field}"), &message);
+                Info::scalar(Ty::Dyn, cost)
+            }
+        }
+    }
+
+    /// What iterating gives.
+    fn element(&self, range: &Info) -> Info {
+        let ty = match self.nodes.scalar(&range.ty) {
+            Ty::Node(id) => self.nodes.elements(id).unwrap_or(Ty::Dyn),
+            Ty::List(inner) => *inner,
+            _ => Ty::Dyn,
+        };
+        match ty {
+            Ty::Node(_) => self.of(ty, 1.0),
+            // An item of a computed list is no larger than the list.
+            ty => Info {
+                ty,
+                length: range.length.max(range.weight * 32.0),
+                weight: range.weight,
+                cost: 1.0,
+            },
+        }
+    }
+
+    fn with(&mut self, name: &str, info: Info, body: impl FnOnce(&mut Self) -> Info) -> Info {
+        self.scope.push((name.to_owned(), info));
+        let out = body(self);
+        self.scope.pop();
+        out
+    }
+
+    fn comprehension(&mut self, c: &ComprehensionExpr) -> Info {
+        let range = self.expression(&c.iter_range);
+        if matches!(
+            self.nodes.scalar(&range.ty),
+            Ty::Bool | Ty::Int | Ty::Uint | Ty::Double | Ty::String | Ty::Timestamp
+        ) {
+            let shown = shown(&self.nodes.scalar(&range.ty));
+            let message = format!(
+                "expression of type '{shown}' cannot be range of a comprehension (must be list, map, or dynamic)"
+            );
+            self.error("", &message);
+        }
+        let init = self.expression(&c.accu_init);
+        let element = self.element(&range);
+        let times = range.length;
+        let item_weight = element.weight;
+        let looped = |this: &mut Self, accumulated: Info| {
+            this.with(&c.iter_var, element.clone(), |this| {
+                this.with(&c.accu_var, accumulated, |this| {
+                    let condition = this.expression(&c.loop_cond);
+                    let step = this.expression(&c.loop_step);
+                    Info {
+                        cost: step.cost + condition.cost,
+                        ..step
+                    }
+                })
+            })
+        };
+        let unbound = matches!(c.iter_range.expr, Expr::List(ref l) if l.elements.is_empty());
+        let step = if unbound {
+            Info {
+                cost: 0.0,
+                ..init.clone()
+            }
+        } else {
+            looped(self, init.clone())
+        };
+        // What one round adds, all rounds add as often.
+        let accumulated = Info {
+            ty: if step.ty == Ty::List(Box::new(Ty::Dyn)) || step.ty == Ty::Dyn {
+                init.ty.clone()
+            } else {
+                step.ty.clone()
+            },
+            length: init.length + times * (step.length - init.length).max(0.0),
+            weight: init.weight + times * (step.weight - init.weight).max(0.0),
+            cost: 1.0,
+        };
+        let copied = item_weight + accumulated.weight;
+        let rounds = times * (step.cost + copied);
+        let result = self.with(&c.accu_var, accumulated, |this| this.expression(&c.result));
+        Info {
+            cost: range.cost + range.weight + init.cost + rounds + result.cost,
+            ..result
+        }
+    }
+
+    fn call(&mut self, call: &CallExpr) -> Info {
+        let qualified = match call.target.as_deref() {
+            Some(IdedExpr {
+                expr: Expr::Ident(prefix),
+                ..
+            }) => Some(format!("{prefix}.{}", call.func_name)),
+            _ => None,
+        };
+        let qualified = qualified.filter(|name| is_function(name));
+        let target = match (&qualified, &call.target) {
+            (None, Some(target)) => Some(self.expression(target)),
+            _ => None,
+        };
+        let args: Vec<Info> = call.args.iter().map(|a| self.expression(a)).collect();
+        let cost = 1.0
+            + target.iter().chain(&args).map(|i| i.cost).sum::<f64>()
+            + target
+                .iter()
+                .chain(&args)
+                .map(|i| i.weight + i.length / 10.0)
+                .sum::<f64>();
+        let name = qualified.as_deref().unwrap_or(&call.func_name);
+        if let Some(info) = self.operator(name, &args, cost) {
+            return info;
+        }
+        if !is_function(name) {
+            self.error(
+                name,
+                &format!("undeclared reference to '{name}' (in container '')"),
+            );
+            return Info::scalar(Ty::Dyn, cost);
+        }
+        let inputs = || target.iter().chain(&args);
+        let weight = 1.0 + inputs().map(|i| i.weight).sum::<f64>();
+        let mut characters = inputs().map(|i| i.length).sum::<f64>();
+        if name == "replace" {
+            // Every character may become the replacement.
+            characters *= args.get(1).map_or(1.0, |a| a.length.max(1.0));
+        }
+        if name == "lists.range" {
+            characters = match call.args.first().map(|a| &a.expr) {
+                Some(Expr::Literal(LiteralValue::Int(n))) => {
+                    f64::from(i32::try_from(*n.inner()).unwrap_or(i32::MAX))
+                }
+                _ => f64::from(i32::MAX),
+            };
+        }
+        let mut ty = returns(name);
+        // Functions of optionals give what is inside them.
+        if let (Some(Ty::Optional(inner)), "value" | "orValue") = (target.as_ref().map(|t| &t.ty), name) {
+            ty = (**inner).clone();
+        }
+        if matches!(name, "or") {
+            ty = target.as_ref().map_or(Ty::Dyn, |t| t.ty.clone());
+        }
+        if let ("optional.of", Some(arg)) = (name, args.first()) {
+            ty = Ty::Optional(Box::new(arg.ty.clone()));
+        }
+        match ty {
+            Ty::Bool | Ty::Int | Ty::Uint | Ty::Double | Ty::Timestamp | Ty::Duration => {
+                Info::scalar(ty, cost)
+            }
+            Ty::List(_) => Info {
+                ty,
+                length: characters,
+                weight: weight.max(characters),
+                cost: cost + characters,
+            },
+            ty => Info {
+                ty,
+                length: characters,
+                weight: weight.max(characters / 32.0),
+                cost: cost + characters / 10.0,
+            },
+        }
+    }
+
+    fn operator(&mut self, name: &str, args: &[Info], cost: f64) -> Option<Info> {
+        Some(match (name, args) {
+            (operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT, _) => {
+                for arg in args {
+                    let ty = self.nodes.scalar(&arg.ty);
+                    if ty != Ty::Bool && ty != Ty::Dyn {
+                        self.overload(name, args);
+                        break;
+                    }
+                }
+                Info::scalar(Ty::Bool, cost)
+            }
+            (operators::NOT_STRICTLY_FALSE | operators::IN, _) => Info::scalar(Ty::Bool, cost),
+            (
+                operators::EQUALS
+                | operators::NOT_EQUALS
+                | operators::LESS
+                | operators::LESS_EQUALS
+                | operators::GREATER
+                | operators::GREATER_EQUALS,
+                [left, right],
+            ) => {
+                self.comparable(name, left, right);
+                Info::scalar(Ty::Bool, cost)
+            }
+            (operators::CONDITIONAL, [_, left, right]) => {
+                let ty = if left.ty == right.ty || right.ty == Ty::List(Box::new(Ty::Dyn)) {
+                    left.ty.clone()
+                } else if left.ty == Ty::List(Box::new(Ty::Dyn)) {
+                    right.ty.clone()
+                } else {
+                    let (l, r) = (self.nodes.scalar(&left.ty), self.nodes.scalar(&right.ty));
+                    if l == r { l } else { Ty::Dyn }
+                };
+                Info {
+                    ty,
+                    length: left.length.max(right.length),
+                    weight: left.weight.max(right.weight),
+                    cost,
+                }
+            }
+            (operators::ADD, [left, right]) => {
+                let (l, r) = (self.nodes.scalar(&left.ty), self.nodes.scalar(&right.ty));
+                let nothing = Ty::List(Box::new(Ty::Dyn));
+                let ty = if l == r || r == nothing {
+                    l
+                } else if l == nothing {
+                    r
+                } else {
+                    Ty::Dyn
+                };
+                Info {
+                    ty,
+                    length: left.length + right.length,
+                    weight: left.weight + right.weight,
+                    cost,
+                }
+            }
+            (
+                operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE | operators::MODULO,
+                [left, right],
+            ) => {
+                let (l, r) = (self.nodes.scalar(&left.ty), self.nodes.scalar(&right.ty));
+                Info::scalar(
+                    if l == r && matches!(l, Ty::Int | Ty::Uint | Ty::Double) {
+                        l
+                    } else {
+                        Ty::Dyn
+                    },
+                    cost,
+                )
+            }
+            (operators::NEGATE, [value]) => Info::scalar(self.nodes.scalar(&value.ty), cost),
+            (operators::INDEX | operators::OPT_INDEX, [target, _]) => {
+                let found = self.indexed(target, cost);
+                let ty = if name == operators::INDEX {
+                    found.ty.clone()
+                } else {
+                    Ty::Optional(Box::new(found.ty.clone()))
+                };
+                Info { ty, ..found }
+            }
+            // The field is a literal, so nothing can be said about it from its type alone.
+            (operators::OPT_SELECT, [target, _]) => Info {
+                ty: Ty::Dyn,
+                cost,
+                ..target.clone()
+            },
+            _ => return None,
+        })
+    }
+
+    fn indexed(&self, target: &Info, cost: f64) -> Info {
+        match self.nodes.scalar(&target.ty) {
+            Ty::Node(id) => {
+                let ty = self.nodes.indexed(id);
+                if ty == Ty::Dyn {
+                    Info {
+                        ty,
+                        cost,
+                        ..target.clone()
+                    }
+                } else {
+                    self.of(ty, cost)
+                }
+            }
+            Ty::List(inner) => Info {
+                ty: *inner,
+                cost,
+                ..target.clone()
+            },
+            _ => Info {
+                ty: Ty::Dyn,
+                cost,
+                ..target.clone()
+            },
+        }
+    }
+
+    fn comparable(&mut self, name: &str, left: &Info, right: &Info) {
+        let (l, r) = (self.nodes.scalar(&left.ty), self.nodes.scalar(&right.ty));
+        let definite = |t: &Ty| {
+            matches!(
+                t,
+                Ty::Bool
+                    | Ty::Int
+                    | Ty::Uint
+                    | Ty::Double
+                    | Ty::String
+                    | Ty::Bytes
+                    | Ty::Timestamp
+                    | Ty::Duration
+            )
+        };
+        let numeric = |t: &Ty| matches!(t, Ty::Int | Ty::Uint | Ty::Double);
+        let ordered = name != operators::EQUALS && name != operators::NOT_EQUALS;
+        if definite(&l) && definite(&r) && l != r && !(ordered && numeric(&l) && numeric(&r)) {
+            self.overload(name, &[left.clone(), right.clone()]);
+        }
+    }
+
+    fn overload(&mut self, name: &str, args: &[Info]) {
+        let types: Vec<String> = args.iter().map(|a| shown(&self.nodes.scalar(&a.ty))).collect();
+        let sign = name.trim_matches('_').to_owned();
+        let message = format!(
+            "found no matching overload for '{name}' applied to '({})'",
+            types.join(", ")
+        );
+        self.error(&sign, &message);
+    }
+}
+
+#[allow(clippy::cast_precision_loss)] // sizes far below 2^52
+fn length(n: usize) -> f64 {
+    n as f64
+}
+
+fn shown(ty: &Ty) -> String {
+    match ty {
+        Ty::Dyn => "dyn".into(),
+        Ty::Bool => "bool".into(),
+        Ty::Int => "int".into(),
+        Ty::Uint => "uint".into(),
+        Ty::Double => "double".into(),
+        Ty::String => "string".into(),
+        Ty::Bytes => "bytes".into(),
+        Ty::Null => "null".into(),
+        Ty::Timestamp => "timestamp".into(),
+        Ty::Duration => "duration".into(),
+        Ty::Node(_) => "object".into(),
+        Ty::List(inner) => format!("list({})", shown(inner)),
+        Ty::Optional(inner) => format!("optional_type({})", shown(inner)),
+    }
+}

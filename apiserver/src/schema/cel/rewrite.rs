@@ -1,0 +1,126 @@
+//! Macros of Kubernetes' CEL that the parser leaves as plain calls: `cel.bind`, `optMap`, `optFlatMap`. Each becomes the
+//! expression cel-go's expansion of it is.
+
+use kube::core::cel::cel::IdedExpr;
+use kube::core::cel::cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, ListExpr, LiteralValue, operators,
+};
+
+/// Expands the macros everywhere in `expression`; the error is a message for the author of the expression.
+pub(super) fn macros(expression: IdedExpr) -> Result<IdedExpr, String> {
+    let IdedExpr { id, expr } = expression;
+    let expr = match expr {
+        Expr::Call(call) => self::call(call)?,
+        Expr::Comprehension(mut c) => {
+            if c.iter_var2.is_some() {
+                return Err("comprehensions over two variables are not supported".into());
+            }
+            for part in [
+                &mut c.iter_range,
+                &mut c.accu_init,
+                &mut c.loop_cond,
+                &mut c.loop_step,
+                &mut c.result,
+            ] {
+                *part = macros(std::mem::take(part))?;
+            }
+            Expr::Comprehension(c)
+        }
+        Expr::List(mut list) => {
+            list.elements = list.elements.into_iter().map(macros).collect::<Result<_, _>>()?;
+            Expr::List(list)
+        }
+        Expr::Map(mut map) => {
+            for entry in &mut map.entries {
+                match &mut entry.expr {
+                    EntryExpr::MapEntry(entry) => {
+                        entry.key = macros(std::mem::take(&mut entry.key))?;
+                        entry.value = macros(std::mem::take(&mut entry.value))?;
+                    }
+                    EntryExpr::StructField(_) => return Err("messages are not supported".into()),
+                }
+            }
+            Expr::Map(map)
+        }
+        Expr::Select(mut select) => {
+            *select.operand = macros(std::mem::take(&mut *select.operand))?;
+            Expr::Select(select)
+        }
+        Expr::Struct(s) => {
+            return Err(format!(
+                "ERROR: <input>:1:1: undeclared reference to '{}'",
+                s.type_name
+            ));
+        }
+        Expr::Unspecified => return Err("ERROR: <input>:1:1: Syntax error: empty expression".into()),
+        other @ (Expr::Ident(_) | Expr::Literal(_)) => other,
+    };
+    Ok(IdedExpr { id, expr })
+}
+
+fn node(expr: Expr) -> IdedExpr {
+    IdedExpr { id: 0, expr }
+}
+
+fn call_on(target: IdedExpr, name: &str, args: Vec<IdedExpr>) -> IdedExpr {
+    node(Expr::Call(CallExpr {
+        func_name: name.into(),
+        target: Some(Box::new(target)),
+        args,
+    }))
+}
+
+/// `body` with `name` standing for `value`, as a comprehension over nothing.
+fn bind(name: String, value: IdedExpr, body: IdedExpr) -> Expr {
+    Expr::Comprehension(Box::new(ComprehensionExpr {
+        iter_range: node(Expr::List(ListExpr::new(Vec::new()))),
+        iter_var: "#unused".into(),
+        iter_var2: None,
+        accu_init: value,
+        loop_cond: node(Expr::Literal(LiteralValue::Boolean(false.into()))),
+        loop_step: node(Expr::Ident(name.clone())),
+        accu_var: name,
+        result: body,
+    }))
+}
+
+fn call(mut call: CallExpr) -> Result<Expr, String> {
+    call.args = call.args.into_iter().map(macros).collect::<Result<_, _>>()?;
+    if let Some(target) = call.target.take() {
+        call.target = Some(Box::new(macros(*target)?));
+    }
+    let on_cel =
+        matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name == "cel");
+    if on_cel && call.func_name == "bind" {
+        let [name, value, body] = <[IdedExpr; 3]>::try_from(call.args)
+            .map_err(|_| "cel.bind() takes a name, a value and an expression")?;
+        let Expr::Ident(name) = name.expr else {
+            return Err("cel.bind() variable names must be simple identifiers".into());
+        };
+        return Ok(bind(name, value, body));
+    }
+    let flat = call.func_name == "optFlatMap";
+    if !flat && call.func_name != "optMap" {
+        return Ok(Expr::Call(call));
+    }
+    let (Some(target), Ok([name, body])) = (call.target, <[IdedExpr; 2]>::try_from(call.args)) else {
+        return Err("optMap() takes a name and an expression".into());
+    };
+    let Expr::Ident(name) = name.expr else {
+        return Err("optMap() variable name must be a simple identifier".into());
+    };
+    let optional = || node(Expr::Ident("optional".into()));
+    let has = call_on((*target).clone(), "hasValue", Vec::new());
+    let mapped = node(bind(name, call_on(*target, "value", Vec::new()), body));
+    let mapped = if flat {
+        mapped
+    } else {
+        call_on(optional(), "of", vec![mapped])
+    };
+    let none = call_on(optional(), "none", Vec::new());
+    Ok(Expr::Call(CallExpr {
+        func_name: operators::CONDITIONAL.into(),
+        target: None,
+        args: vec![has, mapped, none],
+    }))
+}

@@ -1,0 +1,505 @@
+//! What Go's typed decoders would refuse of a built-in object, in their words (sigs.k8s.io/json and the types' own
+//! `UnmarshalJSON`).
+
+use super::{Ref, Schema, Type, builtin, formats};
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde_json::Value;
+
+const QUANTITY: &str =
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+
+/// Go's `base64.StdEncoding`: padding is a must, loose trailing bits are not looked at.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+);
+
+/// The decoder's complaint about `object`, or `None` when a typed decoder would take it. What follows
+/// `<Kind> in version "<v>" cannot be handled as a <Kind>: ` in a 400.
+pub fn check_types(schema: &Schema, object: &Value) -> Option<String> {
+    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+    node(
+        schema,
+        object,
+        &Place {
+            owner: kind,
+            path: String::new(),
+            own_type: kind.to_owned(),
+        },
+    )
+}
+
+/// The complaint about the `metadata` of a custom resource and of the resources embedded in it.
+pub fn check_metadata(schema: &Schema, object: &Value) -> Option<String> {
+    embedded(schema, object, "", true)
+}
+
+fn embedded(schema: &Schema, value: &Value, path: &str, resource: bool) -> Option<String> {
+    match value {
+        Value::Object(map) => {
+            let resource = resource || schema.embedded_resource;
+            for (key, child) in map {
+                let at = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                let found = if resource && key == "metadata" {
+                    let kind = map.get("kind").and_then(Value::as_str).unwrap_or_default();
+                    let own_type = "v1.ObjectMeta".to_owned();
+                    node(
+                        builtin::object_meta(),
+                        child,
+                        &Place {
+                            owner: kind,
+                            path: at,
+                            own_type,
+                        },
+                    )
+                } else {
+                    schema.child(key).and_then(|s| embedded(s, child, &at, false))
+                };
+                if found.is_some() {
+                    return found;
+                }
+            }
+            None
+        }
+        Value::Array(list) => {
+            let items = schema.items()?;
+            list.iter().find_map(|item| embedded(items, item, path, false))
+        }
+        _ => None,
+    }
+}
+
+/// Where a value stands, for the message: `Go struct field <owner>.<path> of type <own_type>`.
+struct Place<'a> {
+    owner: &'a str,
+    path: String,
+    own_type: String,
+}
+
+impl Place<'_> {
+    #[allow(clippy::unnecessary_wraps)] // every caller answers with it
+    fn refuse(&self, what: &str) -> Option<String> {
+        Some(if self.path.is_empty() {
+            format!(
+                "json: cannot unmarshal {what} into Go value of type {}",
+                self.own_type
+            )
+        } else {
+            let Self {
+                owner,
+                path,
+                own_type,
+            } = self;
+            format!("json: cannot unmarshal {what} into Go struct field {owner}.{path} of type {own_type}")
+        })
+    }
+}
+
+fn token(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// `v1.PodSpec` for `io.k8s.api.core.v1.PodSpec`, and the bare type name.
+fn go_names(name: &str) -> (String, &str) {
+    let mut parts = name.rsplit('.');
+    let last = parts.next().unwrap_or_default();
+    let package = parts.next().unwrap_or_default();
+    (format!("{package}.{last}"), last)
+}
+
+fn go_type(reference: &Ref) -> String {
+    let schema = Schema::resolve(reference);
+    if let Ref::Named(name) = reference
+        && !builtin::is_scalar(name)
+    {
+        return go_names(name).0;
+    }
+    match schema.kind {
+        Type::String if schema.format.as_deref() == Some("byte") => "[]uint8".into(),
+        Type::String => "string".into(),
+        Type::Boolean => "bool".into(),
+        Type::Integer => schema.format.as_deref().unwrap_or("int64").into(),
+        Type::Number => "float64".into(),
+        Type::Array => format!(
+            "[]{}",
+            schema
+                .items
+                .as_ref()
+                .map_or_else(|| "interface {}".into(), go_type)
+        ),
+        Type::Object => {
+            format!(
+                "map[string]{}",
+                schema
+                    .additional
+                    .as_ref()
+                    .map_or_else(|| "interface {}".into(), go_type)
+            )
+        }
+        Type::Any | Type::IntOrString | Type::Quantity => "interface {}".into(),
+    }
+}
+
+fn node(schema: &Schema, value: &Value, place: &Place<'_>) -> Option<String> {
+    if value.is_null() {
+        return None; // null leaves any Go value as it is
+    }
+    match schema.kind {
+        Type::Any => None,
+        Type::Object => object(schema, value, place),
+        Type::Array => match value {
+            Value::Array(list) => {
+                let reference = schema.items.as_ref()?;
+                let items = Schema::resolve(reference);
+                let own_type = go_type(reference);
+                let owner = named_owner(reference).unwrap_or(place.owner);
+                let place = Place {
+                    owner,
+                    path: place.path.clone(),
+                    own_type,
+                };
+                list.iter().find_map(|item| node(items, item, &place))
+            }
+            other => place.refuse(token(other)),
+        },
+        Type::Boolean => {
+            if value.is_boolean() {
+                None
+            } else {
+                place.refuse(token(value))
+            }
+        }
+        Type::Number => {
+            if value.is_number() {
+                None
+            } else {
+                place.refuse(token(value))
+            }
+        }
+        Type::Integer => match value {
+            Value::Number(n) => {
+                let fits = n
+                    .as_i64()
+                    .is_some_and(|i| place.own_type != "int32" || i32::try_from(i).is_ok());
+                if fits {
+                    None
+                } else {
+                    place.refuse(&format!("number {n}"))
+                }
+            }
+            other => place.refuse(token(other)),
+        },
+        Type::String => match (value, schema.format.as_deref()) {
+            (Value::String(text), Some("byte")) => bad_base64(text),
+            (Value::String(text), Some("date-time")) => bad_time(text),
+            (Value::String(_), _) => None,
+            (other, Some("date-time")) => Some(format!(
+                "json: cannot unmarshal {} into Go value of type string",
+                token(other)
+            )),
+            (other, _) => place.refuse(token(other)),
+        },
+        Type::IntOrString => match value {
+            Value::String(_) => None,
+            Value::Number(n) if n.as_i64().is_some_and(|i| i32::try_from(i).is_ok()) => None,
+            Value::Number(n) => Some(format!(
+                "json: cannot unmarshal number {n} into Go value of type int32"
+            )),
+            other => Some(format!(
+                "json: cannot unmarshal {} into Go value of type int32",
+                token(other)
+            )),
+        },
+        Type::Quantity => match value {
+            Value::String(text) if is_quantity(text) => None,
+            Value::Number(n) if is_quantity(&n.to_string()) => None,
+            _ => Some(QUANTITY.into()),
+        },
+    }
+}
+
+fn named_owner(reference: &Ref) -> Option<&str> {
+    match reference {
+        Ref::Named(name) if !builtin::is_scalar(name) => Some(go_names(name).1),
+        _ => None,
+    }
+}
+
+fn object(schema: &Schema, value: &Value, place: &Place<'_>) -> Option<String> {
+    let Value::Object(map) = value else {
+        // Raw JSON is kept whatever it is.
+        return if schema.preserve_unknown {
+            None
+        } else {
+            place.refuse(token(value))
+        };
+    };
+    for (key, child) in map {
+        let found = if let Some(reference) = schema.properties.get(key.as_str()) {
+            let path = if place.path.is_empty() {
+                key.clone()
+            } else {
+                format!("{}.{key}", place.path)
+            };
+            // A field's struct is the owner of what stands inside it.
+            let inner = Schema::resolve(reference);
+            let owner = match (named_owner(reference), inner.properties.is_empty()) {
+                (Some(owner), false) if child.is_object() => owner,
+                _ => place.owner,
+            };
+            node(
+                inner,
+                child,
+                &Place {
+                    owner,
+                    path,
+                    own_type: go_type(reference),
+                },
+            )
+        } else if let Some(reference) = &schema.additional {
+            let owner = named_owner(reference).unwrap_or(place.owner);
+            let place = Place {
+                owner,
+                path: place.path.clone(),
+                own_type: go_type(reference),
+            };
+            node(Schema::resolve(reference), child, &place)
+        } else {
+            None
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+fn bad_base64(text: &str) -> Option<String> {
+    use base64::DecodeError::{InvalidByte, InvalidLastSymbol, InvalidLength, InvalidPadding};
+    // Go skips line breaks.
+    let clean: String = text.chars().filter(|c| *c != '\n' && *c != '\r').collect();
+    let at = match BASE64.decode(&clean).err()? {
+        InvalidByte(at, _) | InvalidLastSymbol(at, _) => at,
+        InvalidLength(_) | InvalidPadding => clean.len(),
+    };
+    Some(format!("illegal base64 data at input byte {at}"))
+}
+
+fn bad_time(text: &str) -> Option<String> {
+    if formats::is_date_time(text) {
+        return None;
+    }
+    // Go names the first part of the layout that does not fit; the year is where most bad times fail.
+    Some(format!(
+        "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
+    ))
+}
+
+/// Whether `text` is a resource quantity (apimachinery `resource.ParseQuantity`).
+pub fn is_quantity(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let end = unsigned
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(unsigned.len());
+    let (number, suffix) = unsigned.split_at(end);
+    let dots = number.bytes().filter(|b| *b == b'.').count();
+    if dots > 1 || number.len() == dots {
+        return false;
+    }
+    match suffix {
+        "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" | "Ki" | "Mi" | "Gi" | "Ti" | "Pi"
+        | "Ei" => true,
+        _ => suffix
+            .strip_prefix(['e', 'E'])
+            .is_some_and(|exponent| exponent.parse::<i32>().is_ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_go_refuses() {
+        let cases = [
+            (
+                "",
+                "v1",
+                "Secret",
+                json!({"data": {"p": "%%"}}),
+                Some("illegal base64 data at input byte 0"),
+            ),
+            (
+                "",
+                "v1",
+                "Secret",
+                json!({"data": {"p": "YQ"}}),
+                Some("illegal base64 data at input byte 2"),
+            ),
+            (
+                "",
+                "v1",
+                "Secret",
+                json!({"data": {"p": "YQ=="}, "stringData": null}),
+                None,
+            ),
+            (
+                "",
+                "v1",
+                "Secret",
+                json!({"data": {"p": 1}}),
+                Some("json: cannot unmarshal number into Go struct field Secret.data of type []uint8"),
+            ),
+            (
+                "",
+                "v1",
+                "ResourceQuota",
+                json!({"spec": {"hard": {"pods": "abc"}}}),
+                Some(QUANTITY),
+            ),
+            (
+                "",
+                "v1",
+                "ResourceQuota",
+                json!({"spec": {"hard": {"pods": 5, "cpu": "1.5", "memory": "-1e3"}}}),
+                None,
+            ),
+            (
+                "apps",
+                "v1",
+                "Deployment",
+                json!({"spec": {"replicas": "three"}}),
+                Some(
+                    "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+                ),
+            ),
+            (
+                "apps",
+                "v1",
+                "Deployment",
+                json!({"spec": {"replicas": 1.5}}),
+                Some(
+                    "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+                ),
+            ),
+            (
+                "",
+                "v1",
+                "ConfigMap",
+                json!({"data": {"n": 5}}),
+                Some("json: cannot unmarshal number into Go struct field ConfigMap.data of type string"),
+            ),
+            (
+                "",
+                "v1",
+                "ConfigMap",
+                json!({"metadata": {"name": true}}),
+                Some(
+                    "json: cannot unmarshal bool into Go struct field ObjectMeta.metadata.name of type string",
+                ),
+            ),
+            (
+                "",
+                "v1",
+                "ConfigMap",
+                json!({"data": ["x"]}),
+                Some(
+                    "json: cannot unmarshal array into Go struct field ConfigMap.data of type map[string]string",
+                ),
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                json!({"spec": {"containers": "x"}}),
+                Some(
+                    "json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container",
+                ),
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                json!({"spec": "x"}),
+                Some("json: cannot unmarshal string into Go struct field Pod.spec of type v1.PodSpec"),
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                json!({"spec": {"containers": [{"name": 1}]}}),
+                Some(
+                    "json: cannot unmarshal number into Go struct field Container.spec.containers.name of type string",
+                ),
+            ),
+            (
+                "",
+                "v1",
+                "Service",
+                json!({"spec": {"ports": [{"port": 80, "targetPort": "http"}]}}),
+                None,
+            ),
+            (
+                "",
+                "v1",
+                "Service",
+                json!({"spec": {"ports": [{"port": 80, "targetPort": true}]}}),
+                Some("json: cannot unmarshal bool into Go value of type int32"),
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                json!({"metadata": {"deletionTimestamp": "2024-01-02T03:04:05Z"}}),
+                None,
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                json!({"metadata": {"deletionTimestamp": "soon"}}),
+                Some(
+                    "parsing time \"soon\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"soon\" as \"2006\"",
+                ),
+            ),
+        ];
+        for (group, version, kind, mut object, expected) in cases {
+            object["kind"] = kind.into();
+            let schema = builtin::for_gvk(group, version, kind).unwrap();
+            assert_eq!(check_types(schema, &object).as_deref(), expected, "{object}");
+        }
+    }
+
+    #[test]
+    fn metadata_of_custom_resources() {
+        let schema = Schema::default();
+        let object = json!({"kind": "Gadget", "metadata": {"labels": {"a": 1}}});
+        assert_eq!(
+            check_metadata(&schema, &object).as_deref(),
+            Some("json: cannot unmarshal number into Go struct field Gadget.metadata.labels of type string")
+        );
+        assert_eq!(
+            check_metadata(
+                &schema,
+                &json!({"metadata": {"name": "x"}, "spec": {"metadata": 1}})
+            ),
+            None
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! The one thread that writes: group commit.
+//!
+//! Whatever waits is taken as one batch. Each write is checked against memory and the batch before it, so a batch has
+//! the outcome that its writes would have had one by one. Memory changes after the disk has the batch, never before.
+
+use super::disk::Disk;
+use super::state::{Overlay, Write};
+use super::watch::Channel;
+use super::{Entry, Event, Shared, StoreError, read, write};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+
+/// Most writes of one transaction: bounds how long the first of them waits for the others' pages.
+const BATCH: usize = 1024;
+
+type Answer = Result<Arc<Entry>, StoreError>;
+
+struct Job {
+    write: Write,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The way to the writer thread. Dropped, it lets the thread finish what waits and close the file.
+pub(super) struct Writer {
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    thread: Option<JoinHandle<()>>,
+    #[cfg(test)]
+    submitted: std::sync::atomic::AtomicUsize,
+}
+
+fn stopped() -> StoreError {
+    StoreError::Disk("the writer thread has stopped".into())
+}
+
+impl Writer {
+    pub(super) fn start(mut disk: Disk, shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let run = move || {
+            while let Ok(first) = queue.recv() {
+                let batch = std::iter::once(first)
+                    .chain(queue.try_iter())
+                    .take(BATCH)
+                    .collect();
+                commit_batch(&mut disk, &shared, batch);
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(run)
+            .map_err(|e| StoreError::Disk(format!("cannot start the writer thread: {e}")))?;
+        Ok(Self {
+            jobs: Mutex::new(Some(jobs)),
+            thread: Some(thread),
+            #[cfg(test)]
+            submitted: std::sync::atomic::AtomicUsize::new(0),
+        })
+    }
+
+    pub(super) async fn commit(&self, write: Write) -> Answer {
+        self.submit(write)?.await.map_err(|_| stopped())?
+    }
+
+    /// Queues a write; the answer comes when the disk has it.
+    pub(super) fn submit(&self, write: Write) -> Result<oneshot::Receiver<Answer>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.as_ref()
+            .ok_or_else(stopped)?
+            .send(Job { write, answer })
+            .map_err(|_| stopped())?;
+        #[cfg(test)]
+        self.submitted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(answered)
+    }
+
+    #[cfg(test)]
+    pub(super) fn submitted(&self) -> usize {
+        self.submitted.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported when it happened; the file is closed either way.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn commit_batch(disk: &mut Disk, shared: &Shared, batch: Vec<Job>) {
+    let mut overlay = Overlay::with_capacity(batch.len());
+    let mut accepted: Vec<(Arc<Event>, oneshot::Sender<Answer>)> = Vec::with_capacity(batch.len());
+    let mut refused = Vec::new();
+    {
+        let state = read(shared);
+        let mut revision = state.revision();
+        for Job { write, answer } in batch {
+            match state.plan(write, &overlay, revision + 1) {
+                Ok(event) => {
+                    revision += 1;
+                    let now = (!event.deleted).then(|| Arc::clone(&event.entry));
+                    overlay.insert(event.entry.key.clone(), now);
+                    accepted.push((event, answer));
+                }
+                Err(error) => refused.push((error, answer)),
+            }
+        }
+    }
+    let written = if accepted.is_empty() {
+        Ok(())
+    } else {
+        // No lock is held here: readers go on while the disk works, and no one else writes.
+        disk.commit(accepted.iter().map(|(event, _)| event), |key| {
+            read(shared)
+                .get(&key.resource, &key.namespace, &key.name)
+                .cloned()
+        })
+    };
+    match written {
+        Ok(()) => {
+            publish(shared, accepted.iter().map(|(event, _)| event));
+            for (event, answer) in accepted {
+                // A caller that went away does not undo its write.
+                let _ = answer.send(Ok(Arc::clone(&event.entry)));
+            }
+            for (error, answer) in refused {
+                let _ = answer.send(Err(error));
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, writes = accepted.len(), "the store could not write");
+            // The refused ones were judged by writes that did not happen, so they get the same answer.
+            let all = accepted
+                .into_iter()
+                .map(|(_, a)| a)
+                .chain(refused.into_iter().map(|(_, a)| a));
+            for answer in all {
+                let _ = answer.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+fn publish<'a>(shared: &Shared, events: impl Iterator<Item = &'a Arc<Event>>) {
+    let mut wake: Vec<Arc<Channel>> = Vec::new();
+    {
+        let mut state = write(shared);
+        for event in events {
+            state.apply(event, &mut wake);
+        }
+    }
+    wake.sort_unstable_by_key(Arc::as_ptr);
+    wake.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    for channel in wake {
+        channel.wake();
+    }
+}
+
+/// Commits one write of a store without a disk.
+pub(super) fn commit_in_memory(shared: &Shared, job: Write) -> Answer {
+    let mut wake = Vec::with_capacity(4);
+    let entry = {
+        let mut state = write(shared);
+        let event = state.plan(job, &Overlay::new(), state.revision() + 1)?;
+        state.apply(&event, &mut wake);
+        Arc::clone(&event.entry)
+    };
+    for channel in wake {
+        channel.wake();
+    }
+    Ok(entry)
+}
