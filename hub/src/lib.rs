@@ -1,1 +1,21 @@
-//! placeholder
+//! The hub: accepts clusters and says what each should run.
+//!
+//! It knows its API server only as a [`kube::Client`], and keeps no state of its own: what it decides follows from
+//! what is stored there. [`run`] is the whole hub; [`connect`] makes its client from a kubeconfig.
+
+mod cache;
+mod connect;
+mod error;
+mod gates;
+pub mod install;
+mod options;
+mod queue;
+pub mod registration;
+mod run;
+mod writer;
+
+pub use connect::connect;
+pub use error::Error;
+pub use gates::{Feature, FeatureGate, FeatureGates};
+pub use options::{GcResource, HubOptions, Label, Options};
+pub use run::run;

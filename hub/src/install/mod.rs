@@ -1,0 +1,27 @@
+//! What a hub needs before it can work: its CustomResourceDefinitions and the role of agents that are not accepted
+//! yet.
+
+pub mod bootstrap;
+pub mod crds;
+
+use std::time::Duration;
+
+use crate::{error::Error, writer::Writer};
+
+/// Installs or updates everything, and comes back when it is served. An API server that is away is waited for.
+pub async fn install(writer: &Writer) -> Result<(), Error> {
+    let mut delay = Duration::from_millis(200);
+    loop {
+        let result = async {
+            crds::install(writer).await?;
+            bootstrap::install(writer).await
+        };
+        match result.await {
+            Err(error) if error.is_permanent() => return Err(error),
+            Err(error) => tracing::warn!(%error, retry_in = ?delay, "not installed yet"),
+            Ok(()) => return Ok(()),
+        }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(Duration::from_secs(10));
+    }
+}

@@ -1,0 +1,240 @@
+//! What the hub can be told on its command line, by OCM's names (ocm-wire §9.1).
+
+use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
+
+use clap::Args;
+use muster_crds::constants::names;
+
+use crate::gates::{FeatureGate, FeatureGates};
+
+/// Options of a hub on somebody's API server: where that is, and how to behave there.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Kubeconfig of the hub's API server; without it, the service account of the pod
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// How to behave there.
+    #[command(flatten)]
+    pub hub: HubOptions,
+}
+
+/// Options of a hub wherever its API server is.
+#[derive(Args, Clone, Debug)]
+pub struct HubOptions {
+    /// Features to switch, like ManagedClusterAutoApproval=true
+    #[arg(long = "feature-gates", value_name = "NAME=BOOL,...", value_delimiter = ',')]
+    pub feature_gates: Vec<FeatureGate>,
+    /// Users whose bootstrap requests are approved by themselves (with ManagedClusterAutoApproval)
+    #[arg(long, value_name = "USER,...", value_delimiter = ',')]
+    pub auto_approved_csr_users: Vec<String>,
+    /// Deprecated name of --auto-approved-csr-users
+    #[arg(long, value_name = "USER,...", value_delimiter = ',', hide = true)]
+    pub cluster_auto_approval_users: Vec<String>,
+    /// Install and update the CustomResourceDefinitions and the bootstrap role
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub install_crds: bool,
+    /// Labels for what the hub makes for clusters (namespaces and RBAC)
+    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
+    pub labels: Vec<Label>,
+    /// After how many lease durations without a renewal a cluster is Unknown (1.5 to 100)
+    #[arg(long, value_name = "FACTOR", default_value_t = f64::from(names::LEASE_GRACE_FACTOR), value_parser = grace_factor)]
+    pub lease_grace_factor: f64,
+    /// What is deleted from a deleted cluster's namespace, in this order
+    #[arg(long, value_name = "GROUP/VERSION/RESOURCE,...", value_delimiter = ',',
+          default_values_t = default_gc_resources())]
+    pub gc_resource_list: Vec<GcResource>,
+    /// How many clusters, and how many certificate requests, are worked on at a time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: u16,
+}
+
+impl Default for HubOptions {
+    fn default() -> Self {
+        Self {
+            feature_gates: Vec::new(),
+            auto_approved_csr_users: Vec::new(),
+            cluster_auto_approval_users: Vec::new(),
+            install_crds: true,
+            labels: Vec::new(),
+            lease_grace_factor: f64::from(names::LEASE_GRACE_FACTOR),
+            gc_resource_list: default_gc_resources(),
+            workers: 16,
+        }
+    }
+}
+
+impl HubOptions {
+    /// Every gate's state.
+    pub fn gates(&self) -> FeatureGates {
+        FeatureGates::new(&self.feature_gates)
+    }
+
+    /// Labels for what the hub makes for clusters.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        self.labels
+            .iter()
+            .map(|label| (label.key.clone(), label.value.clone()))
+            .collect()
+    }
+
+    /// Users whose bootstrap requests are approved by themselves, under either name of the option.
+    pub fn approved_users(&self) -> Vec<String> {
+        let mut users = self.auto_approved_csr_users.clone();
+        users.extend(self.cluster_auto_approval_users.iter().cloned());
+        users.retain(|user| !user.is_empty());
+        users
+    }
+}
+
+/// A label, `key=value` as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl FromStr for Label {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Self {
+                key: key.to_owned(),
+                value: value.to_owned(),
+            }),
+            _ => Err(format!("{text:?} is no label: write key=value")),
+        }
+    }
+}
+
+/// A kind of object that is deleted with its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GcResource {
+    /// API group.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Plural name.
+    pub resource: String,
+}
+
+impl FromStr for GcResource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split('/');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(group), Some(version), Some(resource), None)
+                if !group.is_empty() && !version.is_empty() && !resource.is_empty() =>
+            {
+                Ok(Self {
+                    group: group.to_owned(),
+                    version: version.to_owned(),
+                    resource: resource.to_owned(),
+                })
+            }
+            _ => Err(format!("{text:?} is no resource: write group/version/resource")),
+        }
+    }
+}
+
+impl std::fmt::Display for GcResource {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}/{}", self.group, self.version, self.resource)
+    }
+}
+
+/// Add-ons first: their hooks need works.
+fn default_gc_resources() -> Vec<GcResource> {
+    let resource = |group: &str, version: &str, resource: &str| GcResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        resource: resource.to_owned(),
+    };
+    vec![
+        resource(muster_crds::addon::GROUP, "v1beta1", "managedclusteraddons"),
+        resource(muster_crds::work::GROUP, "v1", "manifestworks"),
+    ]
+}
+
+fn grace_factor(text: &str) -> Result<f64, String> {
+    let factor: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if (1.5..=100.0).contains(&factor) {
+        Ok(factor)
+    } else {
+        Err(format!(
+            "{factor} is not between 1.5 and 100: less than one missed renewal must not count"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::gates::Feature;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<Options, String> {
+        Line::try_parse_from(std::iter::once(&"hub").chain(arguments))
+            .map(|line| line.options)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_are_ocms() {
+        let options = parse(&[]).unwrap().hub;
+        assert!(options.install_crds);
+        assert!((options.lease_grace_factor - 5.0).abs() < f64::EPSILON);
+        assert_eq!(options.gc_resource_list, HubOptions::default().gc_resource_list);
+        assert_eq!(
+            options.gc_resource_list[0].to_string(),
+            "addon.open-cluster-management.io/v1beta1/managedclusteraddons"
+        );
+    }
+
+    #[test]
+    fn options_read() {
+        let options = parse(&[
+            "--kubeconfig=/k",
+            "--feature-gates=ManagedClusterAutoApproval=true,DefaultClusterSet=false",
+            "--feature-gates=ResourceCleanup=false",
+            "--auto-approved-csr-users=a,b",
+            "--cluster-auto-approval-users=c",
+            "--install-crds=false",
+            "--labels=team=x,empty=",
+        ])
+        .unwrap();
+        assert_eq!(options.kubeconfig, Some("/k".into()));
+        let gates = options.hub.gates();
+        assert!(gates.enabled(Feature::ManagedClusterAutoApproval));
+        assert!(!gates.enabled(Feature::DefaultClusterSet) && !gates.enabled(Feature::ResourceCleanup));
+        assert_eq!(options.hub.approved_users(), ["a", "b", "c"]);
+        assert!(!options.hub.install_crds);
+        assert_eq!(options.hub.labels().get("empty").map(String::as_str), Some(""));
+        assert!(parse(&["--install-crds"]).unwrap().hub.install_crds);
+    }
+
+    #[test]
+    fn bad_options_are_refused_with_the_reason() {
+        for (argument, reason) in [
+            ("--feature-gates=Foo=true", "there is no feature gate"),
+            ("--labels=novalue", "write key=value"),
+            ("--gc-resource-list=pods", "write group/version/resource"),
+            ("--lease-grace-factor=1", "not between 1.5 and 100"),
+            ("--nonsense", "unexpected argument"),
+        ] {
+            let error = parse(&[argument]).unwrap_err();
+            assert!(error.contains(reason), "{argument}: {error}");
+        }
+    }
+}

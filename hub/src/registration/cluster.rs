@@ -1,0 +1,405 @@
+//! The controller of clusters: one look at all that concerns a cluster, one plan, then the writes.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::Namespace,
+    events::v1::Event,
+    rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding},
+};
+use kube::{
+    Api,
+    api::PartialObjectMeta,
+    core::{DynamicObject, PartialObjectMetaExt},
+};
+use muster_crds::{
+    cluster::v1::ManagedCluster,
+    conditions::{NewCondition, Status, is_true},
+    constants::{conditions, names, reasons},
+    names as naming,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::{
+    accept,
+    caches::Caches,
+    plan::{Observed, Plan, Policy, Remaining, Write, set_conditions},
+    rbac::{Desired, Kind},
+    view::{ClusterView, ObjectView},
+};
+use crate::{
+    cache::Cache,
+    error::Error,
+    queue::Next,
+    writer::{Writer, guarded, what},
+};
+
+/// What the controller works with.
+pub struct Context {
+    /// What is known.
+    pub caches: Arc<Caches>,
+    /// How to write.
+    pub writer: Arc<Writer>,
+    /// What the hub was told.
+    pub policy: Policy,
+}
+
+impl Context {
+    /// Brings one cluster a step further.
+    pub async fn reconcile(&self, name: &str) -> Result<Next, Error> {
+        let Some(observed) = self.observe(name) else {
+            return Ok(Next::Idle);
+        };
+        let now = Timestamp::now();
+        let plan = accept::decide(&observed, now, &self.policy);
+        for note in &plan.notes {
+            tracing::debug!(cluster = name, "{note}");
+        }
+        self.execute(&observed, &plan).await?;
+        Ok(match plan.next {
+            _ if plan.again => Next::Now,
+            Some(next) => Next::After(next.duration_since(now).try_into().unwrap_or_default()),
+            None => Next::Idle,
+        })
+    }
+
+    fn observe(&self, name: &str) -> Option<Observed> {
+        let caches = &self.caches;
+        let cluster = caches.clusters.get("", name)?;
+        let role = naming::cluster_role(name);
+        let remaining = if cluster.deleting {
+            caches
+                .cleaned
+                .iter()
+                .enumerate()
+                .map(|(resource, cleaned)| Remaining {
+                    resource,
+                    plural: cleaned.resource.plural.clone(),
+                    items: cleaned.items.list(name),
+                })
+                .collect()
+        } else {
+            Vec::new()
+        };
+        Some(Observed {
+            cluster,
+            namespace: caches.namespaces.get("", name),
+            role: caches.roles.get("", &role),
+            role_binding: caches.role_bindings.get("", &role),
+            registration: caches
+                .bindings
+                .get(name, &naming::registration_role_binding(name)),
+            work: caches.bindings.get(name, &naming::work_role_binding(name)),
+            lease: caches.leases.get(name, names::CLUSTER_LEASE),
+            works: caches.works.count(name),
+            remaining,
+        })
+    }
+
+    async fn execute(&self, observed: &Observed, plan: &Plan) -> Result<(), Error> {
+        let cluster = &observed.cluster;
+        for stage in &plan.stages {
+            let results = join_all(stage.iter().map(|write| self.write(cluster, write))).await;
+            let mut errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+            if errors.iter().any(Error::is_permanent) && !cluster.deleting && cluster.accepts {
+                self.tell(cluster, &errors).await?;
+            }
+            match errors.len() {
+                0 => {}
+                1 => return Err(errors.remove(0)),
+                _ => return Err(Error::Several(joined(&errors))),
+            }
+        }
+        Ok(())
+    }
+
+    /// What keeps a cluster out for longer than a moment goes into its condition.
+    async fn tell(&self, cluster: &ClusterView, errors: &[Error]) -> Result<(), Error> {
+        let condition = NewCondition::new(
+            conditions::HUB_ACCEPTED,
+            Status::False,
+            reasons::ERROR,
+            joined(errors),
+        );
+        match set_conditions(cluster, vec![condition], Timestamp::now()) {
+            Some(write) => self.write(cluster, &write).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write(&self, cluster: &ClusterView, write: &Write) -> Result<(), Error> {
+        let client = self.writer.client();
+        let caches = &self.caches;
+        match write {
+            Write::PatchCluster(patch) => self.patch_cluster(cluster, None, patch.clone()).await,
+            Write::SetConditions(all) => {
+                let was = is_true(&cluster.conditions, conditions::HUB_ACCEPTED);
+                self.patch_cluster(cluster, Some("status"), json!({"status": {"conditions": all}}))
+                    .await?;
+                let is = is_true(all, conditions::HUB_ACCEPTED);
+                if was != is {
+                    tracing::info!(cluster = cluster.name, accepted = is, "ManagedCluster");
+                }
+                Ok(())
+            }
+            Write::Create(desired) => match desired.kind {
+                Kind::Namespace => self.create_namespace(desired).await,
+                Kind::ClusterRole => {
+                    self.create(&Api::<ClusterRole>::all(client), desired, &caches.roles)
+                        .await
+                }
+                Kind::ClusterRoleBinding => {
+                    let api = Api::<ClusterRoleBinding>::all(client);
+                    self.create(&api, desired, &caches.role_bindings).await
+                }
+                Kind::RoleBinding => {
+                    let api = Api::<RoleBinding>::namespaced(client, &desired.namespace);
+                    self.create(&api, desired, &caches.bindings).await
+                }
+                Kind::Lease => {
+                    let api = Api::<Lease>::namespaced(client, &desired.namespace);
+                    self.create(&api, desired, &caches.leases).await
+                }
+            },
+            Write::Update(desired, uid) => {
+                let mut patch = guarded(desired.body.clone(), uid, None);
+                if let Some(body) = patch.as_object_mut() {
+                    body.remove("roleRef");
+                }
+                self.patch(desired.kind, &desired.namespace, &desired.name, &patch)
+                    .await
+            }
+            Write::SetFinalizers(kind, namespace, name, uid, finalizers) => {
+                let patch = guarded(json!({"metadata": {"finalizers": finalizers}}), uid, None);
+                match self.patch(*kind, namespace, name, &patch).await {
+                    // Gone meanwhile, which is what was wanted.
+                    Err(error) if error.status().is_some_and(|status| status.code == 404) => Ok(()),
+                    result => result,
+                }
+            }
+            Write::Delete(kind, namespace, name, uid) => self.delete(*kind, namespace, name, uid).await,
+            Write::DeleteLease => {
+                let api = Api::<Lease>::namespaced(client, &cluster.name);
+                self.writer
+                    .delete(&api, names::CLUSTER_LEASE, None, &what::<Lease>(&cluster.name))
+                    .await?;
+                caches.leases.removed(&cluster.name, names::CLUSTER_LEASE);
+                Ok(())
+            }
+            Write::DeleteItem(resource, name) => {
+                let Some(cleaned) = caches.cleaned.get(*resource) else {
+                    return Ok(());
+                };
+                let api = Api::<DynamicObject>::namespaced_with(client, &cluster.name, &cleaned.resource);
+                let subject = format!("{} {}/{name}", cleaned.resource.plural, cluster.name);
+                self.writer.delete(&api, name, None, &subject).await.map(|_| ())
+            }
+            Write::Event { reason, note } => self.event(cluster, reason, note).await,
+        }
+    }
+
+    async fn patch_cluster(
+        &self,
+        cluster: &ClusterView,
+        sub: Option<&str>,
+        patch: Value,
+    ) -> Result<(), Error> {
+        let api = Api::<ManagedCluster>::all(self.writer.client());
+        let patch = guarded(patch, &cluster.uid, Some(&cluster.resource_version));
+        let subject = what::<ManagedCluster>(&cluster.name);
+        let answer = self
+            .writer
+            .patch(&api, &cluster.name, sub, &patch, &subject)
+            .await?;
+        self.caches.clusters.wrote(&answer);
+        Ok(())
+    }
+
+    /// Creates an object, or learns of the one that is there: the label it is watched by may be missing on it.
+    async fn create<K, P>(&self, api: &Api<K>, desired: &Desired, cache: &Cache<K, P>) -> Result<(), Error>
+    where
+        K: kube::Resource<DynamicType = ()>
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + std::fmt::Debug
+            + Send
+            + 'static,
+    {
+        let object: K = read(desired)?;
+        match self.writer.create(api, &object, &subject(desired)).await {
+            Ok(answer) => {
+                cache.wrote(&answer);
+                Ok(())
+            }
+            Err(error) if error.status().is_some_and(kube::core::Status::is_already_exists) => {
+                let there = self
+                    .writer
+                    .bounded(format!("read {}", subject(desired)), api.get(&desired.name))
+                    .await?;
+                cache.wrote(&there);
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_namespace(&self, desired: &Desired) -> Result<(), Error> {
+        let api = Api::<Namespace>::all(self.writer.client());
+        let metadata = Api::<PartialObjectMeta<Namespace>>::all(self.writer.client());
+        let object: Namespace = read(desired)?;
+        match self.writer.create(&api, &object, &subject(desired)).await {
+            Ok(answer) => {
+                self.caches
+                    .namespaces
+                    .wrote(&answer.metadata.into_response_partial());
+                Ok(())
+            }
+            Err(error) if error.status().is_some_and(kube::core::Status::is_already_exists) => {
+                let read = self
+                    .writer
+                    .bounded(format!("read {}", subject(desired)), metadata.get(&desired.name));
+                self.caches.namespaces.wrote(&read.await?);
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn patch(&self, kind: Kind, namespace: &str, name: &str, patch: &Value) -> Result<(), Error> {
+        let client = self.writer.client();
+        let caches = &self.caches;
+        let subject = format!("{} {name}", kind.as_str());
+        match kind {
+            Kind::Namespace => {
+                let api = Api::<PartialObjectMeta<Namespace>>::all(client);
+                let answer = self.writer.patch(&api, name, None, patch, &subject).await?;
+                caches.namespaces.wrote(&answer);
+            }
+            Kind::ClusterRole => {
+                let api = Api::<ClusterRole>::all(client);
+                caches
+                    .roles
+                    .wrote(&self.writer.patch(&api, name, None, patch, &subject).await?);
+            }
+            Kind::ClusterRoleBinding => {
+                let api = Api::<ClusterRoleBinding>::all(client);
+                caches
+                    .role_bindings
+                    .wrote(&self.writer.patch(&api, name, None, patch, &subject).await?);
+            }
+            Kind::RoleBinding => {
+                let api = Api::<RoleBinding>::namespaced(client, namespace);
+                caches
+                    .bindings
+                    .wrote(&self.writer.patch(&api, name, None, patch, &subject).await?);
+            }
+            Kind::Lease => {
+                let api = Api::<Lease>::namespaced(client, namespace);
+                caches
+                    .leases
+                    .wrote(&self.writer.patch(&api, name, None, patch, &subject).await?);
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, kind: Kind, namespace: &str, name: &str, uid: &str) -> Result<(), Error> {
+        let client = self.writer.client();
+        let caches = &self.caches;
+        let subject = format!("{} {name}", kind.as_str());
+        let uid = Some(uid);
+        match kind {
+            Kind::ClusterRole => {
+                let api = Api::<ClusterRole>::all(client);
+                if self.writer.delete(&api, name, uid, &subject).await? {
+                    caches.roles.removed("", name);
+                }
+            }
+            Kind::ClusterRoleBinding => {
+                let api = Api::<ClusterRoleBinding>::all(client);
+                if self.writer.delete(&api, name, uid, &subject).await? {
+                    caches.role_bindings.removed("", name);
+                }
+            }
+            Kind::RoleBinding => {
+                let api = Api::<RoleBinding>::namespaced(client, namespace);
+                if self.writer.delete(&api, name, uid, &subject).await? {
+                    caches.bindings.removed(namespace, name);
+                }
+            }
+            // The hub never deletes a namespace, and a lease only by its own write.
+            Kind::Namespace | Kind::Lease => {}
+        }
+        Ok(())
+    }
+
+    async fn event(&self, cluster: &ClusterView, reason: &str, note: &str) -> Result<(), Error> {
+        let now = Timestamp::now();
+        let event: Event = serde_json::from_value(json!({
+            "metadata": {
+                "name": format!("{}.{:x}", cluster.name, now.as_nanosecond()),
+                "namespace": cluster.name,
+            },
+            "action": reason,
+            "reason": reason,
+            "note": note,
+            "type": "Warning",
+            "eventTime": format!("{now:.6}"),
+            "reportingController": "registration-controller",
+            "reportingInstance": crate::writer::FIELD_MANAGER,
+            "regarding": {
+                "apiVersion": "cluster.open-cluster-management.io/v1",
+                "kind": "ManagedCluster",
+                "name": cluster.name,
+                "uid": cluster.uid,
+            },
+        }))
+        .map_err(|error| Error::request("write an event")(kube::Error::SerdeError(error)))?;
+        let api = Api::<Event>::namespaced(self.writer.client(), &cluster.name);
+        // What it tells is in the status already; it is not worth a second attempt.
+        if let Err(error) = self.writer.create(&api, &event, "Event").await {
+            tracing::warn!(cluster = cluster.name, %error, "event lost");
+        }
+        Ok(())
+    }
+}
+
+/// Keeps an object that belongs to no cluster, or deletes it.
+pub async fn keep_shared(context: &Context, writes: Vec<Write>) -> Result<(), Error> {
+    let nobody = ClusterView::default();
+    for write in writes {
+        context.write(&nobody, &write).await?;
+    }
+    Ok(())
+}
+
+/// Whether a shared role is there.
+pub fn shared(context: &Context, name: &str) -> Option<Arc<ObjectView>> {
+    context.caches.roles.get("", name)
+}
+
+fn read<K: DeserializeOwned>(desired: &Desired) -> Result<K, Error> {
+    serde_json::from_value(desired.body.clone())
+        .map_err(|error| Error::request(format!("make {}", subject(desired)))(kube::Error::SerdeError(error)))
+}
+
+fn subject(desired: &Desired) -> String {
+    if desired.namespace.is_empty() {
+        format!("{} {}", desired.kind.as_str(), desired.name)
+    } else {
+        format!("{} {}/{}", desired.kind.as_str(), desired.namespace, desired.name)
+    }
+}
+
+fn joined(errors: &[Error]) -> String {
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}

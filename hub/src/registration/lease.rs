@@ -1,0 +1,214 @@
+//! Whether a cluster is still heard of, and whether its clock is the hub's (ocm-wire §2.6).
+
+use jiff::{SignedDuration, Timestamp};
+use muster_crds::{
+    conditions::{NewCondition, Status, find},
+    constants::{conditions, names, reasons},
+};
+use serde_json::{Value, json};
+
+use super::{
+    plan::Observed,
+    rbac::{Desired, Kind},
+};
+
+/// Reason of the event that tells of a cluster nobody hears of.
+pub const EVENT_AVAILABLE_UNKNOWN: &str = "AvailableUnknown";
+
+/// How long a cluster may be silent.
+pub fn grace(lease_seconds: Option<i32>, factor: f64) -> SignedDuration {
+    let seconds = lease_seconds
+        .filter(|seconds| *seconds > 0)
+        .map_or(names::DEFAULT_LEASE_DURATION.as_secs_f64(), f64::from);
+    SignedDuration::try_from_secs_f64(seconds * factor).unwrap_or(SignedDuration::MAX)
+}
+
+/// What the lease says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing was heard for longer than the cluster may be silent.
+    Silent,
+    /// It was heard of, and will be silent too long at that time.
+    Until(Timestamp),
+    /// There is no lease, so nothing is known.
+    NoLease,
+}
+
+/// What the cluster's lease says at `now`. Of a lease that was found and is older than the cluster, the cluster's age
+/// counts: it is a former one's of that name.
+pub fn heard(observed: &Observed, now: Timestamp, factor: f64) -> Heard {
+    let cluster = &observed.cluster;
+    let Some(lease) = &observed.lease else {
+        return if cluster.deleting {
+            Heard::Silent
+        } else {
+            Heard::NoLease
+        };
+    };
+    let last = match (lease.renewed, cluster.created) {
+        (Some(renewed), Some(created)) if lease.seen.is_none() => renewed.max(created),
+        (Some(renewed), Some(_)) => renewed,
+        (Some(time), None) | (None, Some(time)) => time,
+        (None, None) => return Heard::NoLease,
+    };
+    match last.checked_add(grace(cluster.lease_seconds, factor)) {
+        Ok(expiry) if expiry > now => Heard::Until(expiry),
+        Ok(_) => Heard::Silent,
+        Err(_) => Heard::Until(Timestamp::MAX),
+    }
+}
+
+/// The condition of a cluster nobody hears of, unless it has it.
+pub fn unknown(observed: &Observed) -> Option<NewCondition> {
+    let condition = NewCondition::new(
+        conditions::CLUSTER_AVAILABLE,
+        Status::Unknown,
+        reasons::LEASE_UPDATE_STOPPED,
+        "Registration agent stopped updating its lease.",
+    );
+    let current = find(&observed.cluster.conditions, conditions::CLUSTER_AVAILABLE);
+    let same = current.is_some_and(|current| {
+        current.status == condition.status.as_str()
+            && current.reason == condition.reason
+            && current.message == condition.message
+    });
+    (!same).then_some(condition)
+}
+
+/// What the last renewal says of the cluster's clock; nothing when it was not seen to happen and looks late, for then
+/// it may just be old.
+pub fn clock(observed: &Observed, factor: f64) -> Option<NewCondition> {
+    let cluster = &observed.cluster;
+    let lease = observed.lease.as_ref().filter(|_| !cluster.skip_clock)?;
+    let (renewed, seen) = (lease.renewed?, lease.seen?);
+    let synced = seen.duration_since(renewed).abs() < grace(cluster.lease_seconds, factor);
+    Some(if synced {
+        NewCondition::new(
+            conditions::CLOCK_SYNCED,
+            Status::True,
+            reasons::CLOCK_SYNCED,
+            "The clock of the managed cluster is synced with the hub.",
+        )
+    } else {
+        NewCondition::new(
+            conditions::CLOCK_SYNCED,
+            Status::False,
+            reasons::CLOCK_OUT_OF_SYNC,
+            "The clock of hub and agent is out of sync. This may cause the Unknown status and affect agent functionalities.",
+        )
+    })
+}
+
+/// A cluster's first lease: only the hub makes it, the agent renews it.
+pub fn first(cluster: &str, lease_seconds: Option<i32>, labels: &Value, now: Timestamp) -> Desired {
+    let seconds = lease_seconds.filter(|seconds| *seconds > 0);
+    let body = json!({
+        "metadata": {"name": names::CLUSTER_LEASE, "namespace": cluster, "labels": labels},
+        "spec": {
+            "holderIdentity": names::CLUSTER_LEASE,
+            "leaseDurationSeconds": seconds.map_or(names::DEFAULT_LEASE_DURATION.as_secs(), |seconds| seconds.unsigned_abs().into()),
+            "renewTime": format!("{now:.6}"),
+        },
+    });
+    Desired {
+        kind: Kind::Lease,
+        namespace: cluster.to_owned(),
+        name: names::CLUSTER_LEASE.to_owned(),
+        body,
+        content: 0,
+        role_ref: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::registration::view::{ClusterView, LeaseView};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn observed(lease: Option<LeaseView>) -> Observed {
+        Observed {
+            cluster: Arc::new(ClusterView {
+                created: Some(at(1000)),
+                lease_seconds: Some(60),
+                ..ClusterView::default()
+            }),
+            lease: lease.map(Arc::new),
+            ..Observed::default()
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_silent_exactly_at_expiry() {
+        let lease = |renewed| {
+            Some(LeaseView {
+                renewed: Some(at(renewed)),
+                seen: None,
+            })
+        };
+        for (renewed, now, factor, wanted) in [
+            (2000, 2000, 5.0, Heard::Until(at(2300))),
+            (2000, 2299, 5.0, Heard::Until(at(2300))),
+            (2000, 2300, 5.0, Heard::Silent),
+            (2000, 2300, 6.0, Heard::Until(at(2360))),
+            (2000, 2150, 2.5, Heard::Silent),
+            // The lease of a former cluster of that name.
+            (10, 1001, 5.0, Heard::Until(at(1300))),
+        ] {
+            assert_eq!(
+                heard(&observed(lease(renewed)), at(now), factor),
+                wanted,
+                "{renewed} at {now}"
+            );
+        }
+        let renewal = LeaseView {
+            renewed: Some(at(10)),
+            seen: Some(at(1001)),
+        };
+        assert_eq!(heard(&observed(Some(renewal)), at(1001), 5.0), Heard::Silent);
+        assert_eq!(heard(&observed(None), at(5000), 5.0), Heard::NoLease);
+        let mut gone = observed(None);
+        gone.cluster = Arc::new(ClusterView {
+            deleting: true,
+            ..ClusterView::default()
+        });
+        assert_eq!(heard(&gone, at(5000), 5.0), Heard::Silent);
+    }
+
+    #[test]
+    fn zero_lease_seconds_mean_the_default() {
+        assert_eq!(grace(Some(0), 5.0), SignedDuration::from_secs(300));
+        assert_eq!(grace(None, 5.0), SignedDuration::from_secs(300));
+        assert_eq!(grace(Some(10), 1.5), SignedDuration::from_secs(15));
+    }
+
+    #[test]
+    fn only_a_renewal_that_was_seen_tells_of_the_clock() {
+        let status = |renewed: i64, seen: Option<i64>| {
+            let lease = LeaseView {
+                renewed: Some(at(renewed)),
+                seen: seen.map(at),
+            };
+            clock(&observed(Some(lease)), 5.0).map(|condition| condition.status)
+        };
+        assert_eq!(status(2000, None), None);
+        assert_eq!(status(2000, Some(2001)), Some(Status::True));
+        assert_eq!(status(2299, Some(2000)), Some(Status::True));
+        assert_eq!(status(2300, Some(2000)), Some(Status::False));
+        assert_eq!(status(2000, Some(9000)), Some(Status::False));
+        let mut skipped = observed(Some(LeaseView {
+            renewed: Some(at(1)),
+            seen: Some(at(9000)),
+        }));
+        skipped.cluster = Arc::new(ClusterView {
+            skip_clock: true,
+            ..ClusterView::default()
+        });
+        assert_eq!(clock(&skipped, 5.0), None);
+    }
+}

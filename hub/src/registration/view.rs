@@ -1,0 +1,273 @@
+//! What the hub keeps of objects: names, conditions, hashes; never payloads.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{certificates::v1::CertificateSigningRequest, coordination::v1::Lease},
+    apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
+};
+use muster_crds::{
+    cluster::v1::{ManagedCluster, Taint},
+    constants::{annotations, conditions, labels},
+};
+use serde_json::Value;
+
+use crate::cache::Sighting;
+
+/// A ManagedCluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterView {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its resource version, for writes that must not meet another's.
+    pub resource_version: String,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Its finalizers.
+    pub finalizers: Vec<String>,
+    /// The set it is in, by label.
+    pub set: Option<String>,
+    /// Whether the hub once accepted it by itself.
+    pub accepted_once: bool,
+    /// Whether its clock is not to be looked at.
+    pub skip_clock: bool,
+    /// Whether the hub lets it in.
+    pub accepts: bool,
+    /// How often its agent renews the lease, in seconds.
+    pub lease_seconds: Option<i32>,
+    /// Its taints.
+    pub taints: Vec<Taint>,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
+}
+
+impl ClusterView {
+    /// What is kept of a cluster.
+    pub fn of(cluster: &ManagedCluster) -> Self {
+        let metadata = &cluster.metadata;
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
+            deleting: metadata.deletion_timestamp.is_some(),
+            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            set: entry(metadata.labels.as_ref(), labels::CLUSTER_SET).map(str::to_owned),
+            accepted_once: entry(
+                metadata.annotations.as_ref(),
+                annotations::AUTOMATICALLY_ACCEPTED_ON,
+            )
+            .is_some(),
+            skip_clock: entry(metadata.annotations.as_ref(), annotations::SKIP_CLOCK_SYNC_CHECK)
+                == Some("true"),
+            accepts: cluster.spec.hub_accepts_client,
+            lease_seconds: cluster.spec.lease_duration_seconds,
+            taints: cluster.spec.taints.clone(),
+            conditions: cluster
+                .status
+                .as_ref()
+                .map(|status| status.conditions.clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Whether it has the finalizer.
+    pub fn has_finalizer(&self, finalizer: &str) -> bool {
+        self.finalizers.iter().any(|known| known == finalizer)
+    }
+}
+
+/// A cluster's lease.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LeaseView {
+    /// When the agent, by its clock, last renewed it.
+    pub renewed: Option<Timestamp>,
+    /// When the hub, by its own clock, saw that renewal happen; none when it was only found so.
+    pub seen: Option<Timestamp>,
+}
+
+impl LeaseView {
+    /// What is kept of a lease that came into view at `now`.
+    pub fn of(lease: &Lease, before: Option<&Self>, sighting: Sighting, now: Timestamp) -> Self {
+        let renewed = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.renew_time.as_ref())
+            .map(|time| time.0);
+        let seen = match (before, sighting) {
+            (Some(before), _) if before.renewed == renewed => before.seen,
+            // One that was just made says as little as a listed one: its maker's clock is the hub's.
+            (Some(_), Sighting::Watched) => Some(now),
+            _ => None,
+        };
+        Self { renewed, seen }
+    }
+}
+
+/// An object the hub makes and keeps: compared by hash, so that none is held.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectView {
+    /// Its uid.
+    pub uid: String,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Its finalizers.
+    pub finalizers: Vec<String>,
+    /// Hash of what the hub wants of it and may change.
+    pub content: u64,
+    /// Hash of its `roleRef`, which nobody may change.
+    pub role_ref: u64,
+}
+
+impl ObjectView {
+    /// What is kept of an object; of its labels, those that the hub sets.
+    pub fn of(metadata: &ObjectMeta, data: &Value, label_keys: &BTreeSet<String>) -> Self {
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
+            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            content: content(metadata.labels.as_ref(), data, label_keys),
+            role_ref: role_ref(data),
+        }
+    }
+}
+
+/// Hash of the labels in `label_keys`, the rules and the subjects of an object.
+pub fn content(
+    labels: Option<&BTreeMap<String, String>>,
+    data: &Value,
+    label_keys: &BTreeSet<String>,
+) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for key in label_keys {
+        labels.and_then(|labels| labels.get(key)).hash(&mut hasher);
+    }
+    for field in ["rules", "subjects"] {
+        hash(data.get(field).unwrap_or(&Value::Null), &mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Hash of an object's `roleRef`.
+pub fn role_ref(data: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hash(data.get("roleRef").unwrap_or(&Value::Null), &mut hasher);
+    hasher.finish()
+}
+
+/// Hashes a value whatever the order of its fields.
+fn hash(value: &Value, hasher: &mut DefaultHasher) {
+    match value {
+        Value::Array(items) => {
+            ("[", items.len()).hash(hasher);
+            for item in items {
+                hash(item, hasher);
+            }
+        }
+        Value::Object(fields) => {
+            ("{", fields.len()).hash(hasher);
+            for (key, item) in fields.iter().collect::<BTreeMap<_, _>>() {
+                key.hash(hasher);
+                hash(item, hasher);
+            }
+        }
+        other => other.to_string().hash(hasher),
+    }
+}
+
+/// Something in a cluster's namespace that goes with the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ItemView {
+    /// Whether it is being deleted already.
+    pub deleting: bool,
+    /// When it goes, 0 to 100, lower first.
+    pub priority: u8,
+}
+
+impl ItemView {
+    /// What is kept of it. A priority that is none counts as 0, as no priority does.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let priority = entry(metadata.annotations.as_ref(), annotations::CLEANUP_PRIORITY)
+            .and_then(|priority| priority.parse().ok())
+            .filter(|priority| *priority <= 100)
+            .unwrap_or(0);
+        Self {
+            deleting: metadata.deletion_timestamp.is_some(),
+            priority,
+        }
+    }
+}
+
+/// A CertificateSigningRequest; once decided, without its payload.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CsrView {
+    /// Its uid.
+    pub uid: String,
+    /// Its resource version.
+    pub resource_version: String,
+    /// The cluster it says it is for.
+    pub cluster: Option<String>,
+    /// Who is to sign.
+    pub signer: String,
+    /// The PEM request; empty when decided.
+    pub request: Vec<u8>,
+    /// What the certificate is to be good for.
+    pub usages: Vec<String>,
+    /// Who asks: user name, as the API server authenticated it.
+    pub user: String,
+    /// Who asks: uid.
+    pub user_uid: String,
+    /// Who asks: groups.
+    pub groups: Vec<String>,
+    /// Who asks: anything else the authenticator said.
+    pub extra: BTreeMap<String, Vec<String>>,
+    /// Whether somebody approved or denied it.
+    pub decided: bool,
+}
+
+impl CsrView {
+    /// What is kept of a request.
+    pub fn of(csr: &CertificateSigningRequest) -> Self {
+        let decided = csr
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_ref())
+            .is_some_and(|all| {
+                all.iter()
+                    .any(|one| one.type_ == conditions::CSR_APPROVED || one.type_ == "Denied")
+            });
+        let view = Self {
+            uid: csr.metadata.uid.clone().unwrap_or_default(),
+            resource_version: csr.metadata.resource_version.clone().unwrap_or_default(),
+            decided,
+            ..Self::default()
+        };
+        if decided {
+            return view;
+        }
+        let spec = &csr.spec;
+        Self {
+            cluster: entry(csr.metadata.labels.as_ref(), labels::CLUSTER_NAME).map(str::to_owned),
+            signer: spec.signer_name.clone(),
+            request: spec.request.0.clone(),
+            usages: spec.usages.clone().unwrap_or_default(),
+            user: spec.username.clone().unwrap_or_default(),
+            user_uid: spec.uid.clone().unwrap_or_default(),
+            groups: spec.groups.clone().unwrap_or_default(),
+            extra: spec.extra.clone().unwrap_or_default(),
+            ..view
+        }
+    }
+}
+
+fn entry<'a>(map: Option<&'a BTreeMap<String, String>>, key: &str) -> Option<&'a str> {
+    map?.get(key).map(String::as_str)
+}
