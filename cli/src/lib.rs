@@ -1,1 +1,62 @@
-//! placeholder
+//! `muster`, the one program people use: it starts the parts (API server, hub, klusterlet, all of them in `demo`) and talks
+//! to a hub for a person (`get`, `work`).
+//!
+//! Commands read and check everything they were given before they write anything; what is wrong is one line on standard
+//! error. Exit code 0 is success, 1 an error, 2 wrong usage.
+
+pub mod apiserver;
+pub mod args;
+pub mod demo;
+pub mod error;
+pub mod follow;
+pub mod get;
+pub mod hub;
+pub mod kubeconfig;
+pub mod link;
+pub mod manifests;
+pub mod names;
+pub mod output;
+pub mod process;
+pub mod table;
+pub mod work;
+
+pub use error::Error;
+
+use args::{Arguments, Command};
+use clap::{CommandFactory as _, Parser as _};
+use std::process::ExitCode;
+
+/// The program: reads the command line, does what it says, and tells how it went.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    process::log(arguments.command.log_level(), arguments.verbose);
+    match process::runtime().and_then(|runtime| runtime.block_on(run(arguments))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Error> {
+    match arguments.command {
+        Command::Demo(options) => demo::run(&options, process::stop_on_signal()?).await,
+        Command::Apiserver(options) => apiserver::run(&options, process::stop_on_signal()?).await,
+        Command::Hub(options) => hub::run(options, process::stop_on_signal()?).await,
+        Command::Klusterlet(options) => {
+            Ok(muster_klusterlet::run(options, process::stop_on_signal()?).await?)
+        }
+        Command::Get(get) => get::run(&get.what, &get.connection, get.output).await,
+        Command::Work(work) => work::run(&work.what, &work.connection, work.output).await,
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "muster", &mut script);
+            output::print(&String::from_utf8_lossy(&script))
+        }
+        Command::Version => output::print(&format!("muster {}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! speak Open Cluster Management's API and know nothing of which API servers are on either side.
 
 pub mod error;
+pub mod gates;
 pub mod options;
 pub mod registration;
 pub mod work;

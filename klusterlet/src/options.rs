@@ -1,5 +1,6 @@
 //! The klusterlet's options, by the names that OCM's agents have (wire §9.1).
 
+use crate::gates::Gate;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,6 +52,12 @@ pub struct Options {
     /// Works reconciled at the same time
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub workload_agent_workers: usize,
+    /// Longest raw JSON value in feedback, in bytes; needs the feature gate RawFeedbackJsonString
+    #[arg(long, value_name = "BYTES", default_value_t = 1024)]
+    pub max_json_raw_length: usize,
+    /// Feature gates to set
+    #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',')]
+    pub feature_gates: Vec<Gate>,
 }
 
 /// A Go duration like `90s` or `1h30m`.
@@ -103,6 +110,12 @@ impl Options {
         {
             return Err(crate::Error::Option(format!(
                 "--spoke-external-server-urls {url:?} must begin with https://"
+            )));
+        }
+        if self.max_json_raw_length > 1024 {
+            return Err(crate::Error::Option(format!(
+                "--max-json-raw-length {} is too long: the API takes 1024 bytes",
+                self.max_json_raw_length
             )));
         }
         let prefix = muster_crds::constants::annotations::AGENT_PREFIX;

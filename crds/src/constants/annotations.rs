@@ -49,3 +49,9 @@ pub const DISABLE_AUTOMATIC_INSTALLATION: &str =
     "addon.open-cluster-management.io/disable-automatic-installation";
 /// Keeps v1alpha1's `spec.installNamespace` on a v1beta1 ManagedClusterAddOn.
 pub const V1ALPHA1_INSTALL_NAMESPACE: &str = "addon.open-cluster-management.io/v1alpha1-install-namespace";
+/// Muster's own, on a ManifestWork: what becomes of changes on the cluster: `Enforce` (default: they are taken back),
+/// `Report` (they are only told), `Once` (applied once a generation, then left alone).
+pub const DRIFT: &str = "work.muster.open-cluster-management.io/drift";
+/// Muster's own, on a ManifestWork: whether objects that exist and are not ours are taken over: `Always` (default),
+/// `IfNoDiff` (only where nothing of them would change), `Never`.
+pub const TAKE_OVER: &str = "work.muster.open-cluster-management.io/take-over";

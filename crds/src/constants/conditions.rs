@@ -40,6 +40,8 @@ pub const COMPLETE: &str = "Complete";
 pub const PROGRESSING: &str = "Progressing";
 /// ManifestWork (from condition rules), ManagedClusterAddOn: not as good as it should be.
 pub const DEGRADED: &str = "Degraded";
+/// Muster's own. ManifestWork and its manifests, under the drift annotation's `Report`: the object differs.
+pub const DRIFTED: &str = "Drifted";
 /// A manifest: its feedback values are current.
 pub const STATUS_FEEDBACK_SYNCED: &str = "StatusFeedbackSynced";
 

@@ -126,6 +126,30 @@ pub const CONDITION_RULE_INVALID: &str = "ConditionRuleInvalid";
 pub const CONDITION_RULE_EXPRESSION_ERROR: &str = "ConditionRuleExpressionError";
 /// A rule could not be run.
 pub const CONDITION_RULE_INTERNAL_ERROR: &str = "ConditionRuleInternalError";
+/// Muster's own. Progressing True, of a manifest: its object is not yet what it should be.
+pub const WORKLOAD_PROGRESSING: &str = "WorkloadProgressing";
+/// Muster's own. Progressing or Degraded False, of a manifest: its object is what it should be.
+pub const WORKLOAD_CURRENT: &str = "WorkloadCurrent";
+/// Muster's own. Degraded True, of a manifest: its object says that something is wrong.
+pub const WORKLOAD_DEGRADED: &str = "WorkloadDegraded";
+/// Muster's own. Degraded True: another field manager keeps changing what the work says.
+pub const CONTENDED: &str = "Contended";
+/// Muster's own. Progressing True, of the work: not all manifests are applied.
+pub const MANIFESTS_NOT_APPLIED: &str = "ManifestsNotApplied";
+/// Muster's own. Progressing True, of the work.
+pub const MANIFESTS_PROGRESSING: &str = "ManifestsProgressing";
+/// Muster's own. Progressing or Degraded False, of the work.
+pub const MANIFESTS_CURRENT: &str = "ManifestsCurrent";
+/// Muster's own. Degraded True, of the work.
+pub const MANIFESTS_DEGRADED: &str = "ManifestsDegraded";
+/// Muster's own. Drifted True: the object differs from its manifest, and the work says only to report it.
+pub const DRIFTED: &str = "Drifted";
+/// Muster's own. Drifted False.
+pub const IN_SYNC: &str = "InSync";
+/// Muster's own. Applied False, of a manifest: the object is there, is not ours, and is not to be taken over.
+pub const NOT_TAKEN_OVER: &str = "NotTakenOver";
+/// Muster's own. Applied False, of a manifest: the object is being deleted, and is made again once it is gone.
+pub const TERMINATING: &str = "Terminating";
 
 // ManifestWorkReplicaSet
 

@@ -142,7 +142,7 @@ fn metadata(
     if policy.default_set && cluster.set.as_deref().is_none_or(str::is_empty) {
         metadata.insert(
             "labels".to_owned(),
-            json!({labels::CLUSTER_SET: labels::DEFAULT_CLUSTER_SET}),
+            json!({labels::CLUSTER_SET: names::DEFAULT_CLUSTER_SET}),
         );
     }
     if let Some(taints) = taints::decide(&cluster.taints, &cluster.conditions, now) {

@@ -5,6 +5,7 @@ use super::facts::Facts;
 use super::kubeconfig::Server;
 use super::status::{self, Health, Observed};
 use super::{csr, kubeconfig};
+use crate::gates;
 use crate::work::objects::{self, RequestError};
 use crate::work::{self, Backoff};
 use crate::{Error, Options};
@@ -133,6 +134,12 @@ impl Session {
                     .unwrap_or_else(|| work::hub_hash(&self.server.url)),
                 workers: self.options.workload_agent_workers,
                 eviction_grace: self.options.appliedmanifestwork_eviction_grace_period,
+                raw_feedback: gates::enabled(&self.options.feature_gates, gates::RAW_FEEDBACK_JSON_STRING)
+                    .then_some(self.options.max_json_raw_length),
+                impersonate_executor: gates::enabled(
+                    &self.options.feature_gates,
+                    gates::EXECUTOR_IMPERSONATION,
+                ),
             },
         );
         let ended = stop.child_token();

@@ -217,7 +217,7 @@ mod tests {
             applied: Applied::Yes,
             availability,
             feedback: None,
-            unsupported_rules: vec![],
+            conditions: vec![],
         }
     }
 

@@ -70,7 +70,7 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     } else if known.is_some_and(|k| k != hash) {
         replaced(required, live)
     } else {
-        let mut target = overlaid(live, required, false);
+        let mut target = overlaid(live, required);
         for entry in live["metadata"]["managedFields"].as_array().into_iter().flatten() {
             if is_foreign(entry) {
                 take_back(&mut target, Some(required), &entry["fieldsV1"], true);
@@ -109,7 +109,7 @@ pub fn covers(live: &Value, required: &Value) -> bool {
             .flatten()
             .all(|(k, v)| live["metadata"][field].get(k) == Some(v))
     };
-    labels_covered("labels") && labels_covered("annotations") && same(&overlaid(live, required, false), live)
+    labels_covered("labels") && labels_covered("annotations") && same(&overlaid(live, required), live)
 }
 
 /// The manifest changed: its fields replace the live ones, save those that only the server can know.
@@ -196,8 +196,12 @@ fn keep_node_ports(target: &mut Value, live: &Value) {
 }
 
 /// The live object with every field of the manifest as the manifest has it; what the manifest leaves open stays.
+pub fn overlaid(live: &Value, required: &Value) -> Value {
+    overlay(live, required, false)
+}
+
 /// `quantities` says that the values are resource quantities, which servers rewrite in their own form.
-fn overlaid(live: &Value, required: &Value, quantities: bool) -> Value {
+fn overlay(live: &Value, required: &Value, quantities: bool) -> Value {
     match (live, required) {
         (Value::Object(live), Value::Object(required)) => {
             let mut out = live.clone();
@@ -207,7 +211,7 @@ fn overlaid(live: &Value, required: &Value, quantities: bool) -> Value {
                     continue;
                 }
                 let merged = match live.get(key) {
-                    Some(old) => overlaid(old, value, quantities || holds_quantities(key)),
+                    Some(old) => overlay(old, value, quantities || holds_quantities(key)),
                     None if is_empty(value) => continue,
                     None => value.clone(),
                 };
@@ -242,7 +246,7 @@ fn overlaid_item(live: &Value, required: &Value) -> Value {
     .iter()
     .all(|k| required.get(k).is_none() || live.get(k) == required.get(k));
     if same_name {
-        overlaid(live, required, false)
+        overlaid(live, required)
     } else {
         required.clone()
     }
@@ -288,7 +292,8 @@ fn quantities_equal(a: &Value, b: &Value) -> bool {
     matches!((number(a), number(b)), (Some(x), Some(y)) if (x - y).abs() <= f64::EPSILON * x.abs())
 }
 
-fn is_foreign(entry: &Value) -> bool {
+/// Whether an entry of managedFields is neither ours nor the control plane's.
+pub fn is_foreign(entry: &Value) -> bool {
     let manager = entry["manager"].as_str().unwrap_or_default();
     let status = entry["subresource"].as_str() == Some("status");
     !status && manager != FIELD_MANAGER && manager != "work" && !CONTROL_PLANE.contains(&manager)

@@ -13,19 +13,30 @@ pub struct Feedback {
     pub errors: Vec<String>,
 }
 
+/// How long a value may be that is no integer, string or boolean, in bytes of JSON; `None`: such values are errors (feature
+/// gate RawFeedbackJsonString).
+pub type RawLimit = Option<usize>;
+
 /// Evaluates all rules over one object.
-pub fn evaluate(rules: &[FeedbackRule], object: &Value) -> Feedback {
+pub fn evaluate(rules: &[FeedbackRule], object: &Value, raw: RawLimit) -> Feedback {
     let mut out = Feedback::default();
     for rule in rules {
         match rule.type_ {
-            FeedBackType::WellKnownStatus => well_known(object, &mut out),
-            FeedBackType::JsonPaths => rule.json_paths.iter().for_each(|p| one_path(p, object, &mut out)),
+            FeedBackType::WellKnownStatus => well_known(object, raw, &mut out),
+            FeedBackType::JsonPaths => {
+                rule.json_paths
+                    .iter()
+                    .for_each(|p| one_path(p, object, raw, &mut out));
+            }
         }
     }
+    // A list keyed by name: the API would refuse the whole status for a name that comes twice.
+    let mut names = std::collections::HashSet::new();
+    out.values.retain(|v| names.insert(v.name.clone()));
     out
 }
 
-fn well_known(object: &Value, out: &mut Feedback) {
+fn well_known(object: &Value, raw: RawLimit, out: &mut Feedback) {
     let api_version = object["apiVersion"].as_str().unwrap_or_default();
     let kind = object["kind"].as_str().unwrap_or_default();
     let paths: &[(&str, &str)] = match (api_version, kind) {
@@ -63,11 +74,11 @@ fn well_known(object: &Value, out: &mut Feedback) {
             path: (*path).to_owned(),
             version: String::new(),
         };
-        one_path(&path, object, out);
+        one_path(&path, object, raw, out);
     }
 }
 
-fn one_path(path: &JsonPath, object: &Value, out: &mut Feedback) {
+fn one_path(path: &JsonPath, object: &Value, raw: RawLimit, out: &mut Feedback) {
     if !path.version.is_empty() {
         let api_version = object["apiVersion"].as_str().unwrap_or_default();
         let version = api_version.rsplit('/').next().unwrap_or_default();
@@ -79,25 +90,31 @@ fn one_path(path: &JsonPath, object: &Value, out: &mut Feedback) {
             return;
         }
     }
-    match jsonpath::select(&path.path, object) {
-        Err(e) => out.errors.push(format!("{}: {e}", path.name)),
-        Ok(values) => match values.first() {
-            None | Some(Value::Null) => {}
-            Some(value) => match field_value(value) {
-                Some(value) => out.values.push(FeedbackValue {
-                    name: path.name.clone(),
-                    value,
-                }),
-                None => out.errors.push(format!(
-                    "{}: the value at {} is no integer, string or boolean",
-                    path.name, path.path
-                )),
-            },
-        },
+    let values = match jsonpath::select(&path.path, object) {
+        Err(e) => return out.errors.push(format!("{}: {e}", path.name)),
+        Ok(values) => values,
+    };
+    let value = match values.as_slice() {
+        [] => return,
+        // Without the gate the first one stands for all.
+        [_, _, ..] if raw.is_some() => Value::Array(values),
+        [first, ..] => first.clone(),
+    };
+    if value.is_null() {
+        return;
+    }
+    match field_value(&value, raw) {
+        Ok(value) => out.values.push(FeedbackValue {
+            name: path.name.clone(),
+            value,
+        }),
+        Err(problem) => out
+            .errors
+            .push(format!("{}: the value at {} {problem}", path.name, path.path)),
     }
 }
 
-fn field_value(value: &Value) -> Option<FieldValue> {
+fn field_value(value: &Value, raw: RawLimit) -> Result<FieldValue, String> {
     let mut field = FieldValue {
         type_: ValueType::Integer,
         integer: None,
@@ -105,19 +122,27 @@ fn field_value(value: &Value) -> Option<FieldValue> {
         boolean: None,
         json_raw: None,
     };
-    match value {
-        Value::Number(n) => field.integer = Some(n.as_i64()?),
-        Value::String(s) => {
+    match (value, raw) {
+        (Value::Number(n), _) if n.is_i64() => field.integer = n.as_i64(),
+        (Value::String(s), _) => {
             field.type_ = ValueType::String;
             field.string = Some(s.clone());
         }
-        Value::Bool(b) => {
+        (Value::Bool(b), _) => {
             field.type_ = ValueType::Boolean;
             field.boolean = Some(*b);
         }
-        _ => return None,
+        (_, None) => return Err("is no integer, string or boolean".into()),
+        (value, Some(limit)) => {
+            let text = value.to_string();
+            if text.len() > limit {
+                return Err(format!("has {} bytes of JSON, {limit} are allowed", text.len()));
+            }
+            field.type_ = ValueType::JsonRaw;
+            field.json_raw = Some(text);
+        }
     }
-    Some(field)
+    Ok(field)
 }
 
 #[cfg(test)]
@@ -136,7 +161,7 @@ mod tests {
     #[test]
     fn well_known_deployment() {
         let object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "status": {"readyReplicas": 2, "replicas": 3}});
-        let found = evaluate(&rules(json!([{"type": "WellKnownStatus"}])), &object);
+        let found = evaluate(&rules(json!([{"type": "WellKnownStatus"}])), &object, None);
         assert_eq!(
             shown(&found),
             json!([{"name": "ReadyReplicas", "fieldValue": {"type": "Integer", "integer": 2}},
@@ -156,6 +181,7 @@ mod tests {
                 {"name": "b", "path": "{.status.b}", "version": "v2"}]}]),
             ),
             &object,
+            None,
         );
         assert_eq!(
             shown(&found),
@@ -163,5 +189,27 @@ mod tests {
                 {"name": "b", "fieldValue": {"type": "Boolean", "boolean": true}}])
         );
         assert_eq!(found.errors.len(), 4, "{:?}", found.errors);
+    }
+
+    #[test]
+    fn raw_json_under_its_gate() {
+        let object = json!({"status": {"list": [1, 2], "map": {"a": 1.5}, "long": ["x".repeat(50)], "n": 3}});
+        let rules = rules(json!([{"type": "JSONPaths", "jsonPaths": [
+            {"name": "each", "path": ".status.list[*]"}, {"name": "map", "path": ".status.map"},
+            {"name": "n", "path": ".status.n"}, {"name": "long", "path": ".status.long"}, {"name": "n", "path": ".status.list[0]"}]}]));
+        let found = evaluate(&rules, &object, Some(40));
+        assert_eq!(
+            shown(&found),
+            json!([{"name": "each", "fieldValue": {"type": "JsonRaw", "jsonRaw": "[1,2]"}},
+                {"name": "map", "fieldValue": {"type": "JsonRaw", "jsonRaw": "{\"a\":1.5}"}},
+                {"name": "n", "fieldValue": {"type": "Integer", "integer": 3}}])
+        );
+        assert_eq!(found.errors.len(), 1, "{:?}", found.errors);
+        let found = evaluate(&rules, &object, None);
+        assert_eq!(found.errors.len(), 2, "{:?}", found.errors);
+        assert_eq!(
+            shown(&found)[0],
+            json!({"name": "each", "fieldValue": {"type": "Integer", "integer": 1}})
+        );
     }
 }

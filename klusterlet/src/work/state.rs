@@ -3,6 +3,7 @@
 //! One plain structure behind one lock, never held across an await. Payloads of applied objects are kept only between the
 //! watch event that brought them and the reconcile that looks at them.
 
+use super::contention::Contention;
 use super::objects::Served;
 use super::status::Report;
 use muster_crds::work::v1::{AppliedManifestWork, ManifestWork, ManifestWorkStatus};
@@ -47,6 +48,8 @@ pub struct ManifestState {
     pub fingerprint: String,
     /// Outcome of the last look.
     pub report: Option<Report>,
+    /// The fight over it, if there is one.
+    pub contention: Contention,
 }
 
 /// One work.
@@ -60,6 +63,8 @@ pub struct WorkState {
     pub manifests: Vec<ManifestState>,
     /// Generation that `manifests` belongs to.
     pub generation: Option<i64>,
+    /// Hash of what the work says about all its manifests, which `manifests` belongs to.
+    pub common: String,
     /// Known only from the last run: the hub has not been reached since.
     pub cached: bool,
 }
@@ -107,6 +112,7 @@ impl State {
                     status,
                     manifests: Vec::new(),
                     generation: None,
+                    common: String::new(),
                     cached: false,
                 };
                 self.works.insert(name, state);
@@ -121,12 +127,31 @@ impl State {
         self.works.remove(name);
     }
 
-    /// Ties an object to a work.
-    pub fn own(&mut self, key: &ObjectKey, work: &str) {
+    /// Ties an object to a work's manifest. From then on, what a drift watch sees of it counts: it is called before the
+    /// object is written, so that no event between the write and its answer is lost.
+    pub fn own(&mut self, key: &ObjectKey, work: &str, ordinal: usize) {
         self.owners
             .entry(key.clone())
             .or_default()
             .insert(work.to_owned());
+        let manifests = self.works.get_mut(work).map(|w| &mut w.manifests);
+        if let Some(manifest) = manifests.and_then(|m| m.get_mut(ordinal)) {
+            manifest.key = Some(key.clone());
+        }
+    }
+
+    /// A look ended with the object at this revision. When a drift watch saw just that last, as it does of our own
+    /// writes, there is nothing more to look at.
+    pub fn settled(&mut self, key: &ObjectKey, work: &str, ordinal: usize, revision: &str) {
+        let Some(seen) = self.seen.get_mut(key) else { return };
+        let same = |object: &Arc<Value>| object["metadata"]["resourceVersion"] == revision;
+        let manifests = self.works.get_mut(work).map(|w| &mut w.manifests);
+        if seen.object.as_ref().is_some_and(same)
+            && let Some(manifest) = manifests.and_then(|m| m.get_mut(ordinal))
+        {
+            seen.object = None;
+            manifest.dirty = false;
+        }
     }
 
     fn forget_objects(&mut self, work: &str) {
@@ -230,13 +255,13 @@ mod tests {
             state.object_seen(&key(), object("1")).is_empty(),
             "nobody owns it"
         );
-        state.own(&key(), "w");
         let manifest = ManifestState {
             key: Some(key()),
             settled: Some("2".into()),
             ..ManifestState::default()
         };
         state.works.get_mut("w").unwrap().manifests.push(manifest);
+        state.own(&key(), "w", 0);
         assert!(state.object_seen(&key(), object("2")).is_empty(), "our own write");
         assert!(state.seen[&key()].object.is_none());
         assert_eq!(state.object_seen(&key(), object("3")), ["w"]);
@@ -244,5 +269,22 @@ mod tests {
         assert_eq!(state.object_gone(&key()), ["w"]);
         state.work_gone("w");
         assert!(state.owners.is_empty());
+    }
+
+    #[test]
+    fn events_during_the_first_look_are_not_lost() {
+        let object = |rv: &str| json!({"metadata": {"resourceVersion": rv}});
+        for (last, looked_at_again) in [("1", false), ("2", true)] {
+            let mut state = State::default();
+            state.work_applied(work(1, "u"));
+            state.works.get_mut("w").unwrap().manifests.push(ManifestState::default());
+            state.own(&key(), "w", 0);
+            // The object is created at revision 1; somebody may write it before the creation is answered.
+            state.object_seen(&key(), object("1"));
+            state.object_seen(&key(), object(last));
+            state.settled(&key(), "w", 0, "1");
+            assert_eq!(state.works["w"].manifests[0].dirty, looked_at_again, "{last}");
+            assert_eq!(state.seen[&key()].object.is_some(), looked_at_again, "{last}");
+        }
     }
 }

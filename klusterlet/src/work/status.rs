@@ -2,19 +2,23 @@
 //! same status and an unchanged status is never written (wire §1.7).
 
 use super::feedback::Feedback;
+use super::health::Health;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use muster_crds::conditions::{self, NewCondition, Status, set_condition};
 use muster_crds::constants::{conditions as types, reasons};
 use muster_crds::work::v1::{
-    ConditionRule, ManifestCondition, ManifestResourceMeta, ManifestWorkStatus, StatusFeedbackResult,
+    ManifestCondition, ManifestResourceMeta, ManifestWorkStatus, StatusFeedbackResult,
 };
+use std::collections::BTreeMap;
 
 /// Whether a manifest was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     /// It is as it should be.
     Yes,
+    /// It was only looked at, because it is complete: what was said of it last still holds.
+    Kept,
     /// It is not: the server's or our own words.
     No {
         /// Condition reason.
@@ -51,8 +55,178 @@ pub struct Report {
     pub availability: Availability,
     /// Values asked for; `None` when no rule asks.
     pub feedback: Option<Feedback>,
-    /// Rules that this agent does not evaluate.
-    pub unsupported_rules: Vec<ConditionRule>,
+    /// Conditions by rules, and those derived where no rule speaks.
+    pub conditions: Vec<NewCondition>,
+}
+
+impl Report {
+    /// The same with conditions that were derived, where there is none of their type yet.
+    pub fn derive(&mut self, derived: impl IntoIterator<Item = NewCondition>) {
+        for condition in derived {
+            if !self.conditions.iter().any(|c| c.type_ == condition.type_) {
+                self.conditions.push(condition);
+            }
+        }
+    }
+
+    /// The same with a condition in place of one of its type.
+    pub fn set(&mut self, condition: NewCondition) {
+        self.conditions.retain(|c| c.type_ != condition.type_);
+        self.conditions.push(condition);
+    }
+}
+
+/// What an object's health says in conditions.
+pub fn health_conditions(health: Option<Health>) -> Vec<NewCondition> {
+    let both = |progressing: bool, degraded: bool, message: &str| {
+        let reason = |holds: bool, reason| if holds { reason } else { reasons::WORKLOAD_CURRENT };
+        vec![
+            NewCondition::new(
+                types::PROGRESSING,
+                progressing,
+                reason(progressing, reasons::WORKLOAD_PROGRESSING),
+                message,
+            ),
+            NewCondition::new(
+                types::DEGRADED,
+                degraded,
+                reason(degraded, reasons::WORKLOAD_DEGRADED),
+                message,
+            ),
+        ]
+    };
+    match health {
+        None => Vec::new(),
+        Some(Health::Current(message)) => both(false, false, &message),
+        Some(Health::Progressing(message)) => both(true, false, &message),
+        Some(Health::Degraded(message)) => both(true, true, &message),
+    }
+}
+
+/// Whether a condition comes from a rule (also `ConditionRulesAggregated`, wire §3.5).
+fn by_rule(reason: &str) -> bool {
+    reason.starts_with("ConditionRule")
+}
+
+/// Whether a condition is one that this agent derives, so that it may take it away again.
+fn derived(condition: &Condition) -> bool {
+    [
+        reasons::WORKLOAD_PROGRESSING,
+        reasons::WORKLOAD_CURRENT,
+        reasons::WORKLOAD_DEGRADED,
+        reasons::CONTENDED,
+        reasons::MANIFESTS_NOT_APPLIED,
+        reasons::MANIFESTS_PROGRESSING,
+        reasons::MANIFESTS_CURRENT,
+        reasons::MANIFESTS_DEGRADED,
+        reasons::DRIFTED,
+        reasons::IN_SYNC,
+    ]
+    .contains(&condition.reason.as_str())
+}
+
+/// Sets the new conditions, and removes those of rules and derivations that were not given this time.
+fn exchange(list: &mut Vec<Condition>, new: Vec<NewCondition>, generation: Option<i64>, now: Timestamp) {
+    list.retain(|c| !(by_rule(&c.reason) || derived(c)) || new.iter().any(|n| n.type_ == c.type_));
+    for condition in new {
+        set_condition(list, condition.observed(generation), now);
+    }
+}
+
+/// The same for a manifest. What a rule said of an object that is gone since stays for its generation: a finished Job
+/// that was cleaned up is finished. Of an object that could not be read everything stays.
+fn exchange_of_manifest(list: &mut Vec<Condition>, report: &Report, generation: Option<i64>, now: Timestamp) {
+    let new = report.conditions.clone();
+    let kept = list.iter().filter(|c| match report.availability {
+        Availability::Exists => false,
+        Availability::Missing => by_rule(&c.reason) && c.observed_generation == generation,
+        Availability::Unknown { .. } => by_rule(&c.reason) || derived(c),
+    });
+    let kept: Vec<Condition> = kept
+        .filter(|c| !new.iter().any(|n| n.type_ == c.type_))
+        .cloned()
+        .collect();
+    exchange(list, new, generation, now);
+    list.extend(kept);
+}
+
+/// The work's conditions from those of its manifests, sorted by type.
+///
+/// Types that a rule gives are summed up over the rules alone, as OCM does: `Progressing` is True when any is, others are
+/// False when any is (wire §3.5). `Degraded` is True when any manifest is: one that works must not hide one that does not.
+/// Progressing and Degraded that no rule gives come from what was derived, and are always there.
+fn aggregated(manifests: &[ManifestCondition], reports: &[Report]) -> Vec<NewCondition> {
+    let mut by_type: BTreeMap<&str, Vec<&Condition>> = BTreeMap::new();
+    let counts = |c: &&Condition| by_rule(&c.reason) || derived(c);
+    for condition in manifests.iter().flat_map(|m| &m.conditions).filter(counts) {
+        by_type.entry(&condition.type_).or_default().push(condition);
+    }
+    for type_ in [types::PROGRESSING, types::DEGRADED] {
+        by_type.entry(type_).or_default();
+    }
+    let unapplied = reports
+        .iter()
+        .filter(|r| matches!(r.applied, Applied::No { .. }))
+        .count();
+    let mut out = Vec::new();
+    for (type_, list) in by_type {
+        let ruled = list.iter().any(|c| by_rule(&c.reason));
+        let counted: Vec<&Condition> = list
+            .into_iter()
+            .filter(|c| !ruled || by_rule(&c.reason) || c.reason == reasons::CONTENDED)
+            .collect();
+        let order = match type_ {
+            types::PROGRESSING | types::DEGRADED | types::DRIFTED => {
+                [Status::True, Status::Unknown, Status::False]
+            }
+            _ => [Status::False, Status::Unknown, Status::True],
+        };
+        let status = order
+            .into_iter()
+            .find(|s| counted.iter().any(|c| c.status == s.as_str()))
+            .unwrap_or(Status::False);
+        let message = match counted.as_slice() {
+            [] => "Nothing to wait for".to_owned(),
+            [only] => only.message.clone(),
+            all if ruled => format!("Aggregated from {} manifest conditions", all.len()),
+            all => {
+                let alike = all.iter().filter(|c| c.status == status.as_str()).count();
+                let first = all
+                    .iter()
+                    .find(|c| c.status == status.as_str())
+                    .map_or("", |c| c.message.as_str());
+                if status == Status::True {
+                    format!("{alike} of {}: {first}", all.len())
+                } else {
+                    first.to_owned()
+                }
+            }
+        };
+        if !ruled && type_ == types::PROGRESSING && unapplied > 0 {
+            let message = format!("{unapplied} of {} manifests are not applied", reports.len());
+            out.push(NewCondition::new(
+                type_,
+                true,
+                reasons::MANIFESTS_NOT_APPLIED,
+                message,
+            ));
+            continue;
+        }
+        let contended = counted
+            .iter()
+            .any(|c| c.status == status.as_str() && c.reason == reasons::CONTENDED);
+        let reason = match (type_, status) {
+            _ if contended => reasons::CONTENDED,
+            _ if ruled => reasons::CONDITION_RULES_AGGREGATED,
+            (types::PROGRESSING, Status::True) => reasons::MANIFESTS_PROGRESSING,
+            (types::DEGRADED, Status::True) => reasons::MANIFESTS_DEGRADED,
+            (types::DRIFTED, Status::True) => reasons::DRIFTED,
+            (types::DRIFTED, _) => reasons::IN_SYNC,
+            _ => reasons::MANIFESTS_CURRENT,
+        };
+        out.push(NewCondition::new(type_, status, reason, message));
+    }
+    out
 }
 
 /// The work's new status. Conditions of others are kept, ours keep their transition times where nothing changed.
@@ -74,7 +248,7 @@ pub fn status(
             manifest(previous, report, generation, now)
         })
         .collect();
-    let failed = reports.iter().any(|r| r.applied != Applied::Yes);
+    let failed = reports.iter().any(|r| matches!(r.applied, Applied::No { .. }));
     let applied = if failed {
         NewCondition::new(
             types::APPLIED,
@@ -92,6 +266,8 @@ pub fn status(
     };
     set_condition(&mut new.conditions, applied.observed(generation), now);
     set_condition(&mut new.conditions, available(reports).observed(generation), now);
+    let summed = aggregated(&new.resource_status.manifests, reports);
+    exchange(&mut new.conditions, summed, generation, now);
     new
 }
 
@@ -134,15 +310,16 @@ fn manifest(
 ) -> ManifestCondition {
     let mut list: Vec<Condition> = old.map(|o| o.conditions.clone()).unwrap_or_default();
     let applied = match &report.applied {
-        Applied::Yes => NewCondition::new(
+        Applied::Kept if conditions::find(&list, types::APPLIED).is_some() => None,
+        Applied::Yes | Applied::Kept => Some(NewCondition::new(
             types::APPLIED,
             true,
             reasons::APPLIED_MANIFEST_COMPLETE,
             "Apply manifest complete",
-        ),
+        )),
         Applied::No { reason, message } => {
             let message = format!("Failed to apply manifest: {message}");
-            NewCondition::new(types::APPLIED, false, *reason, message)
+            Some(NewCondition::new(types::APPLIED, false, *reason, message))
         }
     };
     let available = match &report.availability {
@@ -162,7 +339,9 @@ fn manifest(
             NewCondition::new(types::AVAILABLE, Status::Unknown, *reason, message.as_str())
         }
     };
-    set_condition(&mut list, applied.observed(generation), now);
+    if let Some(applied) = applied {
+        set_condition(&mut list, applied.observed(generation), now);
+    }
     set_condition(&mut list, available.observed(generation), now);
     let old_values = old
         .map(|o| o.status_feedbacks.values.as_slice())
@@ -180,15 +359,7 @@ fn manifest(
         feedback_synced(report.feedback.as_ref()).observed(generation),
         now,
     );
-    for rule in &report.unsupported_rules {
-        let condition = NewCondition::new(
-            rule.condition.as_str(),
-            Status::Unknown,
-            reasons::CONDITION_RULE_INVALID,
-            "condition rules are not evaluated by this klusterlet",
-        );
-        set_condition(&mut list, condition.observed(generation), now);
-    }
+    exchange_of_manifest(&mut list, report, generation, now);
     ManifestCondition {
         resource_meta: report.meta.clone(),
         status_feedbacks: StatusFeedbackResult { values },
@@ -234,7 +405,7 @@ mod tests {
             applied,
             availability,
             feedback: None,
-            unsupported_rules: Vec::new(),
+            conditions: Vec::new(),
         }
     }
 
@@ -329,5 +500,161 @@ mod tests {
         };
         assert_eq!((time(&first), time(&second)), (at(1), at(50)));
         assert!(conditions::is_true(&second.conditions, "Theirs"));
+    }
+
+    fn ruled(type_: &str, status: Status) -> NewCondition {
+        NewCondition::new(
+            type_,
+            status,
+            reasons::CONDITION_RULE_EVALUATED,
+            format!("{type_} here"),
+        )
+    }
+
+    #[test]
+    fn rules_are_summed_up() {
+        use Status::{False, True, Unknown};
+        let cases: [(&str, &[Status], Status); 10] = [
+            ("Custom", &[True, True], True),
+            ("Custom", &[True, Unknown], Unknown),
+            ("Custom", &[True, Unknown, False], False),
+            ("Complete", &[True, False], False),
+            ("Progressing", &[True, False], True),
+            ("Progressing", &[Unknown, False], Unknown),
+            ("Progressing", &[False, False], False),
+            ("Degraded", &[False, True], True),
+            ("Degraded", &[False, Unknown], Unknown),
+            ("Degraded", &[False, False], False),
+        ];
+        for (type_, statuses, expected) in cases {
+            let reports: Vec<_> = statuses
+                .iter()
+                .enumerate()
+                .map(|(i, s)| {
+                    let mut one = report(&i.to_string(), Applied::Yes, Availability::Exists);
+                    one.conditions = vec![ruled(type_, *s)];
+                    one
+                })
+                .collect();
+            let status = status(&ManifestWorkStatus::default(), Some(2), &reports, at(1));
+            let found = conditions::find(&status.conditions, type_).unwrap();
+            assert_eq!(found.status, expected.as_str(), "{type_} {statuses:?}");
+            assert_eq!(found.reason, reasons::CONDITION_RULES_AGGREGATED);
+            assert_eq!(
+                found.message,
+                format!("Aggregated from {} manifest conditions", statuses.len())
+            );
+            assert_eq!(found.observed_generation, Some(2));
+        }
+    }
+
+    #[test]
+    fn derived_state_counts_where_no_rule_speaks() {
+        let mut plain = report("a", Applied::Yes, Availability::Exists);
+        let summed = |reports: &[Report]| {
+            let status = status(&ManifestWorkStatus::default(), Some(1), reports, at(1));
+            [types::PROGRESSING, types::DEGRADED].map(|t| {
+                let c = conditions::find(&status.conditions, t).unwrap();
+                (c.status.clone(), c.reason.clone())
+            })
+        };
+        let pair = |p: (&str, &str), d: (&str, &str)| [p, d].map(|(s, r)| (s.to_owned(), r.to_owned()));
+        let current = ("False", reasons::MANIFESTS_CURRENT);
+        assert_eq!(summed(&[plain.clone()]), pair(current, current));
+        let mut sick = report("b", Applied::Yes, Availability::Exists);
+        sick.derive(health_conditions(Some(Health::Degraded("x".into()))));
+        let expected = pair(
+            ("True", reasons::MANIFESTS_PROGRESSING),
+            ("True", reasons::MANIFESTS_DEGRADED),
+        );
+        assert_eq!(summed(&[plain.clone(), sick.clone()]), expected);
+        let unapplied = report("c", failed(), Availability::Exists);
+        assert_eq!(
+            summed(&[unapplied]),
+            pair(("True", reasons::MANIFESTS_NOT_APPLIED), current)
+        );
+        // A rule of its own takes the place of what would be derived, here and for the whole work.
+        plain.conditions = vec![ruled(types::DEGRADED, Status::False)];
+        plain.derive(health_conditions(Some(Health::Degraded("x".into()))));
+        assert_eq!(plain.conditions.len(), 2);
+        let [_, degraded] = summed(&[plain.clone(), sick.clone()]);
+        assert_eq!(
+            degraded,
+            ("False".into(), reasons::CONDITION_RULES_AGGREGATED.into())
+        );
+        // But a fight is a fight.
+        sick.set(NewCondition::new(types::DEGRADED, true, reasons::CONTENDED, "m"));
+        let [_, degraded] = summed(&[plain, sick]);
+        assert_eq!(degraded, ("True".into(), reasons::CONTENDED.into()));
+    }
+
+    #[test]
+    fn rule_conditions_that_are_gone_are_pruned_and_others_stay() {
+        let mut one = report("a", Applied::Yes, Availability::Exists);
+        one.conditions = vec![ruled("Custom", Status::True)];
+        let mut first = status(&ManifestWorkStatus::default(), Some(1), &[one.clone()], at(1));
+        let theirs = NewCondition::new("Theirs", true, "R", "");
+        set_condition(
+            &mut first.resource_status.manifests[0].conditions,
+            theirs.clone(),
+            at(1),
+        );
+        set_condition(&mut first.conditions, theirs, at(1));
+        one.conditions.clear();
+        let second = status(&first, Some(2), &[one], at(2));
+        for list in [
+            &second.conditions,
+            &second.resource_status.manifests[0].conditions,
+        ] {
+            assert!(conditions::find(list, "Custom").is_none());
+            assert!(conditions::is_true(list, "Theirs"));
+        }
+    }
+
+    #[test]
+    fn what_finished_stays_finished_when_it_is_cleaned_up() {
+        let complete = |s: &ManifestWorkStatus| conditions::is_true(&s.conditions, types::COMPLETE);
+        let mut one = report("a", Applied::Yes, Availability::Exists);
+        one.conditions = vec![ruled(types::COMPLETE, Status::True)];
+        let first = status(&ManifestWorkStatus::default(), Some(1), &[one], at(1));
+        let gone = report("a", Applied::Kept, Availability::Missing);
+        let second = status(&first, Some(1), std::slice::from_ref(&gone), at(2));
+        assert!(complete(&first) && complete(&second));
+        assert!(
+            !complete(&status(&second, Some(2), &[gone], at(3))),
+            "of an older generation"
+        );
+        let unread = Availability::Unknown {
+            reason: reasons::FETCHING_RESOURCE_FAILED,
+            message: "x".into(),
+        };
+        assert!(complete(&status(
+            &first,
+            Some(2),
+            &[report("a", Applied::Kept, unread)],
+            at(2)
+        )));
+    }
+
+    #[test]
+    fn what_is_only_looked_at_keeps_its_applied_condition() {
+        let first = status(
+            &ManifestWorkStatus::default(),
+            Some(1),
+            &[report("a", failed(), Availability::Exists)],
+            at(1),
+        );
+        let kept = status(
+            &first,
+            Some(2),
+            &[report("a", Applied::Kept, Availability::Exists)],
+            at(2),
+        );
+        let applied =
+            conditions::find(&kept.resource_status.manifests[0].conditions, types::APPLIED).unwrap();
+        assert_eq!(
+            (applied.status.as_str(), applied.observed_generation),
+            ("False", Some(1))
+        );
     }
 }

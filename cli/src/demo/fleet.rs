@@ -1,0 +1,298 @@
+//! The demo's hub, clusters, klusterlets and the links between them: started, watched, stopped.
+
+use crate::apiserver::write_kubeconfig;
+use crate::link::Link;
+use crate::{Error, hub};
+use clap::Parser as _;
+use futures::future::try_join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, Patch, PatchParams};
+use muster_apiserver::kubeconfig::{Credentials, kubeconfig};
+use muster_apiserver::server::{Server, ServerOptions};
+use muster_crds::constants::names::{BOOTSTRAP_GROUP, BOOTSTRAP_TOKEN_ID};
+use muster_hub::{FeatureGate, HubOptions};
+use rand::Rng as _;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Field manager of what the demo writes.
+pub const FIELD_MANAGER: &str = "muster-demo";
+/// Nodes that each cluster pretends to have.
+const NODES: usize = 2;
+/// Life of the kubeconfigs' certificates.
+const ADMIN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Life of the token that clusters register with.
+const BOOTSTRAP_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// A cluster and its link to the hub.
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// Its API, in this process.
+    pub client: kube::Client,
+    /// What its klusterlet reaches the hub through.
+    pub link: Link,
+    server: Server,
+}
+
+/// Everything that runs.
+pub struct Fleet {
+    dir: PathBuf,
+    keep: bool,
+    size: usize,
+    hub: Option<Server>,
+    clusters: Vec<Cluster>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    failures: mpsc::Sender<Error>,
+}
+
+/// The klusterlet's own flags, so that the demo starts it as a person does.
+#[derive(clap::Parser)]
+struct KlusterletFlags {
+    #[command(flatten)]
+    options: muster_klusterlet::Options,
+}
+
+impl Fleet {
+    /// A fleet of so many clusters that keeps its files in `dir`, and its hub's data too when `keep` says so.
+    /// A part that ends before it is to end is told of through the receiver.
+    pub fn new(dir: PathBuf, size: usize, keep: bool) -> (Self, mpsc::Receiver<Error>) {
+        // Only the first failure is told: the others follow from it.
+        let (failures, failed) = mpsc::channel(1);
+        let fleet = Self {
+            dir,
+            keep,
+            size,
+            hub: None,
+            clusters: Vec::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            failures,
+        };
+        (fleet, failed)
+    }
+
+    /// Starts the hub: an API server with the hub's controllers.
+    pub async fn start_hub(&mut self) -> Result<String, Error> {
+        let data_dir = self.keep.then(|| self.dir.join("hub"));
+        let server = Server::start(ServerOptions {
+            data_dir,
+            ..ServerOptions::default()
+        })
+        .await?;
+        let auto_approval: FeatureGate = "ManagedClusterAutoApproval=true".parse().map_err(Error::Input)?;
+        let options = HubOptions {
+            feature_gates: vec![auto_approval],
+            auto_approved_csr_users: vec![format!("system:bootstrap:{BOOTSTRAP_TOKEN_ID}")],
+            ..HubOptions::default()
+        };
+        self.watch_over("the hub", {
+            let run = muster_hub::run(server.client(), options, self.stop.clone());
+            async move { run.await.map_err(|error| hub::failure(Ok(Err(error)))) }
+        });
+        let client = server.client();
+        let url = server.url().to_owned();
+        Self::write_admin(&server, &self.hub_kubeconfig(), "hub")?;
+        self.hub = Some(server);
+        hub::ready(client).await?;
+        Ok(url)
+    }
+
+    /// Starts the clusters, each an API server with nodes that are pretended.
+    pub async fn start_clusters(&mut self) -> Result<(), Error> {
+        let hub = self.server()?.address();
+        let started = (1..=self.size).map(|number| async move {
+            let server = Server::start(ServerOptions {
+                simulate_nodes: NODES,
+                ..ServerOptions::default()
+            })
+            .await?;
+            let link = Link::open(hub)
+                .map_err(|e| Error::Input(format!("can not open a link on 127.0.0.1: {e}")))?;
+            Ok::<_, Error>(Cluster {
+                name: format!("cluster{number}"),
+                client: server.client(),
+                link,
+                server,
+            })
+        });
+        self.clusters = try_join_all(started).await?;
+        for cluster in &self.clusters {
+            Self::write_admin(
+                &cluster.server,
+                &self.cluster_kubeconfig(&cluster.name),
+                &cluster.name,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Starts a klusterlet on each cluster, with nothing but a bootstrap kubeconfig.
+    pub async fn start_klusterlets(&mut self) -> Result<(), Error> {
+        let token = self.bootstrap_token().await?;
+        for cluster in &self.clusters {
+            let dir = self.dir.join(&cluster.name);
+            std::fs::create_dir_all(&dir).map_err(|e| Error::File {
+                path: dir.clone(),
+                problem: e.to_string(),
+            })?;
+            let bootstrap = dir.join("bootstrap.kubeconfig");
+            let url = format!("https://{}", cluster.link.address());
+            let text = kubeconfig(
+                &url,
+                self.server()?.ca_pem(),
+                &Credentials::Token(token.clone()),
+                "hub",
+            );
+            write_kubeconfig(&bootstrap, &text)?;
+            let flags: [(&str, PathBuf); 5] = [
+                ("--cluster-name", cluster.name.clone().into()),
+                ("--bootstrap-kubeconfig", bootstrap),
+                ("--spoke-kubeconfig", self.cluster_kubeconfig(&cluster.name)),
+                ("--hub-kubeconfig-dir", dir.join("hub-kubeconfig")),
+                ("--spoke-external-server-urls", cluster.server.url().into()),
+            ];
+            let flags = flags
+                .into_iter()
+                .flat_map(|(flag, value)| [flag.into(), value.into_os_string()]);
+            let line = std::iter::once(std::ffi::OsString::from("klusterlet")).chain(flags);
+            let options = KlusterletFlags::try_parse_from(line)
+                .map_err(|e| Error::Input(e.to_string()))?
+                .options;
+            let run = muster_klusterlet::run(options, self.stop.clone());
+            self.watch_over(format!("the klusterlet of {}", cluster.name), async move {
+                Ok(run.await?)
+            });
+        }
+        Ok(())
+    }
+
+    /// Makes the token that lets clusters register, and nothing else.
+    async fn bootstrap_token(&self) -> Result<String, Error> {
+        const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+        let secret: String = {
+            let mut random = rand::rng();
+            (0..16)
+                .map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())]))
+                .collect()
+        };
+        let expiration =
+            Timestamp::now().as_second() + i64::try_from(BOOTSTRAP_TTL.as_secs()).unwrap_or_default();
+        let expiration = Timestamp::from_second(expiration).unwrap_or_default();
+        let name = format!("bootstrap-token-{BOOTSTRAP_TOKEN_ID}");
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": "kube-system"},
+            "type": "bootstrap.kubernetes.io/token",
+            "stringData": {
+                "token-id": BOOTSTRAP_TOKEN_ID,
+                "token-secret": secret,
+                "expiration": expiration.to_string(),
+                "usage-bootstrap-authentication": "true",
+                "auth-extra-groups": BOOTSTRAP_GROUP,
+            },
+        });
+        let secrets: Api<Secret> = Api::namespaced(self.hub_client()?, "kube-system");
+        let made = secrets
+            .patch(
+                &name,
+                &PatchParams::apply(FIELD_MANAGER).force(),
+                &Patch::Apply(&object),
+            )
+            .await;
+        made.map_err(|e| Error::Request {
+            what: format!("make Secret {name}"),
+            problem: crate::error::innermost(&e),
+        })?;
+        Ok(format!("{BOOTSTRAP_TOKEN_ID}.{secret}"))
+    }
+
+    /// Runs a part; its end before the fleet's is a failure.
+    fn watch_over(
+        &self,
+        what: impl Into<String>,
+        part: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
+        let (stop, failures, what) = (self.stop.clone(), self.failures.clone(), what.into());
+        self.tasks.spawn(async move {
+            let ended = part.await;
+            if !stop.is_cancelled() {
+                let problem = ended
+                    .err()
+                    .map_or_else(|| "nobody asked it to".to_owned(), |e| e.to_string());
+                // Full: an earlier failure is told already.
+                let _ = failures.try_send(Error::Ended { what, problem });
+            }
+        });
+    }
+
+    /// Stops everything, in the order in which it is missed least.
+    pub async fn stop(&mut self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let servers = self.clusters.drain(..).map(|c| c.server).chain(self.hub.take());
+        futures::future::join_all(servers.map(Server::shutdown)).await;
+    }
+
+    /// The clusters.
+    pub fn clusters(&self) -> &[Cluster] {
+        &self.clusters
+    }
+
+    /// Whether the hub's data stay.
+    pub fn is_kept(&self) -> bool {
+        self.keep
+    }
+
+    /// The hub's API, in this process.
+    pub fn hub_client(&self) -> Result<kube::Client, Error> {
+        Ok(self.server()?.client())
+    }
+
+    fn server(&self) -> Result<&Server, Error> {
+        self.hub
+            .as_ref()
+            .ok_or_else(|| Error::Input("the hub does not run".into()))
+    }
+
+    /// The administrator's kubeconfig of the hub.
+    pub fn hub_kubeconfig(&self) -> PathBuf {
+        self.dir.join("hub.kubeconfig")
+    }
+
+    fn cluster_kubeconfig(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.kubeconfig"))
+    }
+
+    /// The hub's and every cluster's kubeconfig.
+    pub fn kubeconfigs(&self) -> Vec<(String, PathBuf)> {
+        let clusters = self
+            .clusters
+            .iter()
+            .map(|c| (c.name.clone(), self.cluster_kubeconfig(&c.name)));
+        std::iter::once(("hub".to_owned(), self.hub_kubeconfig()))
+            .chain(clusters)
+            .collect()
+    }
+
+    fn write_admin(server: &Server, path: &Path, name: &str) -> Result<(), Error> {
+        let pair = server.ca().issue_client(
+            "kubernetes-admin",
+            &["system:masters"],
+            ADMIN_TTL,
+            Timestamp::now(),
+        )?;
+        write_kubeconfig(
+            path,
+            &kubeconfig(server.url(), server.ca_pem(), &Credentials::Cert(pair), name),
+        )
+    }
+}

@@ -1,0 +1,355 @@
+//! `muster get`: clusters and works as tables, or whole as JSON and YAML.
+
+use crate::kubeconfig::{self, Connection, Hub};
+use crate::output::{self, Format};
+use crate::table::{Table, age};
+use crate::{Error, names};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use kube::{Resource, ResourceExt as _};
+use muster_crds::cluster::v1::ManagedCluster;
+use muster_crds::conditions::find;
+use muster_crds::constants::conditions as types;
+use muster_crds::work::v1::ManifestWork;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Objects are asked for in pages of so many.
+const PAGE: u32 = 500;
+
+/// What to get.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum Get {
+    /// Clusters that registered at the hub
+    #[command(
+        visible_alias = "cluster",
+        aliases = ["managedclusters", "managedcluster", "mcl", "mcls"],
+        after_long_help = "Examples:\n  muster get clusters\n  muster get clusters -o wide\n  muster get clusters cluster1 -o yaml"
+    )]
+    Clusters {
+        /// Only these clusters
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Works, of one cluster or of all
+    #[command(
+        visible_alias = "work",
+        aliases = ["manifestworks", "manifestwork"],
+        after_long_help = "Examples:\n  muster get works\n  muster get works --cluster cluster1\n  muster get works guestbook --cluster cluster1 -o yaml"
+    )]
+    Works {
+        /// Only these works
+        #[arg(value_name = "NAME", requires = "cluster")]
+        names: Vec<String>,
+        /// Only works of this cluster
+        #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster)]
+        cluster: Option<String>,
+    },
+}
+
+/// Runs `muster get`.
+pub async fn run(get: &Get, connection: &Connection, format: Format) -> Result<(), Error> {
+    let hub = connection.hub().await?;
+    let now = Timestamp::now();
+    match get {
+        Get::Clusters { names } => {
+            let api = Api::all_with(hub.client.clone(), &ApiResource::erase::<ManagedCluster>(&()));
+            let objects = fetch(&hub, &api, names, "managedclusters", "the hub has no cluster").await?;
+            show::<ManagedCluster>(objects, !names.is_empty(), format, "No clusters found", |found| {
+                clusters(found, format, now)
+            })
+        }
+        Get::Works { names, cluster } => {
+            let kind = ApiResource::erase::<ManifestWork>(&());
+            let api = match cluster {
+                Some(cluster) => Api::namespaced_with(hub.client.clone(), cluster, &kind),
+                None => Api::all_with(hub.client.clone(), &kind),
+            };
+            if let Some(cluster) = cluster {
+                // That a cluster has no works would mislead where there is no such cluster.
+                self::cluster(&hub, cluster).await?;
+            }
+            let missing = format!("cluster {:?} has no work", cluster.as_deref().unwrap_or_default());
+            let objects = fetch(&hub, &api, names, "manifestworks", &missing).await?;
+            show::<ManifestWork>(objects, !names.is_empty(), format, "No works found", |found| {
+                works(found, cluster.is_none(), format, now)
+            })
+        }
+    }
+}
+
+/// A cluster of the hub, or an error that says it has none of that name. `None`: one may not look.
+pub async fn cluster(hub: &Hub, name: &str) -> Result<Option<ManagedCluster>, Error> {
+    let api: Api<ManagedCluster> = Api::all(hub.client.clone());
+    let looked = async {
+        match kubeconfig::get(&api, name).await {
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Err(())),
+            answer => answer.map(Ok),
+        }
+    };
+    match hub.ask("look for the cluster", "managedclusters", looked).await? {
+        Ok(Some(cluster)) => Ok(Some(cluster)),
+        Ok(None) => Err(Error::Input(format!(
+            "the hub at {} has no cluster {name:?}; `muster get clusters` lists those it has",
+            hub.server
+        ))),
+        Err(()) => Ok(None),
+    }
+}
+
+async fn fetch(
+    hub: &Hub,
+    api: &Api<DynamicObject>,
+    names: &[String],
+    kind: &'static str,
+    missing: &str,
+) -> Result<Vec<DynamicObject>, Error> {
+    let what = format!("get {kind}");
+    let mut objects = Vec::new();
+    for name in names {
+        let found = hub.ask(&what, kind, kubeconfig::get(api, name)).await?;
+        objects.push(found.ok_or_else(|| Error::Input(format!("{missing} {name:?}")))?);
+    }
+    let mut token = None;
+    while names.is_empty() {
+        let page = ListParams {
+            limit: Some(PAGE),
+            continue_token: token.take(),
+            ..ListParams::default()
+        };
+        let page = hub.ask(&what, kind, api.list(&page)).await?;
+        objects.extend(page.items);
+        token = page.metadata.continue_.filter(|t| !t.is_empty());
+        if token.is_none() {
+            break;
+        }
+    }
+    Ok(objects)
+}
+
+/// Prints objects in the form asked for.
+fn show<K: Resource<DynamicType = ()> + DeserializeOwned>(
+    objects: Vec<DynamicObject>,
+    named: bool,
+    format: Format,
+    none: &str,
+    table: impl FnOnce(&[K]) -> String,
+) -> Result<(), Error> {
+    let values = objects
+        .into_iter()
+        .map(whole::<K>)
+        .collect::<Result<Vec<Value>, Error>>()?;
+    let text = match format {
+        Format::Name => values
+            .iter()
+            .map(|v| name_line::<K>(v["metadata"]["name"].as_str().unwrap_or_default()))
+            .collect(),
+        Format::Json | Format::Yaml => {
+            let mut values: Vec<Value> = values.into_iter().map(output::for_people).collect();
+            let one = if named && values.len() == 1 {
+                values.pop()
+            } else {
+                None
+            };
+            output::document(&one.unwrap_or_else(|| output::list(&values)), format)?
+        }
+        Format::Table | Format::Wide if values.is_empty() => {
+            output::note(none);
+            return Ok(());
+        }
+        Format::Table | Format::Wide => {
+            let typed = values
+                .into_iter()
+                .map(serde_json::from_value)
+                .collect::<Result<Vec<K>, _>>();
+            let typed = typed
+                .map_err(|e| Error::Input(format!("the hub answered with objects of another shape: {e}")))?;
+            table(&typed)
+        }
+    };
+    output::print(&text)
+}
+
+/// `resource.group/name`, as kubectl writes it.
+pub fn name_line<K: Resource<DynamicType = ()>>(name: &str) -> String {
+    format!("{}.{}/{name}\n", K::kind(&()).to_lowercase(), K::group(&()))
+}
+
+/// Members of a list come without kind.
+fn whole<K: Resource<DynamicType = ()>>(mut object: DynamicObject) -> Result<Value, Error> {
+    object.types = Some(kube::core::TypeMeta {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+    });
+    serde_json::to_value(object)
+        .map_err(|e| Error::Input(format!("the hub answered with objects of another shape: {e}")))
+}
+
+fn created<K: kube::ResourceExt>(object: &K) -> Option<Timestamp> {
+    object.creation_timestamp().map(|t| t.0)
+}
+
+fn status_of(conditions: Option<&Vec<Condition>>, type_: &str) -> String {
+    conditions
+        .and_then(|c| find(c, type_))
+        .map(|c| c.status.clone())
+        .unwrap_or_default()
+}
+
+fn clusters(clusters: &[ManagedCluster], format: Format, now: Timestamp) -> String {
+    let mut headers = vec![
+        "NAME",
+        "HUB ACCEPTED",
+        "MANAGED CLUSTER URLS",
+        "JOINED",
+        "AVAILABLE",
+        "AGE",
+    ];
+    let wide = format == Format::Wide;
+    if wide {
+        headers.extend(["VERSION", "CPU", "MEMORY", "TAINTS"]);
+    }
+    let mut table = Table::new(&headers);
+    for cluster in clusters {
+        let status = cluster.status.as_ref();
+        let conditions = status.map(|s| &s.conditions);
+        let urls: Vec<&str> = cluster
+            .spec
+            .managed_cluster_client_configs
+            .iter()
+            .map(|c| c.url.as_str())
+            .collect();
+        let mut cells = vec![
+            cluster.name_any(),
+            cluster.spec.hub_accepts_client.to_string(),
+            urls.join(","),
+            status_of(conditions, types::JOINED),
+            status_of(conditions, types::CLUSTER_AVAILABLE),
+            age(created(cluster), now),
+        ];
+        if wide {
+            let capacity = |name: &str| {
+                let quantity = status.and_then(|s| s.capacity.get(name));
+                quantity.map_or_else(|| "<none>".to_owned(), |q| q.0.clone())
+            };
+            let version = status
+                .map(|s| s.version.kubernetes.clone())
+                .filter(|v| !v.is_empty());
+            let taints: Vec<&str> = cluster.spec.taints.iter().map(|t| t.key.as_str()).collect();
+            let taints = if taints.is_empty() {
+                "<none>".to_owned()
+            } else {
+                taints.join(",")
+            };
+            cells.extend([
+                version.unwrap_or_else(|| "<none>".into()),
+                capacity("cpu"),
+                capacity("memory"),
+                taints,
+            ]);
+        }
+        table.row(cells);
+    }
+    table.render()
+}
+
+fn works(works: &[ManifestWork], with_cluster: bool, format: Format, now: Timestamp) -> String {
+    let mut headers = vec!["NAME", "APPLIED", "AVAILABLE", "MANIFESTS", "AGE"];
+    let wide = format == Format::Wide;
+    if with_cluster {
+        headers.insert(0, "CLUSTER");
+    }
+    if wide {
+        headers.extend(["GENERATION", "REPORTED", "MESSAGE"]);
+    }
+    let mut table = Table::new(&headers);
+    for work in works {
+        let conditions = work.status.as_ref().map(|s| &s.conditions);
+        let applied = conditions.and_then(|c| find(c, types::APPLIED));
+        let mut cells = vec![
+            work.name_any(),
+            status_of(conditions, types::APPLIED),
+            status_of(conditions, types::AVAILABLE),
+            work.spec.workload.manifests.len().to_string(),
+            age(created(work), now),
+        ];
+        if with_cluster {
+            cells.insert(0, work.namespace().unwrap_or_default());
+        }
+        if wide {
+            let unmet = conditions.into_iter().flatten().find(|c| {
+                [types::APPLIED, types::AVAILABLE].contains(&c.type_.as_str()) && c.status != "True"
+            });
+            let reported = applied.and_then(|c| c.observed_generation);
+            cells.extend([
+                work.metadata.generation.unwrap_or_default().to_string(),
+                reported.map_or_else(|| "<none>".to_owned(), |g| g.to_string()),
+                unmet
+                    .map(|c| crate::error::one_line(&c.message))
+                    .unwrap_or_default(),
+            ]);
+        }
+        table.row(cells);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:02:05Z".parse().unwrap()
+    }
+
+    #[test]
+    fn clusters_as_kubectl_prints_them() {
+        let cluster = |value: Value| serde_json::from_value::<ManagedCluster>(value).unwrap();
+        let list = [
+            cluster(
+                json!({"apiVersion": "v1", "kind": "ManagedCluster", "metadata": {"name": "cluster1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "spec": {"hubAcceptsClient": true, "managedClusterClientConfigs": [{"url": "https://a"}]},
+                "status": {"version": {"kubernetes": "v1.36.0"}, "capacity": {"cpu": "8"}, "conditions": [
+                    {"type": "ManagedClusterJoined", "status": "True", "reason": "r", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}),
+            ),
+            cluster(
+                json!({"apiVersion": "v1", "kind": "ManagedCluster", "metadata": {"name": "c"}, "spec": {}}),
+            ),
+        ];
+        let text = clusters(&list, Format::Table, now());
+        let want = "NAME       HUB ACCEPTED   MANAGED CLUSTER URLS   JOINED   AVAILABLE   AGE\n\
+                    cluster1   true           https://a              True                 2m5s\n\
+                    c          false                                                      <unknown>\n";
+        assert_eq!(text, want);
+        let wide = clusters(&list, Format::Wide, now());
+        assert!(wide.contains("v1.36.0   8        <none>   <none>"), "{wide}");
+    }
+
+    #[test]
+    fn works_say_what_is_wrong_when_wide() {
+        let work: ManifestWork = serde_json::from_value(json!({"apiVersion": "v1", "kind": "ManifestWork",
+            "metadata": {"name": "w", "namespace": "cluster1", "generation": 2, "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"workload": {"manifests": [{}, {}]}},
+            "status": {"conditions": [
+                {"type": "Applied", "status": "False", "reason": "r", "message": "1 of 2\nfailed", "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}))
+        .unwrap();
+        let works_of = |with, format| works(std::slice::from_ref(&work), with, format, now());
+        assert_eq!(
+            works_of(true, Format::Table),
+            "CLUSTER    NAME   APPLIED   AVAILABLE   MANIFESTS   AGE\ncluster1   w      False                 2           2m5s\n"
+        );
+        let wide = works_of(false, Format::Wide);
+        assert!(wide.starts_with("NAME "), "{wide}");
+        assert!(wide.contains("2            1          1 of 2; failed"), "{wide}");
+    }
+
+    #[test]
+    fn names_are_kubectls() {
+        assert_eq!(
+            name_line::<ManagedCluster>("c"),
+            "managedcluster.cluster.open-cluster-management.io/c\n"
+        );
+    }
+}

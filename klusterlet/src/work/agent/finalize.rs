@@ -1,0 +1,117 @@
+//! Takes away what a work applied, then the work itself (wire §3.7).
+
+use super::{Agent, OBJECTS_AT_ONCE, ReconcileError};
+use crate::work::state::WorkState;
+use crate::work::{applied, objects};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use muster_crds::conditions::{NewCondition, set_condition};
+use muster_crds::constants::{conditions as types, finalizers, reasons};
+use muster_crds::names::applied_manifest_work_name;
+use muster_crds::work::v1::AppliedManifestWork;
+use serde_json::json;
+use std::time::Duration;
+
+impl Agent {
+    /// The hub wants the work gone: first what it applied, then the work itself.
+    pub(super) async fn finalize_work(
+        &self,
+        name: &str,
+        known: &WorkState,
+    ) -> Result<Option<Duration>, ReconcileError> {
+        let work = &known.work;
+        if known.cached || !work.finalizers().iter().any(|f| f == finalizers::MANIFEST_WORK) {
+            return Ok(None);
+        }
+        let mut status = (*known.status).clone();
+        let deleting = NewCondition::new(
+            types::DELETING,
+            true,
+            reasons::WORK_DELETING,
+            "ManifestWork is being deleted",
+        );
+        if set_condition(
+            &mut status.conditions,
+            deleting.observed(work.metadata.generation),
+            Timestamp::now(),
+        ) {
+            self.write_status(name, work, &status).await?;
+        }
+        let applied_name = applied_manifest_work_name(&self.settings.hub_hash, name);
+        let applied = self.state().applied.get(&applied_name).cloned();
+        if let Some(applied) = applied {
+            self.delete_applied(&applied).await?;
+            if !self.finalize_applied(&applied).await? {
+                return Err(ReconcileError::NotYet(
+                    "its objects are still being deleted".into(),
+                ));
+            }
+        }
+        let list: Vec<&String> = work
+            .finalizers()
+            .iter()
+            .filter(|f| *f != finalizers::MANIFEST_WORK)
+            .collect();
+        let patch = json!({"metadata": {"uid": work.metadata.uid, "finalizers": list}});
+        match objects::merge(&self.hub, &self.work_path(name), &patch).await {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(ReconcileError::Hub(error)),
+        }
+    }
+
+    pub(super) async fn delete_applied(&self, applied: &AppliedManifestWork) -> Result<(), ReconcileError> {
+        if applied.metadata.deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let path = format!("{}/{}", applied::PATH, applied.name_any());
+        match objects::delete(&self.spoke, &path, &applied.uid().unwrap_or_default()).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(ReconcileError::Spoke(error)),
+        }
+    }
+
+    /// Removes everything recorded, then the record's finalizer. False while objects are still going.
+    pub(super) async fn finalize_applied(
+        &self,
+        applied: &AppliedManifestWork,
+    ) -> Result<bool, ReconcileError> {
+        let uid = applied.uid().unwrap_or_default();
+        let resources = applied
+            .status
+            .as_ref()
+            .map(|s| s.applied_resources.clone())
+            .unwrap_or_default();
+        let removals = resources.into_iter().map(|entry| {
+            let uid = uid.clone();
+            async move { applied::remove(&self.spoke, &self.applier.mapper, &entry, &uid).await }
+        });
+        let results: Vec<_> = futures::stream::iter(removals)
+            .buffer_unordered(OBJECTS_AT_ONCE)
+            .collect()
+            .await;
+        let mut all_gone = true;
+        for result in results {
+            all_gone &= result.map_err(ReconcileError::Spoke)?;
+        }
+        if !all_gone {
+            return Ok(false);
+        }
+        let list: Vec<&String> = applied
+            .finalizers()
+            .iter()
+            .filter(|f| *f != finalizers::APPLIED_MANIFEST_WORK)
+            .collect();
+        let patch = json!({"metadata": {"uid": uid, "finalizers": list}});
+        let path = format!("{}/{}", applied::PATH, applied.name_any());
+        match objects::merge(&self.spoke, &path, &patch).await {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(ReconcileError::Spoke(error)),
+        }
+        self.state().applied.remove(&applied.name_any());
+        Ok(true)
+    }
+}

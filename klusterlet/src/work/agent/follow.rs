@@ -1,0 +1,212 @@
+//! Follows the hub's works and the cluster's AppliedManifestWorks; what the last run saved stands in while the hub is away.
+
+use super::{Agent, Key, memory};
+use crate::work::state::ObjectKey;
+use crate::work::watches::{Backoff, Coverage};
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::ResourceExt as _;
+use kube::api::Api;
+use kube::runtime::watcher;
+use muster_crds::names::applied_manifest_work_name;
+use muster_crds::work::v1::{AppliedManifestWork, ManifestWork};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Agent {
+    /// Watches the hub's works of this cluster.
+    pub(super) async fn follow_works(self: Arc<Self>) {
+        let api: Api<ManifestWork> = Api::namespaced(self.hub.clone(), &self.settings.cluster);
+        let mut events = watcher(api, watcher::Config::default()).boxed();
+        let mut backoff = Backoff::default();
+        let mut fresh: HashSet<String> = HashSet::new();
+        loop {
+            let next = if self.state().hub_synced {
+                events.try_next().await
+            } else {
+                // Until the hub answers for the first time, what was saved by the last run counts (law 5).
+                tokio::select! {
+                    event = events.try_next() => event,
+                    () = tokio::time::sleep(Duration::from_secs(5)) => { self.load_saved().await; continue; }
+                }
+            };
+            let event = match next {
+                Ok(Some(event)) => event,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the hub's works can not be watched; what is known stays in place");
+                    if !self.state().hub_synced {
+                        self.load_saved().await;
+                    }
+                    tokio::select! { () = backoff.wait() => {}, () = self.ready.notified() => {} }
+                    continue;
+                }
+            };
+            backoff = Backoff::default();
+            match event {
+                watcher::Event::Init => fresh.clear(),
+                watcher::Event::InitApply(work) => {
+                    fresh.insert(work.name_any());
+                    let name = work.name_any();
+                    self.state().work_applied(work);
+                    // A list comes at the start and after an outage: look at everything once; it writes only what differs.
+                    self.wake(Key::Work(name));
+                }
+                watcher::Event::InitDone => {
+                    let gone: Vec<String> = {
+                        let mut state = self.state();
+                        state.hub_synced = true;
+                        state
+                            .works
+                            .keys()
+                            .filter(|n| !fresh.contains(*n))
+                            .cloned()
+                            .collect()
+                    };
+                    for name in gone {
+                        self.forget_work(&name);
+                    }
+                    fresh.clear();
+                    let applied: Vec<String> = self.state().applied.keys().cloned().collect();
+                    for name in applied {
+                        self.queue.add(Key::Applied(name));
+                    }
+                    self.saved.changed();
+                }
+                watcher::Event::Apply(work) => {
+                    let name = work.name_any();
+                    if self.state().work_applied(work) {
+                        self.wake(Key::Work(name));
+                        self.saved.changed();
+                    }
+                }
+                watcher::Event::Delete(work) => {
+                    self.forget_work(&work.name_any());
+                    self.saved.changed();
+                }
+            }
+        }
+    }
+
+    pub(super) fn wake(&self, key: Key) {
+        self.queue.forget(&key);
+        self.queue.add(key);
+    }
+
+    pub(super) fn forget_work(&self, name: &str) {
+        self.state().work_gone(name);
+        self.queue.add(Key::Applied(applied_manifest_work_name(
+            &self.settings.hub_hash,
+            name,
+        )));
+        self.drop_unneeded_watches();
+    }
+
+    pub(super) fn drop_unneeded_watches(&self) {
+        let needed: HashSet<(String, String)> = self
+            .state()
+            .owners
+            .keys()
+            .map(|k| (k.group.clone(), k.resource.clone()))
+            .collect();
+        let named: HashSet<ObjectKey> = self.state().owners.keys().cloned().collect();
+        self.applier.watches.keep(|served, coverage| match coverage {
+            Coverage::Labelled => needed.contains(&(served.group.clone(), served.plural.clone())),
+            Coverage::Named(namespace, name) => named.contains(&ObjectKey {
+                group: served.group.clone(),
+                resource: served.plural.clone(),
+                namespace: namespace.clone(),
+                name: name.clone(),
+            }),
+        });
+    }
+
+    pub(super) async fn load_saved(&self) {
+        if !self.state().works.is_empty() {
+            return;
+        }
+        match self.saved.load().await {
+            Ok(works) if works.is_empty() => {}
+            Ok(works) => {
+                tracing::info!(
+                    works = works.len(),
+                    "the hub is away: keeping the works of the last run in place"
+                );
+                for work in works {
+                    let name = work.name_any();
+                    {
+                        let mut state = self.state();
+                        state.work_applied(work);
+                        if let Some(known) = state.works.get_mut(&name) {
+                            known.cached = true;
+                        }
+                    }
+                    self.wake(Key::Work(name));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the works of the last run can not be read"),
+        }
+    }
+
+    /// Watches the cluster's AppliedManifestWorks.
+    pub(super) async fn follow_applied(self: Arc<Self>) {
+        let api: Api<AppliedManifestWork> = Api::all(self.spoke.clone());
+        let mut events = watcher(api, watcher::Config::default()).boxed();
+        let mut backoff = Backoff::default();
+        let mut fresh = HashSet::new();
+        loop {
+            let event = match events.try_next().await {
+                Ok(Some(event)) => event,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "AppliedManifestWorks can not be watched, it goes on");
+                    backoff.wait().await;
+                    continue;
+                }
+            };
+            backoff = Backoff::default();
+            match event {
+                watcher::Event::Init => fresh.clear(),
+                watcher::Event::InitApply(applied) => {
+                    fresh.insert(applied.name_any());
+                    self.applied_seen(applied);
+                }
+                watcher::Event::Apply(applied) => self.applied_seen(applied),
+                watcher::Event::InitDone => {
+                    let works: Vec<String> = {
+                        let mut state = self.state();
+                        state.applied_synced = true;
+                        state.applied.retain(|name, _| fresh.contains(name));
+                        state.works.keys().cloned().collect()
+                    };
+                    fresh.clear();
+                    for name in works {
+                        self.queue.add(Key::Work(name));
+                    }
+                }
+                watcher::Event::Delete(applied) => {
+                    self.state().applied.remove(&applied.name_any());
+                    // Its work goes on without a record: it must be made again, or the work's own deletion go on.
+                    self.wake(Key::Work(applied.spec.manifest_work_name.clone()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn applied_seen(&self, mut applied: AppliedManifestWork) {
+        let name = applied.name_any();
+        applied.metadata.managed_fields = None;
+        if applied.spec.agent_id != self.settings.agent_id {
+            return;
+        }
+        let mut state = self.state();
+        let older = state.applied.get(&name).is_some_and(|known| {
+            known.metadata.uid == applied.metadata.uid && memory::revision(known) > memory::revision(&applied)
+        });
+        if !older {
+            state.applied.insert(name.clone(), Arc::new(applied));
+        }
+        drop(state);
+        self.queue.add(Key::Applied(name));
+    }
+}

@@ -1,0 +1,154 @@
+//! What the agent remembers of a work from one generation to the next.
+
+use crate::work::apply::Retry;
+use crate::work::manifest;
+use crate::work::state::{ManifestState, ObjectKey, WorkState};
+use muster_crds::constants::annotations;
+use muster_crds::work::v1::{AppliedManifestWork, ManifestCondition, ManifestWork, ManifestWorkStatus};
+use std::collections::HashSet;
+
+/// The memory for a new generation: manifests that are the same as before keep theirs. Also the objects no longer there.
+pub fn renew(
+    current: &mut WorkState,
+    work: &ManifestWork,
+    common: &str,
+) -> (Vec<ManifestState>, Vec<ObjectKey>) {
+    let mut old = std::mem::take(&mut current.manifests);
+    let fresh: Vec<ManifestState> = work
+        .spec
+        .workload
+        .manifests
+        .iter()
+        .enumerate()
+        .map(|(ordinal, m)| {
+            let fingerprint = format!("{}{common}", manifest::hash(&m.0));
+            let same = old
+                .iter_mut()
+                .find(|o| o.fingerprint == fingerprint && o.report.is_some());
+            match same {
+                Some(known) => {
+                    let mut kept = std::mem::take(known);
+                    // Left behind so that its object counts as still there.
+                    known.key.clone_from(&kept.key);
+                    if let Some(report) = &mut kept.report {
+                        report.meta.ordinal = i32::try_from(ordinal).unwrap_or(i32::MAX);
+                    }
+                    kept
+                }
+                None => ManifestState {
+                    fingerprint,
+                    dirty: true,
+                    ..ManifestState::default()
+                },
+            }
+        })
+        .collect();
+    let kept: HashSet<&ObjectKey> = fresh.iter().filter_map(|m| m.key.as_ref()).collect();
+    let names: HashSet<(&str, &str)> = work
+        .spec
+        .workload
+        .manifests
+        .iter()
+        .map(|m| (m.kind(), m.name()))
+        .collect();
+    let dropped = old
+        .iter()
+        .filter(|m| {
+            let still = m
+                .report
+                .as_ref()
+                .map(|r| (r.meta.kind.as_str(), r.meta.name.as_str()));
+            still.is_none_or(|id| !names.contains(&id))
+        })
+        .filter_map(|m| m.key.clone())
+        .filter(|key| !kept.contains(key))
+        .collect();
+    (fresh, dropped)
+}
+
+/// The status of a manifest as the hub has it, by its place and what it names.
+pub fn status_of<'a>(
+    status: &'a ManifestWorkStatus,
+    work: &ManifestWork,
+    ordinal: usize,
+) -> Option<&'a ManifestCondition> {
+    let manifest = work.spec.workload.manifests.get(ordinal)?;
+    let names = |m: &&ManifestCondition| {
+        m.resource_meta.kind == manifest.kind() && m.resource_meta.name == manifest.name()
+    };
+    let list = &status.resource_status.manifests;
+    let at = i32::try_from(ordinal).ok()?;
+    list.iter().filter(names).find(|m| m.resource_meta.ordinal == at)
+}
+
+/// The annotations that say how a work is applied.
+pub fn policy(work: &ManifestWork) -> [Option<&String>; 2] {
+    let annotation = |key| work.metadata.annotations.as_ref().and_then(|a| a.get(key));
+    [annotation(annotations::DRIFT), annotation(annotations::TAKE_OVER)]
+}
+
+pub fn soonest(a: Retry, b: Retry) -> Retry {
+    match (a, b) {
+        (Retry::Backoff, _) | (_, Retry::Backoff) => Retry::Backoff,
+        (Retry::After(a), Retry::After(b)) => Retry::After(a.min(b)),
+        (Retry::After(a), Retry::No) | (Retry::No, Retry::After(a)) => Retry::After(a),
+        (Retry::No, Retry::No) => Retry::No,
+    }
+}
+
+pub fn number(revision: Option<&str>) -> u64 {
+    revision.and_then(|r| r.parse().ok()).unwrap_or(0)
+}
+
+pub fn revision(applied: &AppliedManifestWork) -> u64 {
+    number(applied.metadata.resource_version.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::status;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    #[test]
+    fn an_unchanged_manifest_keeps_its_memory_across_generations() {
+        let work = |data: &str| -> ManifestWork {
+            serde_json::from_value(
+                json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
+                "metadata": {"name": "w"}, "spec": {"workload": {"manifests": [
+                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": data}},
+                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}}]}}}),
+            )
+            .unwrap()
+        };
+        let first = work("1");
+        let mut current = WorkState {
+            work: Arc::new(first.clone()),
+            status: Arc::default(),
+            manifests: Vec::new(),
+            generation: None,
+            common: String::new(),
+            cached: false,
+        };
+        current.manifests = renew(&mut current, &first, "c").0;
+        for (manifest, name) in current.manifests.iter_mut().zip(["a", "b"]) {
+            manifest.dirty = false;
+            manifest.report = Some(status::Report {
+                meta: muster_crds::work::v1::ManifestResourceMeta {
+                    kind: "ConfigMap".into(),
+                    name: name.into(),
+                    ..Default::default()
+                },
+                applied: status::Applied::Yes,
+                availability: status::Availability::Exists,
+                feedback: None,
+                conditions: vec![],
+            });
+        }
+        let (fresh, dropped) = renew(&mut current, &work("2"), "c");
+        assert!(fresh[0].dirty && fresh[0].report.is_none());
+        assert!(!fresh[1].dirty && fresh[1].report.is_some());
+        assert!(dropped.is_empty());
+    }
+}

@@ -1,0 +1,159 @@
+//! The work agent: watches the hub's works and the cluster's AppliedManifestWorks, and reconciles each work in a few
+//! concurrent workers. A reconcile looks only at manifests that changed or whose object did.
+//!
+//! `follow` keeps what is known current, `reconcile` brings one work about, `memory` decides what of it must be looked
+//! at, `finalize` takes a work away, `evict` what a vanished work left.
+
+mod evict;
+mod finalize;
+mod follow;
+mod memory;
+mod reconcile;
+
+use super::apply::Applier;
+use super::objects::{Mapper, RequestError};
+use super::queue::Queue;
+use super::state::State;
+use super::watches::Watches;
+use kube::Client;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How the agent runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name of the managed cluster: the namespace of its works on the hub.
+    pub cluster: String,
+    /// SHA-256 of the hub's URL (wire §3.1).
+    pub hub_hash: String,
+    /// Recorded in AppliedManifestWorks; defaults to the hub hash.
+    pub agent_id: String,
+    /// Works reconciled at the same time.
+    pub workers: usize,
+    /// How long what a vanished work applied is kept.
+    pub eviction_grace: Duration,
+    /// How long raw JSON may be in feedback; `None` without the gate RawFeedbackJsonString.
+    pub raw_feedback: Option<usize>,
+    /// Whether what an executor stands for is written as the executor itself.
+    pub impersonate_executor: bool,
+}
+
+/// Objects of one kind rank applied at the same time.
+const OBJECTS_AT_ONCE: usize = 16;
+
+/// What is reconciled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    /// A work by name.
+    Work(String),
+    /// An AppliedManifestWork by name.
+    Applied(String),
+}
+
+/// Why a reconcile must come again.
+#[derive(Debug, thiserror::Error)]
+enum ReconcileError {
+    #[error("the hub: {0}")]
+    Hub(#[source] RequestError),
+    #[error("the managed cluster: {0}")]
+    Spoke(#[source] RequestError),
+    #[error("{0}")]
+    NotYet(String),
+}
+
+/// The agent. [`Agent::run`] drives it.
+pub struct Agent {
+    hub: Client,
+    spoke: Client,
+    settings: Settings,
+    state: Arc<Mutex<State>>,
+    applier: Applier,
+    queue: Queue<Key>,
+    events: Mutex<Option<tokio::sync::mpsc::UnboundedReceiver<String>>>,
+    saved: super::saved::Saved,
+    ready: tokio::sync::Notify,
+}
+
+impl Agent {
+    /// An agent that has not started. `namespace` is the agent's own on the managed cluster, for what it saves.
+    pub fn new(hub: Client, spoke: Client, namespace: &str, settings: Settings) -> Arc<Self> {
+        let state = Arc::new(Mutex::new(State::default()));
+        let (notify, events) = tokio::sync::mpsc::unbounded_channel();
+        let watches = Watches::new(spoke.clone(), state.clone(), notify);
+        let applier = Applier {
+            spoke: spoke.clone(),
+            mapper: Mapper::default(),
+            watches,
+            state: state.clone(),
+            raw: settings.raw_feedback,
+            impersonate: settings.impersonate_executor,
+        };
+        let saved = super::saved::Saved::new(spoke.clone(), namespace, &settings.hub_hash);
+        Arc::new(Self {
+            hub,
+            spoke,
+            settings,
+            state,
+            applier,
+            queue: Queue::default(),
+            events: Mutex::new(Some(events)),
+            saved,
+            ready: tokio::sync::Notify::new(),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The hub has just accepted the cluster: what it refused a moment ago is worth asking for again.
+    pub fn hub_is_ready(&self) {
+        self.ready.notify_one();
+    }
+
+    /// Runs until it is cancelled.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut tasks = tokio::task::JoinSet::new();
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut events) = events {
+            let agent = self.clone();
+            tasks.spawn(async move {
+                while let Some(work) = events.recv().await {
+                    agent.queue.forget(&Key::Work(work.clone()));
+                    agent.queue.add(Key::Work(work));
+                }
+            });
+        }
+        tasks.spawn(self.clone().follow_applied());
+        tasks.spawn(self.clone().follow_works());
+        for _ in 0..self.settings.workers.max(1) {
+            tasks.spawn(self.clone().work());
+        }
+        let agent = self.clone();
+        tasks.spawn(async move { agent.saved.keep(&agent.state).await });
+        stop.cancelled().await;
+        tasks.shutdown().await;
+    }
+
+    async fn work(self: Arc<Self>) {
+        loop {
+            let key = self.queue.next().await;
+            let result = match &key {
+                Key::Work(name) => self.reconcile_work(name).await,
+                Key::Applied(name) => self.reconcile_applied(name).await,
+            };
+            match result {
+                Ok(None) => self.queue.done(&key),
+                Ok(Some(after)) => {
+                    self.queue.done(&key);
+                    self.queue.add_after(key, after);
+                }
+                Err(error) => {
+                    let delay = self.queue.failed(&key);
+                    tracing::debug!(?key, %error, ?delay, "reconcile comes again");
+                }
+            }
+        }
+    }
+}

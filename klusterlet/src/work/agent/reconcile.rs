@@ -1,0 +1,405 @@
+//! Brings one work about: its finalizer, its record, its objects, its status.
+
+use super::memory::{self, soonest};
+use super::{Agent, Key, OBJECTS_AT_ONCE, ReconcileError};
+use crate::work::apply::{Look, Outcome, Retry};
+use crate::work::objects::{self, RequestError};
+use crate::work::state::WorkState;
+use crate::work::{applied, manifest, order, status};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use muster_crds::conditions;
+use muster_crds::constants::{conditions as types, finalizers};
+use muster_crds::names::applied_manifest_work_name;
+use muster_crds::work::v1::{AppliedManifestWork, ManifestWork, ManifestWorkStatus};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Agent {
+    pub(super) async fn reconcile_work(&self, name: &str) -> Result<Option<Duration>, ReconcileError> {
+        if !self.state().applied_synced {
+            return Err(ReconcileError::NotYet(
+                "AppliedManifestWorks are not listed yet".into(),
+            ));
+        }
+        let Some(known) = self.state().works.get(name).cloned() else {
+            self.queue.add(Key::Applied(applied_manifest_work_name(
+                &self.settings.hub_hash,
+                name,
+            )));
+            return Ok(None);
+        };
+        if known.work.metadata.deletion_timestamp.is_some() {
+            return self.finalize_work(name, &known).await;
+        }
+        // A completed work is frozen: it is looked at, and nothing of it is applied (wire §3.5).
+        let frozen = conditions::is_true(&known.status.conditions, types::COMPLETE);
+        if !known.cached {
+            self.ensure_finalizer(&known.work).await?;
+        }
+        let applied = if frozen {
+            None
+        } else {
+            Some(self.ensure_applied(name, &known.work).await?)
+        };
+        let owner = applied
+            .as_deref()
+            .map(applied::owner_reference)
+            .unwrap_or_default();
+        let todo = self.prepare(name, &known, frozen);
+        let outcomes = self.apply_all(&known.work, &owner, todo).await;
+        let mut again = Retry::No;
+        let (reports, uids, waiting) = {
+            let mut state = self.state();
+            let Some(current) = state.works.get_mut(name) else {
+                return Ok(None);
+            };
+            if current.work.metadata.generation != known.work.metadata.generation
+                || current.work.metadata.uid != known.work.metadata.uid
+            {
+                self.queue.add(Key::Work(name.to_owned()));
+            }
+            let mut settled = Vec::new();
+            for (ordinal, outcome) in outcomes {
+                again = soonest(again, outcome.retry);
+                if let (Some(key), Some(revision), Retry::No) = (&outcome.key, &outcome.settled, outcome.retry) {
+                    settled.push((ordinal, key.clone(), revision.clone()));
+                }
+                if let Some(manifest) = current.manifests.get_mut(ordinal) {
+                    manifest.key = outcome.key;
+                    manifest.served = outcome.served;
+                    manifest.uid = outcome.uid;
+                    manifest.settled = outcome.settled;
+                    manifest.contention = outcome.contention;
+                    if outcome.retry != Retry::No {
+                        manifest.dirty = true;
+                    }
+                    manifest.report = Some(outcome.report);
+                }
+            }
+            let reports: Vec<status::Report> = current
+                .manifests
+                .iter()
+                .filter_map(|m| m.report.clone())
+                .collect();
+            let uids: Vec<String> = current.manifests.iter().map(|m| m.uid.clone()).collect();
+            let waiting = current.manifests.iter().any(|m| m.report.is_none());
+            for (ordinal, key, revision) in settled {
+                state.settled(&key, name, ordinal, &revision);
+            }
+            (reports, uids, waiting)
+        };
+        if waiting {
+            return Err(ReconcileError::NotYet("not every manifest was looked at".into()));
+        }
+        let record = async {
+            match &applied {
+                Some(applied) => self.record(applied, &reports, &uids, name).await,
+                None => Ok(true),
+            }
+        };
+        let (told, recorded) = tokio::join!(self.tell_status(name, &known, &reports), record);
+        told?;
+        let all_gone = recorded?;
+        if self.thaw(name) {
+            self.queue.add(Key::Work(name.to_owned()));
+        }
+        match again {
+            _ if !all_gone => Err(ReconcileError::NotYet(
+                "removed objects are still being deleted".into(),
+            )),
+            Retry::Backoff => Err(ReconcileError::NotYet("a manifest was not applied".into())),
+            Retry::After(delay) => Ok(Some(delay)),
+            Retry::No => Ok(None),
+        }
+    }
+
+    pub(super) async fn ensure_finalizer(&self, work: &ManifestWork) -> Result<(), ReconcileError> {
+        if work.finalizers().iter().any(|f| f == finalizers::MANIFEST_WORK) {
+            return Ok(());
+        }
+        let mut list = work.finalizers().to_vec();
+        list.push(finalizers::MANIFEST_WORK.to_owned());
+        let patch = json!({"metadata": {
+            "uid": work.metadata.uid, "resourceVersion": work.metadata.resource_version, "finalizers": list}});
+        let answer = objects::merge(&self.hub, &self.work_path(&work.name_any()), &patch)
+            .await
+            .map_err(ReconcileError::Hub)?;
+        self.learn(answer);
+        Ok(())
+    }
+
+    /// Takes the hub's answer to a write as news, without waiting for the watch to say the same.
+    pub(super) fn learn(&self, answer: Value) {
+        if let Ok(work) = serde_json::from_value::<ManifestWork>(answer) {
+            let mut state = self.state();
+            if let Some(known) = state.works.get(&work.name_any()) {
+                let newer = known.work.metadata.uid == work.metadata.uid
+                    && memory::number(work.metadata.resource_version.as_deref())
+                        >= memory::number(known.work.metadata.resource_version.as_deref());
+                if newer {
+                    state.work_applied(work);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn ensure_applied(
+        &self,
+        name: &str,
+        work: &ManifestWork,
+    ) -> Result<Arc<AppliedManifestWork>, ReconcileError> {
+        let applied_name = applied_manifest_work_name(&self.settings.hub_hash, name);
+        let known = self.state().applied.get(&applied_name).cloned();
+        if let Some(known) = known {
+            if known.metadata.deletion_timestamp.is_some() {
+                return Err(ReconcileError::NotYet(format!("{applied_name} is being deleted")));
+            }
+            return Ok(known);
+        }
+        let object = applied::new(
+            &applied_name,
+            name,
+            &self.settings.hub_hash,
+            &self.settings.agent_id,
+            work.metadata.labels.as_ref(),
+        );
+        let answer = match objects::create(&self.spoke, applied::PATH, &object).await {
+            Err(error) if error.already_exists() => self.adopt_applied(&applied_name).await?,
+            other => other.map_err(ReconcileError::Spoke)?,
+        };
+        self.learn_applied(answer)
+    }
+
+    /// An AppliedManifestWork that an agent of another ID left for the same hub and work: ours from now on.
+    pub(super) async fn adopt_applied(&self, name: &str) -> Result<Value, ReconcileError> {
+        let path = format!("{}/{name}", applied::PATH);
+        let live = objects::get(&self.spoke, &path)
+            .await
+            .map_err(ReconcileError::Spoke)?;
+        if live["spec"]["agentID"] == self.settings.agent_id.as_str() {
+            return Ok(live);
+        }
+        let patch = json!({"metadata": {"uid": live["metadata"]["uid"],
+            "resourceVersion": live["metadata"]["resourceVersion"]}, "spec": {"agentID": self.settings.agent_id}});
+        objects::merge(&self.spoke, &path, &patch)
+            .await
+            .map_err(ReconcileError::Spoke)
+    }
+
+    pub(super) fn learn_applied(&self, answer: Value) -> Result<Arc<AppliedManifestWork>, ReconcileError> {
+        let applied: AppliedManifestWork = serde_json::from_value(answer)
+            .map_err(|e| ReconcileError::Spoke(RequestError::Kube(Box::new(kube::Error::SerdeError(e)))))?;
+        let applied = Arc::new(applied);
+        self.state().applied.insert(applied.name_any(), applied.clone());
+        Ok(applied)
+    }
+
+    /// Brings the per-manifest memory to the work's current generation and says which ordinals must be looked at.
+    pub(super) fn prepare(&self, name: &str, known: &WorkState, frozen: bool) -> Vec<Look> {
+        let work = &known.work;
+        let common = manifest::hash(&json!([
+            work.spec.manifest_configs,
+            work.spec.delete_option,
+            work.spec.executor,
+            memory::policy(work)
+        ]));
+        let mut state = self.state();
+        let Some(current) = state.works.get_mut(name) else {
+            return Vec::new();
+        };
+        if current.generation != work.metadata.generation
+            || current.common != common
+            || current.manifests.len() != work.spec.workload.manifests.len()
+        {
+            let (fresh, dropped) = memory::renew(current, work, &common);
+            current.manifests = fresh;
+            current.generation = work.metadata.generation;
+            current.common = common;
+            for key in dropped {
+                state.disown(&key, name);
+            }
+        }
+        let Some(current) = state.works.get_mut(name) else {
+            return Vec::new();
+        };
+        let mut todo = Vec::new();
+        for (ordinal, manifest) in current.manifests.iter_mut().enumerate() {
+            if manifest.dirty || manifest.report.is_none() {
+                manifest.dirty = false;
+                let trusted = manifest
+                    .report
+                    .as_ref()
+                    .is_some_and(|r| r.applied == status::Applied::Yes && manifest.settled.is_some());
+                let before = memory::status_of(&known.status, work, ordinal);
+                let is = |type_| before.is_some_and(|m| conditions::is_true(&m.conditions, type_));
+                let current = before
+                    .and_then(|m| conditions::find(&m.conditions, types::APPLIED))
+                    .is_some_and(|c| c.observed_generation == work.metadata.generation);
+                todo.push(Look {
+                    ordinal,
+                    trusted,
+                    applied: current && is(types::APPLIED),
+                    complete: frozen || is(types::COMPLETE),
+                    contention: manifest.contention.clone(),
+                });
+            }
+        }
+        todo
+    }
+
+    /// What was only looked at because it was complete, and is not any more, is looked at again. True when there is any.
+    fn thaw(&self, name: &str) -> bool {
+        let mut state = self.state();
+        let Some(current) = state.works.get_mut(name) else {
+            return false;
+        };
+        if conditions::is_true(&current.status.conditions, types::COMPLETE) {
+            return false;
+        }
+        let mut any = false;
+        for (ordinal, manifest) in current.manifests.iter_mut().enumerate() {
+            let kept = manifest
+                .report
+                .as_ref()
+                .is_some_and(|r| r.applied == status::Applied::Kept);
+            let complete = memory::status_of(&current.status, &current.work, ordinal)
+                .is_some_and(|m| conditions::is_true(&m.conditions, types::COMPLETE));
+            if kept && !complete {
+                manifest.dirty = true;
+                any = true;
+            }
+        }
+        any
+    }
+
+    pub(super) async fn apply_all(
+        &self,
+        work: &ManifestWork,
+        owner: &Value,
+        todo: Vec<Look>,
+    ) -> Vec<(usize, Outcome)> {
+        let mut done = Vec::with_capacity(todo.len());
+        let kinds = todo
+            .iter()
+            .map(|look| work.spec.workload.manifests[look.ordinal].kind());
+        let waves = order::waves(kinds);
+        let mut todo: Vec<Option<Look>> = todo.into_iter().map(Some).collect();
+        for wave in waves {
+            let looks: Vec<Look> = wave.into_iter().filter_map(|i| todo[i].take()).collect();
+            let tasks = looks
+                .into_iter()
+                .map(|look| async move { (look.ordinal, self.applier.apply(work, look, owner).await) });
+            let outcomes: Vec<_> = futures::stream::iter(tasks)
+                .buffer_unordered(OBJECTS_AT_ONCE)
+                .collect()
+                .await;
+            for (_, outcome) in &outcomes {
+                let crd = outcome.report.meta.kind == "CustomResourceDefinition";
+                if crd && outcome.report.applied == status::Applied::Yes {
+                    let group = outcome
+                        .report
+                        .meta
+                        .name
+                        .split_once('.')
+                        .map_or("", |(_, group)| group);
+                    self.applier.mapper.forget_group(group);
+                }
+            }
+            done.extend(outcomes);
+        }
+        done
+    }
+
+    pub(super) async fn tell_status(
+        &self,
+        name: &str,
+        known: &WorkState,
+        reports: &[status::Report],
+    ) -> Result<(), ReconcileError> {
+        if known.cached {
+            return Ok(());
+        }
+        let Some(old) = self.state().works.get(name).map(|w| w.status.clone()) else {
+            return Ok(());
+        };
+        let new = status::status(&old, known.work.metadata.generation, reports, Timestamp::now());
+        if new == *old {
+            return Ok(());
+        }
+        self.write_status(name, &known.work, &new).await
+    }
+
+    pub(super) async fn write_status(
+        &self,
+        name: &str,
+        work: &ManifestWork,
+        status: &ManifestWorkStatus,
+    ) -> Result<(), ReconcileError> {
+        let patch = json!({"metadata": {"uid": work.metadata.uid}, "status": status});
+        let path = format!("{}/status", self.work_path(name));
+        match objects::merge(&self.hub, &path, &patch).await {
+            Ok(answer) => {
+                self.learn(answer);
+                Ok(())
+            }
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(ReconcileError::Hub(error)),
+        }
+    }
+
+    pub(super) fn work_path(&self, name: &str) -> String {
+        let cluster = &self.settings.cluster;
+        format!("/apis/work.open-cluster-management.io/v1/namespaces/{cluster}/manifestworks/{name}")
+    }
+
+    /// Removes what the work no longer has, then writes the record. True when nothing is left to wait for.
+    pub(super) async fn record(
+        &self,
+        applied: &AppliedManifestWork,
+        reports: &[status::Report],
+        uids: &[String],
+        name: &str,
+    ) -> Result<bool, ReconcileError> {
+        let latest = self.state().applied.get(&applied.name_any()).cloned();
+        let Some(latest) = latest else {
+            return Err(ReconcileError::NotYet(format!("{} is gone", applied.name_any())));
+        };
+        let old = latest
+            .status
+            .as_ref()
+            .map(|s| s.applied_resources.clone())
+            .unwrap_or_default();
+        let mut record = applied::record(&old, reports, uids);
+        let mut all_gone = true;
+        let uid = applied.uid().unwrap_or_default();
+        for entry in record.stale {
+            let gone = applied::remove(&self.spoke, &self.applier.mapper, &entry, &uid)
+                .await
+                .map_err(ReconcileError::Spoke)?;
+            if !gone {
+                all_gone = false;
+                record.resources.push(entry);
+            }
+        }
+        record.resources.sort();
+        if record.resources == old {
+            return Ok(all_gone);
+        }
+        tracing::debug!(
+            work = name,
+            objects = record.resources.len(),
+            "recording what is applied"
+        );
+        let patch = json!({"metadata": {"uid": latest.metadata.uid},
+            "status": {"appliedResources": record.resources}});
+        let path = format!("{}/{}/status", applied::PATH, applied.name_any());
+        let answer = objects::merge(&self.spoke, &path, &patch)
+            .await
+            .map_err(ReconcileError::Spoke)?;
+        self.learn_applied(answer)?;
+        Ok(all_gone)
+    }
+}

@@ -1,0 +1,123 @@
+//! Works that are applied on behalf of a service account: what it may not do is not done for it (wire §3.6).
+
+use super::{Applier, Target};
+use crate::work::drift::{self, Decision};
+use crate::work::objects::{self, RequestError};
+use kube::Client;
+use muster_crds::work::v1::{ManifestWorkExecutor, ManifestWorkSubjectServiceAccount};
+use serde_json::{Value, json};
+
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+/// Kinds that give rights: the server itself must say that the executor has what it would give.
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// A client whose requests are made as the service account.
+pub fn impersonating(client: &Client, account: &ManifestWorkSubjectServiceAccount) -> Client {
+    let inner = client.clone();
+    let headers: Vec<(&'static str, String)> = std::iter::once(("impersonate-user", user(account)))
+        .chain(groups(account).map(|g| ("impersonate-group", g)))
+        .collect();
+    let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
+        let inner = inner.clone();
+        for (name, value) in &headers {
+            if let Ok(value) = http::HeaderValue::from_str(value) {
+                request.headers_mut().append(*name, value);
+            }
+        }
+        async move { inner.send(request).await }
+    });
+    Client::new(service, "default")
+}
+
+fn user(account: &ManifestWorkSubjectServiceAccount) -> String {
+    format!("system:serviceaccount:{}:{}", account.namespace, account.name)
+}
+
+fn groups(account: &ManifestWorkSubjectServiceAccount) -> impl Iterator<Item = String> {
+    [
+        "system:serviceaccounts".to_owned(),
+        format!("system:serviceaccounts:{}", account.namespace),
+        "system:authenticated".to_owned(),
+    ]
+    .into_iter()
+}
+
+/// The service account of an executor.
+pub fn account(executor: Option<&ManifestWorkExecutor>) -> Option<&ManifestWorkSubjectServiceAccount> {
+    executor.and_then(|e| e.subject.service_account.as_ref())
+}
+
+impl Applier {
+    /// Whether the executor may do what is about to be done; `Some` says what it may not.
+    pub(super) async fn executor_may(
+        &self,
+        account: &ManifestWorkSubjectServiceAccount,
+        target: &Target<'_>,
+        owns: bool,
+    ) -> Result<Option<String>, RequestError> {
+        let mut verbs = vec!["create", "update", "patch", "get"];
+        if owns {
+            verbs.push("delete");
+        }
+        let reviews = verbs.into_iter().map(|verb| async move {
+            let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
+                "user": user(account),
+                "groups": groups(account).collect::<Vec<_>>(),
+                "resourceAttributes": {"verb": verb, "group": target.served.group, "version": target.served.version,
+                    "resource": target.served.plural, "namespace": target.key.namespace, "name": target.key.name}}});
+            let answer =
+                objects::request(&self.spoke, http::Method::POST, REVIEWS, objects::JSON, Some(&review)).await?;
+            Ok::<_, RequestError>((verb, answer["status"]["allowed"].as_bool() == Some(true)))
+        });
+        let answers = futures::future::try_join_all(reviews).await?;
+        if let Some((verb, _)) = answers.into_iter().find(|(_, allowed)| !allowed) {
+            return Ok(Some(denied(account, target, &format!("may not {verb} it"))));
+        }
+        if target.served.group != RBAC {
+            return Ok(None);
+        }
+        match self.dry_run(account, target).await {
+            Ok(_) => Ok(None),
+            Err(error) if matches!(error.code(), 401 | 403) => {
+                Ok(Some(denied(account, target, &error.to_string())))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes as the executor, without effect: the API server's own check against giving rights that one does not have.
+    async fn dry_run(
+        &self,
+        account: &ManifestWorkSubjectServiceAccount,
+        target: &Target<'_>,
+    ) -> Result<Value, RequestError> {
+        let client = impersonating(&self.spoke, account);
+        let object = drift::created(&target.required, &target.marks);
+        let path = format!("{}?dryRun=All", target.collection);
+        let post = http::Method::POST;
+        match objects::request(&client, post, &path, objects::JSON, Some(&object)).await {
+            Err(error) if error.already_exists() => {}
+            other => return other,
+        }
+        let live = objects::get(&self.spoke, &target.path).await?;
+        match drift::decide(&target.required, &live, &target.marks) {
+            Decision::Replace(new) => {
+                let path = format!("{}?dryRun=All", target.path);
+                objects::request(&client, http::Method::PUT, &path, objects::JSON, Some(&new)).await
+            }
+            Decision::Keep | Decision::Recreate => Ok(live),
+        }
+    }
+}
+
+fn denied(account: &ManifestWorkSubjectServiceAccount, target: &Target<'_>, why: &str) -> String {
+    format!(
+        "not allowed to apply the resource {}/{} {}/{}: the executor {}/{}: {why}",
+        target.served.group,
+        target.served.plural,
+        target.key.namespace,
+        target.key.name,
+        account.namespace,
+        account.name
+    )
+}

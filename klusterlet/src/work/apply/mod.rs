@@ -1,0 +1,389 @@
+//! Brings one object to what its manifest says. Everything that can go wrong with it becomes part of its own report, so
+//! that the other manifests of the work go on.
+//!
+//! Here is the way from a manifest to its outcome; `update` and `ssa` write, `executor` says whether that is allowed,
+//! `target` is what is to be brought about.
+
+mod executor;
+mod ssa;
+mod target;
+mod update;
+
+use super::contention::Contention;
+use super::difference::{self, Difference};
+use super::drift::{self, Decision, Marks};
+use super::feedback::RawLimit;
+use super::manifest::{self, Identity};
+use super::objects::{self, Mapper, RequestError, Served};
+use super::policy::{self, Drift, Policy, TakeOver};
+use super::settings;
+use super::state::{ObjectKey, State};
+use super::status::{Applied, Report};
+use super::watches::{Coverage, Watches};
+use kube::Client;
+use muster_crds::constants::reasons;
+use muster_crds::work::v1::{ManifestResourceMeta, ManifestWork, UpdateStrategyType};
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use target::{Target, unusable};
+
+/// A work that is not allowed to apply something asks again after this (wire §3.6).
+const NOT_ALLOWED_RETRY: Duration = Duration::from_secs(60);
+/// How long a first look waits for the kind's watch; after that it asks for the object alone.
+const WATCH_PATIENCE: Duration = Duration::from_secs(3);
+/// Somebody else may write at the same moment; more often than this in a row is left to the queue's back-off.
+const CONFLICT_RETRIES: usize = 5;
+
+/// What applying needs of the agent.
+pub struct Applier {
+    /// Client of the managed cluster.
+    pub spoke: Client,
+    /// Kinds the cluster serves.
+    pub mapper: Mapper,
+    /// Drift watches.
+    pub watches: Watches,
+    /// What they saw.
+    pub state: Arc<Mutex<State>>,
+    /// Whether feedback may be raw JSON, and how much.
+    pub raw: RawLimit,
+    /// Whether executors' objects are written as the executor itself.
+    pub impersonate: bool,
+}
+
+/// One manifest to look at.
+#[derive(Debug)]
+pub struct Look {
+    /// Its index in the work.
+    pub ordinal: usize,
+    /// This agent has applied the very same manifest before.
+    pub trusted: bool,
+    /// It was applied at the work's present generation.
+    pub applied: bool,
+    /// It is complete: it is not applied any more, only looked at (wire §3.5).
+    pub complete: bool,
+    /// The fight over it.
+    pub contention: Contention,
+}
+
+/// When the work must be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// When something changes.
+    No,
+    /// With growing waits: it failed.
+    Backoff,
+    /// After this.
+    After(Duration),
+}
+
+/// What came of one manifest.
+#[derive(Debug)]
+pub struct Outcome {
+    /// For the status.
+    pub report: Report,
+    /// Where the object lives.
+    pub key: Option<ObjectKey>,
+    /// As what it was applied.
+    pub served: Option<Arc<Served>>,
+    /// UID of the object, `""` when it is not there.
+    pub uid: String,
+    /// resourceVersion at which it is as it should be.
+    pub settled: Option<String>,
+    /// When to come again.
+    pub retry: Retry,
+    /// The fight over it, if there is one.
+    pub contention: Contention,
+}
+
+/// What is known of the live object without asking.
+enum Known {
+    Object(Arc<Value>),
+    Absent,
+    Unknown,
+}
+
+/// How it came out.
+enum Came {
+    /// It is what it should be.
+    Settled(Option<Arc<Value>>),
+    /// It was only looked at.
+    Seen(Option<Arc<Value>>),
+    /// It may differ, and is left so; how it differs is told.
+    Reported(Option<Arc<Value>>, Vec<Difference>),
+    /// It is being deleted; what is to be done comes after.
+    Terminating(Arc<Value>),
+    /// It belongs to somebody else, and is left alone.
+    NotTakenOver(Arc<Value>, String),
+    /// It drifted again and again, and is not repaired before this time has passed.
+    Contended(Arc<Value>, Duration),
+}
+
+impl Applier {
+    /// Applies one manifest of a work. `owner` is the work's AppliedManifestWork as an owner reference.
+    pub async fn apply(&self, work: &ManifestWork, look: Look, owner: &Value) -> Outcome {
+        let ordinal = look.ordinal;
+        let manifest = &work.spec.workload.manifests[ordinal].0;
+        let identity = Identity::of(manifest);
+        let mut meta = ManifestResourceMeta {
+            ordinal: i32::try_from(ordinal).unwrap_or(i32::MAX),
+            group: identity.group.clone(),
+            version: identity.version.clone(),
+            kind: identity.kind.clone(),
+            resource: String::new(),
+            name: identity.name.clone(),
+            namespace: identity.namespace.clone(),
+        };
+        if let Some(problem) = identity.problem(manifest) {
+            return unusable(meta, problem.to_owned(), Retry::No);
+        }
+        let served = match self.mapper.resolve(&self.spoke, &identity).await {
+            Ok(served) => served,
+            Err(error) => return unusable(meta, error.to_string(), Retry::Backoff),
+        };
+        meta.resource.clone_from(&served.plural);
+        let mut required = manifest::required(manifest);
+        if served.namespaced && identity.namespace.is_empty() {
+            // As kubectl does: what names no namespace goes into "default".
+            "default".clone_into(&mut meta.namespace);
+            required["metadata"]["namespace"] = "default".into();
+        } else if !served.namespaced {
+            meta.namespace.clear();
+            if let Some(metadata) = required["metadata"].as_object_mut() {
+                metadata.remove("namespace");
+            }
+        }
+        let owns = settings::owns(&work.spec, &meta);
+        let account = executor::account(work.spec.executor.as_ref());
+        let mut target = Target {
+            path: served.object(&meta.namespace, &meta.name),
+            collection: served.collection(&meta.namespace),
+            required,
+            marks: marks(owner, owns),
+            settings: settings::settings(&work.spec.manifest_configs, &meta),
+            key: ObjectKey {
+                group: served.group.clone(),
+                resource: served.plural.clone(),
+                namespace: meta.namespace.clone(),
+                name: meta.name.clone(),
+            },
+            served,
+            writer: match account {
+                Some(account) if self.impersonate => executor::impersonating(&self.spoke, account),
+                _ => self.spoke.clone(),
+            },
+            policy: Policy::default(),
+            raw: self.raw,
+            contention: Mutex::new(look.contention.clone()),
+            meta,
+        };
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .own(&target.key, work.metadata.name.as_deref().unwrap_or_default(), look.ordinal);
+        if look.complete {
+            return match self.observe(&target).await {
+                Ok(live) => target.outcome(Came::Seen(live)).await,
+                Err(error) => target.unread(Applied::Kept, &error, Retry::Backoff),
+            };
+        }
+        match Policy::of(work.metadata.annotations.as_ref()) {
+            Ok(policy) => target.policy = policy,
+            Err(problem) => {
+                return self
+                    .failed(&target, reasons::APPLIED_MANIFEST_FAILED, problem, Retry::No)
+                    .await;
+            }
+        }
+        if let Some(account) = account {
+            let denied = match self.executor_may(account, &target, owns).await {
+                Ok(None) => None,
+                Ok(Some(denied)) => Some((denied, Retry::After(NOT_ALLOWED_RETRY))),
+                Err(error) => Some((error.to_string(), Retry::Backoff)),
+            };
+            if let Some((problem, retry)) = denied {
+                return self
+                    .failed(&target, reasons::APPLIED_MANIFEST_FAILED, problem, retry)
+                    .await;
+            }
+        }
+        match self.bring_about(&target, &look).await {
+            Ok(came) => target.outcome(came).await,
+            Err(Failure::Request(error)) => {
+                let retry = match error.code() {
+                    // An SSA conflict needs a person, not a retry (wire §3.2).
+                    409 if target.strategy() == UpdateStrategyType::ServerSideApply => Retry::No,
+                    _ => Retry::Backoff,
+                };
+                self.failed(
+                    &target,
+                    reasons::APPLIED_MANIFEST_FAILED,
+                    error.to_string(),
+                    retry,
+                )
+                .await
+            }
+            Err(Failure::IgnoreFields(problem)) => {
+                let reason = reasons::APPLIED_MANIFEST_SSA_IGNORE_FIELD_ERROR;
+                self.failed(&target, reason, problem, Retry::No).await
+            }
+        }
+    }
+
+    async fn bring_about(&self, target: &Target<'_>, look: &Look) -> Result<Came, Failure> {
+        let strategy = target.strategy();
+        if strategy == UpdateStrategyType::ReadOnly {
+            let (namespace, name) = (target.key.namespace.clone(), target.key.name.clone());
+            self.watches
+                .ensure(&target.served, Coverage::Named(namespace, name));
+            return Ok(Came::Settled(self.fetch(target).await?));
+        }
+        match target.policy.drift {
+            Drift::Report if look.applied => return Ok(self.report_drift(target).await?),
+            Drift::Once if look.applied => return Ok(Came::Settled(self.observe(target).await?)),
+            _ => {}
+        }
+        match strategy {
+            UpdateStrategyType::ServerSideApply => self.server_side_apply(target, look).await,
+            _ => Ok(self.update(target, look).await?),
+        }
+    }
+
+    /// Only says how the object differs from its manifest.
+    async fn report_drift(&self, target: &Target<'_>) -> Result<Came, RequestError> {
+        let Some(live) = self.observe(target).await? else {
+            let missing = Difference {
+                path: vec!["the object".into()],
+                is: None,
+                should: None,
+            };
+            return Ok(Came::Reported(None, vec![missing]));
+        };
+        let wanted = match target.strategy() {
+            UpdateStrategyType::Update => match drift::decide(&target.required, &live, &target.marks) {
+                Decision::Keep => None,
+                Decision::Replace(wanted) => Some(wanted),
+                Decision::Recreate => Some(target.required.clone()),
+            },
+            UpdateStrategyType::ServerSideApply => Some(drift::overlaid(&live, &target.required)),
+            UpdateStrategyType::CreateOnly | UpdateStrategyType::ReadOnly => None,
+        };
+        let found = wanted
+            .map(|w| difference::differences(&live, &w))
+            .unwrap_or_default();
+        Ok(Came::Reported(Some(live), found))
+    }
+
+    /// What exists, without writing.
+    async fn observe(&self, target: &Target<'_>) -> Result<Option<Arc<Value>>, RequestError> {
+        match self.known(target).await {
+            Known::Object(object) => Ok(Some(object)),
+            // Without our label the kind's watch does not see it.
+            Known::Absent | Known::Unknown => {
+                let live = self.fetch(target).await?;
+                if live.as_ref().is_none_or(|l| !policy::is_ours(l)) {
+                    self.watch_alone(target);
+                }
+                Ok(live)
+            }
+        }
+    }
+
+    /// Makes sure that changes of an object that does not carry our label are noticed.
+    fn watch_alone(&self, target: &Target<'_>) {
+        let scope = Coverage::Named(target.key.namespace.clone(), target.key.name.clone());
+        self.watches.ensure(&target.served, scope);
+    }
+
+    /// Why an existing object must not be touched, if it must not.
+    fn hands_off(&self, target: &Target<'_>, live: &Arc<Value>) -> Option<Came> {
+        if !live["metadata"]["deletionTimestamp"].is_null() {
+            // Its end is an event, and then it is made again at once.
+            self.watch_alone(target);
+            return Some(Came::Terminating(live.clone()));
+        }
+        if target.policy.take_over == TakeOver::Always || policy::is_ours(live) {
+            return None;
+        }
+        let why = match target.policy.take_over {
+            TakeOver::Always => return None,
+            TakeOver::Never => "it exists and is not ours, and take-over is Never".to_owned(),
+            TakeOver::IfNoDiff => {
+                let wanted = drift::overlaid(live, &target.required);
+                let found = difference::differences(live, &wanted);
+                if found.is_empty() {
+                    return None;
+                }
+                format!(
+                    "it exists, is not ours and differs, and take-over is IfNoDiff: {}",
+                    difference::told(&found)
+                )
+            }
+        };
+        self.watch_alone(target);
+        Some(Came::NotTakenOver(live.clone(), why))
+    }
+
+    /// What the drift watch knows; starts it when it is the first of its kind.
+    async fn known(&self, target: &Target<'_>) -> Known {
+        let mut synced = self.watches.ensure(&target.served, Coverage::Labelled);
+        let ready = tokio::time::timeout(WATCH_PATIENCE, synced.wait_for(|s| *s)).await;
+        if !matches!(ready, Ok(Ok(_))) {
+            return Known::Unknown;
+        }
+        drop(ready);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.seen.get_mut(&target.key) {
+            None => Known::Absent,
+            Some(seen) => seen.object.take().map_or(Known::Unknown, Known::Object),
+        }
+    }
+
+    async fn fetch(&self, target: &Target<'_>) -> Result<Option<Arc<Value>>, RequestError> {
+        match objects::get(&self.spoke, &target.path).await {
+            Ok(object) => Ok(Some(Arc::new(object))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The manifest was not applied; what exists is reported all the same.
+    async fn failed(
+        &self,
+        target: &Target<'_>,
+        reason: &'static str,
+        message: String,
+        retry: Retry,
+    ) -> Outcome {
+        let applied = Applied::No { reason, message };
+        match self.fetch(target).await {
+            Ok(live) => target.outcome_as(applied, live, retry).await,
+            Err(error) => target.unread(applied, &error, retry),
+        }
+    }
+}
+
+enum Failure {
+    Request(RequestError),
+    IgnoreFields(String),
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        Self::Request(error)
+    }
+}
+
+fn marks(owner: &Value, owns: bool) -> Marks {
+    if owns {
+        Marks {
+            owner: Some(owner.clone()),
+            disowned_uid: None,
+        }
+    } else {
+        Marks {
+            owner: None,
+            disowned_uid: owner["uid"].as_str().map(str::to_owned),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The strategies `Update` and `CreateOnly`: read what is there, decide, write with its resourceVersion.
+
+use super::{Applier, CONFLICT_RETRIES, Came, Known, Look, Target};
+use crate::work::contention::Verdict;
+use crate::work::drift::{self, Decision};
+use crate::work::objects::{self, RequestError};
+use muster_crds::work::v1::UpdateStrategyType;
+use std::sync::Arc;
+
+impl Applier {
+    pub(super) async fn update(&self, target: &Target<'_>, look: &Look) -> Result<Came, RequestError> {
+        let create_only = target.strategy() == UpdateStrategyType::CreateOnly;
+        let mut live = match self.known(target).await {
+            Known::Object(object) => Some(object),
+            Known::Absent => None,
+            Known::Unknown => self.fetch(target).await?,
+        };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let result = match &live {
+                None => {
+                    let object = drift::created(&target.required, &target.marks);
+                    objects::create(&target.writer, &target.collection, &object).await
+                }
+                Some(object) => {
+                    if let Some(came) = self.hands_off(target, object) {
+                        return Ok(came);
+                    }
+                    let decision = if create_only {
+                        drift::decide_marks(object, &target.marks).map_or(Decision::Keep, Decision::Replace)
+                    } else {
+                        drift::decide(&target.required, object, &target.marks)
+                    };
+                    match decision {
+                        Decision::Keep => return Ok(Came::Settled(live)),
+                        Decision::Replace(new) => {
+                            if look.trusted
+                                && tries == 1
+                                && let Verdict::Wait(wait) = target.drifted(object, &new)
+                            {
+                                return Ok(Came::Contended(object.clone(), wait));
+                            }
+                            objects::replace(&target.writer, &target.path, &new).await
+                        }
+                        Decision::Recreate => {
+                            let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+                            objects::delete(&target.writer, &target.path, uid).await?;
+                            live = None;
+                            continue;
+                        }
+                    }
+                }
+            };
+            match result {
+                Ok(object) => return Ok(Came::Settled(Some(Arc::new(object)))),
+                Err(error) if tries >= CONFLICT_RETRIES => return Err(error),
+                Err(error) if error.is_conflict() || error.already_exists() => {
+                    live = self.fetch(target).await?;
+                }
+                Err(error) if error.is_not_found() && live.is_some() => live = None,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

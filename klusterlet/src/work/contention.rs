@@ -1,0 +1,204 @@
+//! Two controllers that fight over an object are noticed, and this one backs off: repairing for ever at the speed of a watch
+//! would only burn both API servers (and whoever fights back would never be found).
+
+use super::difference::Difference;
+use super::drift;
+use jiff::Timestamp;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// So many repairs are made at once …
+const ROUNDS: usize = 5;
+/// … within this time; after that it is a fight.
+const WINDOW: Duration = Duration::from_secs(120);
+/// First and longest wait between repairs in a fight.
+const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The fight over one object, if there is one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Contention {
+    rounds: Vec<Instant>,
+    level: u32,
+    until: Option<Instant>,
+    told: String,
+}
+
+/// What to do about drift.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Take it back.
+    Repair,
+    /// Not before this has passed.
+    Wait(Duration),
+}
+
+impl Contention {
+    /// The object drifted. `told` says who did what, for people.
+    pub fn drifted(&mut self, now: Instant, told: String) -> Verdict {
+        if let Some(until) = self.until {
+            if now < until {
+                return Verdict::Wait(until - now);
+            }
+            self.until = None;
+            self.level = self.level.saturating_add(1);
+            self.rounds.push(now);
+            return Verdict::Repair;
+        }
+        self.rounds.retain(|at| now.duration_since(*at) < WINDOW);
+        if self.rounds.len() < ROUNDS && self.level == 0 {
+            self.rounds.push(now);
+            return Verdict::Repair;
+        }
+        self.told = told;
+        self.level = self.level.max(1);
+        let wait = self.wait();
+        self.until = Some(now + wait);
+        Verdict::Wait(wait)
+    }
+
+    /// The object is as it should be. While a fight is not over: when to look whether it is.
+    pub fn calm(&mut self, now: Instant) -> Option<Duration> {
+        if self.level == 0 {
+            return None;
+        }
+        self.until = None;
+        let over = self.rounds.last().map(|last| *last + 2 * self.wait());
+        match over {
+            Some(over) if now < over => Some(over - now),
+            _ => {
+                *self = Self::default();
+                None
+            }
+        }
+    }
+
+    /// Who fights over what, while they do.
+    pub fn told(&self) -> Option<&str> {
+        (self.level > 0).then_some(self.told.as_str())
+    }
+
+    fn wait(&self) -> Duration {
+        WAITS
+            .0
+            .saturating_mul(1 << (self.level.saturating_sub(1)).min(10))
+            .min(WAITS.1)
+    }
+}
+
+/// The field managers that wrote the differing fields, the last to write first; where none can be told, the last foreign one.
+pub fn writers(live: &Value, differences: &[Difference]) -> Vec<String> {
+    let mut entries: Vec<(&Value, Option<Timestamp>)> = live["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|e| drift::is_foreign(e))
+        .map(|e| (e, e["time"].as_str().and_then(|t| t.parse().ok())))
+        .collect();
+    entries.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    let wrote = |entry: &Value| differences.iter().any(|d| holds(&entry["fieldsV1"], &d.path));
+    let mut names: Vec<String> = Vec::new();
+    let mut add = |entry: &Value| {
+        let name = entry["manager"].as_str().unwrap_or_default().to_owned();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    };
+    entries.iter().filter(|(e, _)| wrote(e)).for_each(|(e, _)| add(e));
+    if names.is_empty()
+        && let Some((last, _)) = entries.first()
+    {
+        let name = last["manager"].as_str().unwrap_or_default().to_owned();
+        names.push(name);
+    }
+    names
+}
+
+/// Whether a fieldsV1 set has the path, as far as it can be followed by names: items of lists have keys there.
+fn holds(fields: &Value, path: &[String]) -> bool {
+    let mut at = fields;
+    for step in path {
+        let Some(next) = at.get(format!("f:{step}")) else {
+            let Some(map) = at.as_object() else { return false };
+            return map.is_empty() || map.keys().any(|k| k.starts_with("k:") || k.starts_with("v:"));
+        };
+        at = next;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_fight_is_noticed_slows_down_and_ends() {
+        let mut fight = Contention::default();
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        for round in 0..ROUNDS as u64 {
+            assert_eq!(fight.drifted(at(round), "x".into()), Verdict::Repair);
+            assert_eq!(fight.told(), None);
+            assert_eq!(fight.calm(at(round)), None);
+        }
+        assert_eq!(
+            fight.drifted(at(10), "kubectl: spec.a".into()),
+            Verdict::Wait(WAITS.0)
+        );
+        assert_eq!(fight.told(), Some("kubectl: spec.a"));
+        assert_eq!(
+            fight.drifted(at(510), "x".into()),
+            Verdict::Wait(Duration::from_millis(500))
+        );
+        assert_eq!(fight.drifted(at(1010), "x".into()), Verdict::Repair);
+        assert_eq!(
+            fight.drifted(at(1020), "x".into()),
+            Verdict::Wait(2 * WAITS.0),
+            "it waits longer each time"
+        );
+        assert_eq!(fight.drifted(at(3020), "x".into()), Verdict::Repair);
+        let look = fight.calm(at(3030)).unwrap();
+        assert!(fight.told().is_some());
+        assert_eq!(fight.calm(at(3030) + look), None);
+        assert_eq!(fight, Contention::default());
+    }
+
+    #[test]
+    fn repairs_far_apart_are_no_fight() {
+        let mut fight = Contention::default();
+        let start = Instant::now();
+        for round in 0..50 {
+            assert_eq!(
+                fight.drifted(start + round * WINDOW / 4, "x".into()),
+                Verdict::Repair
+            );
+        }
+    }
+
+    #[test]
+    fn writers_of_the_fields_are_named() {
+        let entry = |manager: &str, time: &str, fields: Value| json!({"manager": manager, "operation": "Update", "time": time, "fieldsV1": fields});
+        let live = json!({"metadata": {"managedFields": [
+            entry("old", "2026-01-01T00:00:00Z", json!({"f:spec": {"f:replicas": {}}})),
+            entry("new", "2026-01-02T00:00:00Z", json!({"f:spec": {"f:replicas": {}}})),
+            entry("other", "2026-01-03T00:00:00Z", json!({"f:data": {"f:k": {}}})),
+            entry(drift::FIELD_MANAGER, "2026-01-04T00:00:00Z", json!({"f:spec": {"f:replicas": {}}})),
+            entry("items", "2026-01-01T00:00:00Z", json!({"f:spec": {"f:list": {"k:{\"name\":\"a\"}": {"f:image": {}}}}}))]}});
+        let differs = |path: &[&str]| {
+            vec![Difference {
+                path: path.iter().map(|s| (*s).to_owned()).collect(),
+                is: None,
+                should: None,
+            }]
+        };
+        let cases: [(&[&str], &[&str]); 3] = [
+            (&["spec", "replicas"], &["new", "old"]),
+            (&["spec", "list", "0", "image"], &["items"]),
+            (&["nobody"], &["other"]),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(writers(&live, &differs(path)), expected, "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! Conditions that a work's rules derive from an object (wire §3.5): what is known of a kind, or CEL.
+//!
+//! Whatever is wrong with a rule becomes its condition, so that it is seen where the rule was written and harms nothing
+//! else. The cost of an expression is bounded before it runs (its length, and how often its loops can turn over this
+//! object) and while it runs (`bounded`).
+
+use super::bounded;
+use kube::core::cel::KubeCelExt as _;
+use kube::core::cel::cel::common::ast::{EntryExpr, Expr, IdedEntryExpr};
+use kube::core::cel::cel::objects::{Key, Map};
+use kube::core::cel::cel::{Context, IdedExpr, Program, Value as Cel};
+use muster_crds::conditions::{NewCondition, Status};
+use muster_crds::constants::{conditions as types, reasons};
+use muster_crds::work::v1::{ConditionRule, ConditionRuleType};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+/// Longest expression, in bytes.
+const MAX_EXPRESSION: usize = 16 << 10;
+/// Loop turns that one expression may cost.
+const MAX_TURNS: u64 = 200_000;
+/// Longest message, in characters; a condition could hold more, but a work has many.
+const MAX_MESSAGE: usize = 1024;
+/// Compiled programs kept; all are dropped when there are more.
+const MAX_PROGRAMS: usize = 512;
+const OVER_BUDGET: &str = "CEL evaluation budget exceeded";
+
+type Programs = HashMap<String, Arc<Program>>;
+static PROGRAMS: LazyLock<Mutex<Programs>> = LazyLock::new(Mutex::default);
+
+/// The conditions that the rules give for an object, in their order.
+pub async fn evaluate(rules: &[ConditionRule], object: &Arc<Value>) -> Vec<NewCondition> {
+    if rules.is_empty() {
+        return Vec::new();
+    }
+    let cel = |r: &ConditionRule| r.type_ == ConditionRuleType::Cel || !r.message_expression.is_empty();
+    if !rules.iter().any(cel) {
+        return evaluate_here(rules, object);
+    }
+    let texts: Vec<_> = rules
+        .iter()
+        .map(|r| (r.cel_expressions.clone(), r.message_expression.clone()))
+        .collect();
+    let (owned, object) = (rules.to_vec(), object.clone());
+    match bounded::run(&texts, move || evaluate_here(&owned, &object)).await {
+        Ok(found) => found,
+        Err(bounded::RanAway) => rules
+            .iter()
+            .map(|r| failed(&r.condition, Problem::Expression(OVER_BUDGET.into())))
+            .collect(),
+    }
+}
+
+/// What is wrong with a rule.
+#[derive(Debug)]
+enum Problem {
+    /// It does not compile, fails, or gives the wrong type.
+    Expression(String),
+    /// It could not be run.
+    Internal(String),
+}
+
+fn evaluate_here(rules: &[ConditionRule], object: &Value) -> Vec<NewCondition> {
+    let mut known = None;
+    rules
+        .iter()
+        .filter_map(|rule| match rule.type_ {
+            ConditionRuleType::WellKnownConditions => {
+                let (holds, message) = well_known(&rule.condition, object)?;
+                Some(condition(rule, holds, message, || {
+                    object_in_cel(&mut known, object)
+                }))
+            }
+            ConditionRuleType::Cel => {
+                let cel = object_in_cel(&mut known, object);
+                let result = all_true(&rule.cel_expressions, &cel, object);
+                Some(match result {
+                    Ok(holds) => {
+                        let not = if holds { "" } else { "not " };
+                        let message = format!("Manifest is {not}{}", rule.condition);
+                        condition(rule, holds, message, || cel)
+                    }
+                    Err(problem) => failed(&rule.condition, problem),
+                })
+            }
+        })
+        .collect()
+}
+
+fn object_in_cel(known: &mut Option<Cel>, object: &Value) -> Cel {
+    known.get_or_insert_with(|| to_cel(object)).clone()
+}
+
+/// `Complete` of what runs to an end; other kinds and conditions have nothing known of them.
+fn well_known(condition: &str, object: &Value) -> Option<(bool, String)> {
+    if condition != types::COMPLETE {
+        return None;
+    }
+    match (object["apiVersion"].as_str()?, object["kind"].as_str()?) {
+        ("batch/v1", "Job") => {
+            let finished = |c: &Value| {
+                matches!(c["type"].as_str(), Some("Complete" | "Failed")) && c["status"] == "True"
+            };
+            let list = object["status"]["conditions"].as_array();
+            let done = list.is_some_and(|l| l.iter().any(finished));
+            Some((
+                done,
+                if done {
+                    "Job is finished"
+                } else {
+                    "Job is not finished"
+                }
+                .to_owned(),
+            ))
+        }
+        ("v1", "Pod") => {
+            let phase = object["status"]["phase"].as_str().unwrap_or_default();
+            let done = matches!(phase, "Succeeded" | "Failed");
+            Some((done, format!("Pod is in phase {phase}")))
+        }
+        _ => None,
+    }
+}
+
+fn condition(
+    rule: &ConditionRule,
+    holds: bool,
+    default: String,
+    object: impl FnOnce() -> Cel,
+) -> NewCondition {
+    let message = if !rule.message_expression.is_empty() {
+        match message(&rule.message_expression, object(), holds) {
+            Ok(message) => message,
+            Err(problem) => return failed(&rule.condition, problem),
+        }
+    } else if !rule.message.is_empty() {
+        rule.message.clone()
+    } else {
+        default
+    };
+    let reason = reasons::CONDITION_RULE_EVALUATED;
+    NewCondition::new(rule.condition.as_str(), holds, reason, shortened(&message))
+}
+
+fn failed(condition: &str, problem: Problem) -> NewCondition {
+    let (status, reason, message) = match problem {
+        Problem::Expression(m) => (Status::False, reasons::CONDITION_RULE_EXPRESSION_ERROR, m),
+        Problem::Internal(m) => (Status::Unknown, reasons::CONDITION_RULE_INTERNAL_ERROR, m),
+    };
+    NewCondition::new(condition, status, reason, shortened(&message))
+}
+
+fn shortened(message: &str) -> String {
+    message.chars().take(MAX_MESSAGE).collect()
+}
+
+fn all_true(expressions: &[String], object: &Cel, plain: &Value) -> Result<bool, Problem> {
+    if expressions.is_empty() {
+        return Err(Problem::Expression("the rule has no celExpressions".into()));
+    }
+    let widest = widest(plain);
+    let mut context = context();
+    context.add_variable_from_value("object", object.clone());
+    for expression in expressions {
+        let program = program(expression)?;
+        if turns(program.expression(), widest) > MAX_TURNS {
+            return Err(Problem::Expression(OVER_BUDGET.into()));
+        }
+        match program.execute(&context) {
+            Ok(Cel::Bool(true)) => {}
+            Ok(Cel::Bool(false)) => return Ok(false),
+            Ok(other) => {
+                return Err(Problem::Expression(format!(
+                    "the expression {expression:?} gives {}, not a bool",
+                    other.type_of()
+                )));
+            }
+            Err(error) => {
+                return Err(Problem::Expression(format!(
+                    "the expression {expression:?} failed: {error}"
+                )));
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn message(expression: &str, object: Cel, holds: bool) -> Result<String, Problem> {
+    let program = program(expression)?;
+    let widest = widest_cel(&object);
+    if turns(program.expression(), widest) > MAX_TURNS {
+        return Err(Problem::Expression(OVER_BUDGET.into()));
+    }
+    let mut context = context();
+    context.add_variable_from_value("object", object);
+    context.add_variable_from_value("result", Cel::Bool(holds));
+    match program.execute(&context) {
+        Ok(Cel::String(text)) => Ok(text.to_string()),
+        Ok(other) => Err(Problem::Expression(format!(
+            "the messageExpression {expression:?} gives {}, not a string",
+            other.type_of()
+        ))),
+        Err(error) => Err(Problem::Expression(format!(
+            "the messageExpression {expression:?} failed: {error}"
+        ))),
+    }
+}
+
+/// Kubernetes' libraries, and `hasConditions(status)`: whether a status has a list of conditions.
+fn context() -> Context<'static> {
+    let mut context = Context::default().with_all();
+    context.add_function("hasConditions", has_conditions);
+    context
+}
+
+#[allow(clippy::needless_pass_by_value)] // the engine's calling convention
+fn has_conditions(status: Cel) -> bool {
+    let Cel::Map(Map { map }) = status else {
+        return false;
+    };
+    let key = Key::String(Arc::new("conditions".to_owned()));
+    matches!(map.get(&key), Some(Cel::List(_)))
+}
+
+fn program(expression: &str) -> Result<Arc<Program>, Problem> {
+    if expression.len() > MAX_EXPRESSION {
+        return Err(Problem::Expression(format!(
+            "the expression has {} bytes, {MAX_EXPRESSION} are allowed",
+            expression.len()
+        )));
+    }
+    let locked = || PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = locked().get(expression).cloned() {
+        return Ok(known);
+    }
+    let compiled = std::panic::catch_unwind(|| Program::compile(expression))
+        .map_err(|_| Problem::Internal("the expression can not be compiled".into()))?
+        .map_err(|e| Problem::Expression(format!("the expression {expression:?} does not compile: {e}")))?;
+    let compiled = Arc::new(compiled);
+    let mut programs = locked();
+    if programs.len() >= MAX_PROGRAMS {
+        programs.clear();
+    }
+    programs.insert(expression.to_owned(), compiled.clone());
+    Ok(compiled)
+}
+
+/// An upper bound of the loop turns of an expression when no list or map is wider than `widest`.
+fn turns(expression: &IdedExpr, widest: u64) -> u64 {
+    let entries = |list: &[IdedEntryExpr]| {
+        list.iter().fold(0u64, |sum, entry| {
+            sum.saturating_add(match &entry.expr {
+                EntryExpr::StructField(f) => turns(&f.value, widest),
+                EntryExpr::MapEntry(e) => turns(&e.key, widest).saturating_add(turns(&e.value, widest)),
+            })
+        })
+    };
+    let all = |list: &[IdedExpr]| list.iter().fold(0u64, |s, e| s.saturating_add(turns(e, widest)));
+    match &expression.expr {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => 1,
+        Expr::Select(s) => turns(&s.operand, widest).saturating_add(1),
+        Expr::List(l) => all(&l.elements).saturating_add(1),
+        Expr::Map(m) => entries(&m.entries).saturating_add(1),
+        Expr::Struct(s) => entries(&s.entries).saturating_add(1),
+        Expr::Call(c) => {
+            let target = c.target.as_ref().map_or(0, |t| turns(t, widest));
+            all(&c.args).saturating_add(target).saturating_add(1)
+        }
+        Expr::Comprehension(c) => {
+            let body = turns(&c.loop_cond, widest).saturating_add(turns(&c.loop_step, widest));
+            // A list written out in the expression may be wider than any of the object.
+            let wide = match &c.iter_range.expr {
+                Expr::List(l) => u64::try_from(l.elements.len()).unwrap_or(u64::MAX),
+                _ => widest,
+            };
+            turns(&c.iter_range, widest)
+                .saturating_add(turns(&c.accu_init, widest))
+                .saturating_add(turns(&c.result, widest))
+                .saturating_add(body.saturating_mul(wide.max(1)))
+        }
+    }
+}
+
+/// The number of entries of the widest list or map in an object.
+fn widest(value: &Value) -> u64 {
+    let (own, inner) = match value {
+        Value::Array(items) => (items.len(), items.iter().map(widest).max()),
+        Value::Object(map) => (map.len(), map.values().map(widest).max()),
+        _ => (0, None),
+    };
+    u64::try_from(own).unwrap_or(u64::MAX).max(inner.unwrap_or(0))
+}
+
+fn widest_cel(value: &Cel) -> u64 {
+    let (own, inner) = match value {
+        Cel::List(items) => (items.len(), items.iter().map(widest_cel).max()),
+        Cel::Map(map) => (map.map.len(), map.map.values().map(widest_cel).max()),
+        _ => (0, None),
+    };
+    u64::try_from(own).unwrap_or(u64::MAX).max(inner.unwrap_or(0))
+}
+
+/// JSON as CEL has it for Kubernetes: whole numbers are ints, never uints.
+fn to_cel(value: &Value) -> Cel {
+    match value {
+        Value::Null => Cel::Null,
+        Value::Bool(b) => Cel::Bool(*b),
+        Value::Number(n) => match (n.as_i64(), n.as_f64()) {
+            (Some(i), _) => Cel::Int(i),
+            (None, Some(f)) => Cel::Float(f),
+            (None, None) => Cel::Null,
+        },
+        Value::String(s) => Cel::String(Arc::new(s.clone())),
+        Value::Array(items) => Cel::List(Arc::new(items.iter().map(to_cel).collect())),
+        Value::Object(map) => {
+            let map: HashMap<Key, Cel> = map
+                .iter()
+                .map(|(k, v)| (Key::String(Arc::new(k.clone())), to_cel(v)))
+                .collect();
+            Cel::Map(Map { map: Arc::new(map) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn one(rule: Value, object: &Value) -> Option<(Status, String, String)> {
+        let rule: ConditionRule = serde_json::from_value(rule).unwrap();
+        evaluate_here(&[rule], object)
+            .pop()
+            .map(|c| (c.status, c.reason, c.message))
+    }
+
+    fn job(kind: &str, status: &str) -> Value {
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"n": 2},
+            "status": {"active": 1, "conditions": [{"type": kind, "status": status}]}})
+    }
+
+    #[test]
+    fn well_known_conditions() {
+        let pod = |phase: &str| json!({"apiVersion": "v1", "kind": "Pod", "status": {"phase": phase}});
+        let rule = |condition: &str| json!({"type": "WellKnownConditions", "condition": condition});
+        let cases = [
+            (job("Complete", "True"), Some((Status::True, "Job is finished"))),
+            (job("Failed", "True"), Some((Status::True, "Job is finished"))),
+            (
+                job("Complete", "False"),
+                Some((Status::False, "Job is not finished")),
+            ),
+            (
+                pod("Succeeded"),
+                Some((Status::True, "Pod is in phase Succeeded")),
+            ),
+            (pod("Running"), Some((Status::False, "Pod is in phase Running"))),
+            (json!({"apiVersion": "v1", "kind": "ConfigMap"}), None),
+        ];
+        for (object, expected) in cases {
+            let found = one(rule("Complete"), &object);
+            let short = found.as_ref().map(|(s, _, m)| (*s, m.as_str()));
+            assert_eq!(short, expected, "{object}");
+        }
+        assert_eq!(one(rule("Degraded"), &job("Complete", "True")), None);
+        let own = json!({"type": "WellKnownConditions", "condition": "Complete",
+            "messageExpression": "result ? object.metadata.name + ' is done' : 'no'"});
+        assert_eq!(one(own, &job("Complete", "True")).unwrap().2, "j is done");
+    }
+
+    #[test]
+    fn cel_rules() {
+        let cel =
+            |expressions: Value| json!({"type": "CEL", "condition": "Fine", "celExpressions": expressions});
+        let evaluated = reasons::CONDITION_RULE_EVALUATED;
+        let wrong = reasons::CONDITION_RULE_EXPRESSION_ERROR;
+        let cases = [
+            (
+                json!(["object.spec.n == 2", "object.status.active > 0"]),
+                Status::True,
+                evaluated,
+                "Manifest is Fine",
+            ),
+            (
+                json!(["object.spec.n == 3"]),
+                Status::False,
+                evaluated,
+                "Manifest is not Fine",
+            ),
+            (
+                json!([
+                    "hasConditions(object.status) && object.status.conditions.exists(c, c.type == 'X' && c.status == 'True')"
+                ]),
+                Status::True,
+                evaluated,
+                "Manifest is Fine",
+            ),
+            (
+                json!(["!hasConditions(object.spec)"]),
+                Status::True,
+                evaluated,
+                "Manifest is Fine",
+            ),
+            (json!(["object.spec.n"]), Status::False, wrong, "not a bool"),
+            (json!(["object.absent == 1"]), Status::False, wrong, "absent"),
+            (json!(["object.("]), Status::False, wrong, "does not compile"),
+            (json!([]), Status::False, wrong, "no celExpressions"),
+            (
+                json!(["quantity('1Gi').isGreaterThan(quantity('500Mi'))"]),
+                Status::True,
+                evaluated,
+                "Manifest is Fine",
+            ),
+        ];
+        for (expressions, status, reason, message) in cases {
+            let found = one(cel(expressions.clone()), &job("X", "True")).unwrap();
+            assert_eq!(
+                (found.0, found.1.as_str()),
+                (status, reason),
+                "{expressions} {}",
+                found.2
+            );
+            assert!(found.2.contains(message), "{expressions}: {}", found.2);
+        }
+    }
+
+    #[test]
+    fn messages() {
+        let with = |field: &str, text: &str| {
+            let mut rule =
+                json!({"type": "CEL", "condition": "Fine", "celExpressions": ["object.spec.n == 2"]});
+            rule[field] = text.into();
+            one(rule, &job("X", "True")).unwrap().2
+        };
+        assert_eq!(with("message", "so"), "so");
+        assert_eq!(
+            with("messageExpression", "'n is ' + string(object.spec.n)"),
+            "n is 2"
+        );
+        assert!(with("messageExpression", "object.spec.n").contains("not a string"));
+        assert_eq!(with("messageExpression", "'x'.replace('x', 'y')"), "y");
+    }
+
+    #[test]
+    fn loops_over_wide_lists_are_over_budget() {
+        let wide: Vec<u32> = (0..1000).collect();
+        let object = json!({"apiVersion": "v1", "kind": "X", "l": wide});
+        let rule = |e: &str| json!({"type": "CEL", "condition": "Fine", "celExpressions": [e]});
+        assert_eq!(
+            one(rule("object.l.all(a, a >= 0)"), &object).unwrap().0,
+            Status::True
+        );
+        let nested = "object.l.all(a, object.l.all(b, object.l.all(c, a + b + c >= 0)))";
+        let found = one(rule(nested), &object).unwrap();
+        assert_eq!((found.0, found.2.as_str()), (Status::False, OVER_BUDGET));
+    }
+
+    #[tokio::test]
+    async fn every_rule_has_its_own_condition() {
+        let rules: Vec<ConditionRule> = serde_json::from_value(json!([
+            {"type": "CEL", "condition": "A", "celExpressions": ["object.x == 1"]},
+            {"type": "CEL", "condition": "B", "celExpressions": ["object.x =="]},
+            {"type": "WellKnownConditions", "condition": "Complete"}]))
+        .unwrap();
+        let found = evaluate(
+            &rules,
+            &Arc::new(json!({"apiVersion": "v1", "kind": "X", "x": 1})),
+        )
+        .await;
+        let short: Vec<_> = found.iter().map(|c| (c.type_.as_str(), c.status)).collect();
+        assert_eq!(short, [("A", Status::True), ("B", Status::False)]);
+    }
+}
