@@ -16,6 +16,43 @@ pub fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
     Ok(found.into_iter().cloned().collect())
 }
 
+/// Where a path leads, each as the steps to one place.
+pub fn places(path: &str, object: &Value) -> Result<Vec<Vec<String>>, String> {
+    let query = rewrite(path)?;
+    let found = object
+        .query_only_path(&query)
+        .map_err(|e| format!("the JSONPath {path:?} is not valid: {e}"))?;
+    Ok(found.iter().map(|p| steps(p)).collect())
+}
+
+/// The steps of a normalised path (RFC 9535 §2.7), like `$['a'][0]`.
+fn steps(path: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut chars = path.chars().skip_while(|c| *c != '[');
+    while let Some('[') = chars.next() {
+        let mut step = String::new();
+        match chars.next() {
+            Some('\'') => {
+                while let Some(c) = chars.next() {
+                    match c {
+                        '\'' => break,
+                        '\\' => step.extend(chars.next()),
+                        c => step.push(c),
+                    }
+                }
+                chars.next();
+            }
+            Some(digit) => {
+                step.push(digit);
+                step.extend(chars.by_ref().take_while(|c| *c != ']'));
+            }
+            None => break,
+        }
+        out.push(step);
+    }
+    out
+}
+
 fn rewrite(path: &str) -> Result<String, String> {
     let mut inner = path.trim();
     if let Some(stripped) = inner.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
@@ -108,6 +145,17 @@ mod tests {
         for (path, expected) in cases {
             assert_eq!(select(path, &object).unwrap(), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn places_are_found() {
+        let object = json!({"a": {"b.c/d": 1}, "l": [{"n": "x", "v": 1}, {"n": "y"}]});
+        let steps = |path: &str| places(path, &object).unwrap();
+        let none: Vec<Vec<String>> = Vec::new();
+        assert_eq!(steps(".a.b\\.c/d"), [["a", "b.c/d"]]);
+        assert_eq!(steps(".l[?(@.n==\"x\")].v"), [["l", "0", "v"]]);
+        assert_eq!(steps(".l[*].v"), [["l", "0", "v"]]);
+        assert_eq!(steps(".absent.x"), none);
     }
 
     #[test]

@@ -79,6 +79,12 @@ impl Report {
 /// What an object's health says in conditions.
 pub fn health_conditions(health: Option<Health>) -> Vec<NewCondition> {
     let both = |progressing: bool, degraded: bool, message: &str| {
+        // The words of progress change often; they are said once.
+        let quiet = if degraded {
+            message
+        } else {
+            "Nothing says that something is wrong"
+        };
         let reason = |holds: bool, reason| if holds { reason } else { reasons::WORKLOAD_CURRENT };
         vec![
             NewCondition::new(
@@ -91,7 +97,7 @@ pub fn health_conditions(health: Option<Health>) -> Vec<NewCondition> {
                 types::DEGRADED,
                 degraded,
                 reason(degraded, reasons::WORKLOAD_DEGRADED),
-                message,
+                quiet,
             ),
         ]
     };
@@ -186,21 +192,19 @@ fn aggregated(manifests: &[ManifestCondition], reports: &[Report]) -> Vec<NewCon
             .find(|s| counted.iter().any(|c| c.status == s.as_str()))
             .unwrap_or(Status::False);
         let message = match counted.as_slice() {
-            [] => "Nothing to wait for".to_owned(),
-            [only] => only.message.clone(),
+            [only] if ruled => only.message.clone(),
             all if ruled => format!("Aggregated from {} manifest conditions", all.len()),
-            all => {
-                let alike = all.iter().filter(|c| c.status == status.as_str()).count();
-                let first = all
-                    .iter()
-                    .find(|c| c.status == status.as_str())
-                    .map_or("", |c| c.message.as_str());
-                if status == Status::True {
-                    format!("{alike} of {}: {first}", all.len())
-                } else {
-                    first.to_owned()
+            all if status == Status::True => {
+                let mut alike = all.iter().filter(|c| c.status == status.as_str());
+                let first = alike.next().map_or("", |c| c.message.as_str());
+                match alike.count() {
+                    0 => first.to_owned(),
+                    more => format!("{first}; and {more} more"),
                 }
             }
+            _ if type_ == types::PROGRESSING => "Every manifest is what it should be".to_owned(),
+            _ if type_ == types::DEGRADED => "No manifest is degraded".to_owned(),
+            _ => "Nothing differs from the manifests".to_owned(),
         };
         if !ruled && type_ == types::PROGRESSING && unapplied > 0 {
             let message = format!("{unapplied} of {} manifests are not applied", reports.len());
