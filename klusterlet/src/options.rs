@@ -70,6 +70,21 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Options {
+    /// Options from flags, as a command line has them behind the program's name: what runs a klusterlet inside another
+    /// program starts it as a person does, defaults included.
+    pub fn from_flags<T>(flags: impl IntoIterator<Item = T>) -> Result<Self, clap::Error>
+    where
+        T: Into<std::ffi::OsString>,
+    {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let line = std::iter::once("klusterlet".into()).chain(flags.into_iter().map(Into::into));
+        <Line as clap::Parser>::try_parse_from(line).map(|line| line.options)
+    }
+
     /// What is wrong with the options before anything is asked, if anything.
     pub fn check(&self) -> Result<(), crate::Error> {
         use muster_crds::names::validate_cluster_name;

@@ -14,7 +14,6 @@ use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -390,22 +389,22 @@ async fn klusterlet_options(
     spoke: &ControlPlane,
     dir: &tempfile::TempDir,
 ) -> anyhow::Result<Options> {
-    Ok(Options {
-        cluster_name: Some(name.to_owned()),
-        bootstrap_kubeconfig: Some(hub.bootstrap_kubeconfig(hub_address).await?),
-        spoke_kubeconfig: Some(spoke.kubeconfig().to_owned()),
-        hub_kubeconfig_dir: dir.path().join("hub-kubeconfig"),
-        hub_kubeconfig_secret: "hub-kubeconfig-secret".into(),
-        agent_id: Some(format!("agent-{name}")),
+    let agent = format!("agent-{name}");
+    let flags: [(&str, PathBuf); 7] = [
+        ("--cluster-name", name.into()),
+        (
+            "--bootstrap-kubeconfig",
+            hub.bootstrap_kubeconfig(hub_address).await?,
+        ),
+        ("--spoke-kubeconfig", spoke.kubeconfig().to_owned()),
+        ("--hub-kubeconfig-dir", dir.path().join("hub-kubeconfig")),
+        ("--agent-id", agent.clone().into()),
         // Clusters that share a control plane have a namespace each.
-        namespace: format!("agent-{name}"),
-        spoke_external_server_urls: Vec::new(),
-        cluster_annotations: Vec::new(),
-        cluster_healthcheck_period: Duration::from_secs(60),
-        max_custom_cluster_claims: 20,
-        reserved_cluster_claim_suffixes: Vec::new(),
-        client_cert_expiration_seconds: 0,
-        appliedmanifestwork_eviction_grace_period: Duration::from_secs(3600),
-        workload_agent_workers: 10,
-    })
+        ("--namespace", agent.into()),
+        ("--appliedmanifestwork-eviction-grace-period", "1h".into()),
+    ];
+    let flags = flags
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.into(), value.into_os_string()]);
+    Ok(Options::from_flags(flags)?)
 }

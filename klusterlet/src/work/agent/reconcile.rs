@@ -64,7 +64,9 @@ impl Agent {
             let mut settled = Vec::new();
             for (ordinal, outcome) in outcomes {
                 again = soonest(again, outcome.retry);
-                if let (Some(key), Some(revision), Retry::No) = (&outcome.key, &outcome.settled, outcome.retry) {
+                if let (Some(key), Some(revision), Retry::No) =
+                    (&outcome.key, &outcome.settled, outcome.retry)
+                {
                     settled.push((ordinal, key.clone(), revision.clone()));
                 }
                 if let Some(manifest) = current.manifests.get_mut(ordinal) {
