@@ -230,27 +230,16 @@ impl ControlPlane {
 
     /// A kubeconfig that may only bootstrap, at `address`.
     pub async fn bootstrap_kubeconfig(&self, address: SocketAddr) -> anyhow::Result<PathBuf> {
-        let (id, secret) = TOKEN;
-        let object = json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
-            "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
-            "stringData": {"token-id": id, "token-secret": secret, "usage-bootstrap-authentication": "true",
-                "auth-extra-groups": names::BOOTSTRAP_GROUP}});
-        self.kube
-            .ensure("/api/v1/namespaces/kube-system/secrets", &object)
-            .await?;
-        self.token_kubeconfig(&format!("{id}.{secret}"), address)
+        make_token(&self.kube).await?;
+        self.token_kubeconfig(&format!("{}.{}", TOKEN.0, TOKEN.1), address)
     }
 
     /// A kubeconfig with a bearer token, at `address`.
     pub fn token_kubeconfig(&self, token: &str, address: SocketAddr) -> anyhow::Result<PathBuf> {
         let text = std::fs::read_to_string(&self.kubeconfig)?;
-        let mut config: serde_json::Value = serde_saphyr::from_str(&redirected(&text, address)?)?;
-        config["users"][0]["user"] = json!({ "token": token });
-        let path = self
-            .dir
-            .path()
-            .join(format!("token-{}-{}.kubeconfig", address.port(), token.len()));
-        files::write(&path, &config.to_string())?;
+        let id = token.split('.').next().unwrap_or_default();
+        let path = self.dir.path().join(format!("token-{id}-{}.kubeconfig", address.port()));
+        files::write(&path, &with_token(&redirected(&text, address)?, token)?)?;
         Ok(path)
     }
 
@@ -330,5 +319,30 @@ pub fn redirected(kubeconfig: &str, address: SocketAddr) -> anyhow::Result<Strin
     {
         cluster["cluster"]["server"] = json!(format!("https://{address}"));
     }
+    Ok(config.to_string())
+}
+
+/// A kubeconfig in `dir` that may only bootstrap at a server, from its administrator's.
+pub async fn bootstrap_kubeconfig(kube: &Kube, admin: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
+    make_token(kube).await?;
+    let path = dir.join("bootstrap.kubeconfig");
+    let text = std::fs::read_to_string(admin)?;
+    files::write(&path, &with_token(&text, &format!("{}.{}", TOKEN.0, TOKEN.1))?)?;
+    Ok(path)
+}
+
+async fn make_token(kube: &Kube) -> anyhow::Result<()> {
+    let (id, secret) = TOKEN;
+    let object = json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+        "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
+        "stringData": {"token-id": id, "token-secret": secret, "usage-bootstrap-authentication": "true",
+            "auth-extra-groups": names::BOOTSTRAP_GROUP}});
+    Ok(kube.ensure("/api/v1/namespaces/kube-system/secrets", &object).await?)
+}
+
+/// The same kubeconfig with a bearer token for a user.
+fn with_token(kubeconfig: &str, token: &str) -> anyhow::Result<String> {
+    let mut config: serde_json::Value = serde_saphyr::from_str(kubeconfig)?;
+    config["users"][0]["user"] = json!({ "token": token });
     Ok(config.to_string())
 }
