@@ -6,6 +6,11 @@
 use jsonpath_rust::JsonPath as _;
 use serde_json::Value;
 
+/// Longest path, in bytes.
+const MAX_PATH: usize = 4096;
+/// The engine's parser recurses into brackets and negations: so many fit on any stack.
+const MAX_BRACKETS: usize = 64;
+
 /// The values a path selects, in order; none where a part of the path is missing. The error says what is wrong with the
 /// path.
 pub fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
@@ -60,6 +65,15 @@ fn rewrite(path: &str) -> Result<String, String> {
     }
     if inner.is_empty() {
         return Err("the JSONPath is empty".into());
+    }
+    if inner.len() > MAX_PATH {
+        return Err(format!(
+            "the JSONPath has {} bytes, {MAX_PATH} are allowed",
+            inner.len()
+        ));
+    }
+    if inner.bytes().filter(|b| b"([!".contains(b)).count() > MAX_BRACKETS {
+        return Err(format!("the JSONPath has more than {MAX_BRACKETS} brackets"));
     }
     if inner.contains(['{', '}']) || inner.starts_with("range ") || inner == "end" {
         return Err(format!(
@@ -156,6 +170,21 @@ mod tests {
         assert_eq!(steps(".l[?(@.n==\"x\")].v"), [["l", "0", "v"]]);
         assert_eq!(steps(".l[*].v"), [["l", "0", "v"]]);
         assert_eq!(steps(".absent.x"), none);
+    }
+
+    #[test]
+    fn deep_paths_are_refused_before_they_overflow_the_stack() {
+        let object = json!({"a": [{"b": 1}]});
+        for (open, close) in [("(", ")"), ("!(", ")"), ("@[?", "]")] {
+            for depth in [10, MAX_BRACKETS / 2 - 1, 2000] {
+                let path = format!(".a[?{}@.b==1{}]", open.repeat(depth), close.repeat(depth));
+                let found = select(&path, &object);
+                assert!(depth < 2000 || found.is_err(), "{open} {depth}");
+            }
+        }
+        let wide = format!(".a{}", ".a".repeat(MAX_PATH / 2 - 2));
+        assert_eq!(select(&wide, &object), Ok(vec![]));
+        assert!(select(&format!("{wide}.a.a"), &object).is_err());
     }
 
     #[test]
