@@ -45,9 +45,7 @@ impl Agent {
             Some(self.ensure_applied(name, &known.work).await?)
         };
         let evicting = |a: &&Arc<AppliedManifestWork>| {
-            a.status
-                .as_ref()
-                .is_some_and(|s| s.eviction_start_time.is_some())
+            a.status.as_ref().is_some_and(|s| s.eviction_start_time.is_some())
         };
         if let Some(applied) = applied.as_ref().filter(evicting) {
             // The work was gone and is back within the grace period.
