@@ -4,10 +4,12 @@
 //! speak Open Cluster Management's API and know nothing of which API servers are on either side.
 
 pub mod error;
+pub mod gates;
 pub mod options;
 pub mod registration;
 pub mod work;
 
 pub use error::Error;
+pub use gates::{Gate, Gates};
 pub use options::Options;
 pub use registration::run;

@@ -100,10 +100,24 @@ pub async fn client(role: &'static str, path: &Path, config: Kubeconfig) -> Resu
         path: path.to_owned(),
         problem,
     };
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+    let named = server(&config).is_ok_and(|s| s.proxy_url.is_some());
+    let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
         .await
         .map_err(|e| problem(e.to_string()))?;
+    if !named && is_loopback(&config.cluster_url) {
+        config.proxy_url = None;
+    }
     Client::try_from(config).map_err(|e| problem(e.to_string()))
+}
+
+/// As in Go's clients, a proxy from the environment is never asked for this machine itself.
+fn is_loopback(url: &http::Uri) -> bool {
+    let host = url.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// The kubeconfig of the agent at the hub (wire §2.1): the bootstrap's cluster, the certificate in files beside it.
@@ -154,6 +168,20 @@ mod tests {
             error.contains("line") && !error.contains("s3cret") && !error.contains('\n'),
             "{error}"
         );
+    }
+
+    #[test]
+    fn loopback() {
+        for (url, expected) in [
+            ("https://127.0.0.1:6443", true),
+            ("https://127.8.8.8", true),
+            ("https://[::1]:6443", true),
+            ("https://localhost:6443", true),
+            ("https://10.0.0.1:6443", false),
+            ("https://localhost.example.com", false),
+        ] {
+            assert_eq!(is_loopback(&url.parse().unwrap()), expected, "{url}");
+        }
     }
 
     #[test]

@@ -48,7 +48,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
     };
     let spoke = connect_spoke(&options).await?;
     let prepared = stop
-        .run_until_cancelled(prepare::prepare(&spoke.client, &options.namespace))
+        .run_until_cancelled(prepare::prepare(
+            &spoke.client,
+            &options.namespace,
+            options.gates()?,
+        ))
         .await;
     let Some(prepared) = prepared else { return Ok(()) };
     prepared?;

@@ -5,6 +5,7 @@ use super::facts::Facts;
 use super::kubeconfig::Server;
 use super::status::{self, Health, Observed};
 use super::{csr, kubeconfig};
+use crate::gates::{Gate, Gates};
 use crate::work::objects::{self, RequestError};
 use crate::work::{self, Backoff};
 use crate::{Error, Options};
@@ -100,6 +101,7 @@ struct Shared {
     hub: Client,
     identity: Identity,
     options: Options,
+    gates: Gates,
     facts: Arc<Facts>,
     cluster: watch::Sender<Option<Arc<ManagedCluster>>>,
     certificate: Mutex<(Validity, Option<String>)>,
@@ -114,6 +116,7 @@ impl Session {
             hub: self.hub.client(),
             identity: self.identity.clone(),
             options: self.options.clone(),
+            gates: self.options.gates().unwrap_or_default(),
             facts: Arc::default(),
             cluster: watch::channel(None).0,
             certificate: Mutex::new((self.validity, None)),
@@ -138,7 +141,12 @@ impl Session {
         let ended = stop.child_token();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(shared.facts.clone().follow_nodes(self.spoke.clone()));
-        tasks.spawn(shared.facts.clone().follow_claims(self.spoke.clone()));
+        if shared.gates.on(Gate::ClusterClaim) {
+            tasks.spawn(shared.facts.clone().follow_claims(self.spoke.clone()));
+        }
+        if shared.gates.on(Gate::ClusterProperty) {
+            tasks.spawn(shared.facts.clone().follow_properties(self.spoke.clone()));
+        }
         tasks.spawn(shared.clone().follow_cluster());
         tasks.spawn(shared.clone().keep_lease());
         tasks.spawn(shared.clone().keep_status());
@@ -429,6 +437,7 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let claims = self.facts.claims(
+            self.gates,
             &self.options.reserved_cluster_claim_suffixes,
             self.options.max_custom_cluster_claims,
         );
