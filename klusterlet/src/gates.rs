@@ -97,16 +97,16 @@ impl Gates {
             match name {
                 "AllAlpha" => all[0] = Some(on),
                 "AllBeta" => all[1] = Some(on),
-                _ => match KNOWN.iter().position(|k| k.name == name) {
-                    Some(index) => named[index] = Some(on),
-                    None => {
+                _ => {
+                    let Some(index) = KNOWN.iter().position(|k| k.name == name) else {
                         let names: Vec<_> = KNOWN.iter().map(|k| k.name).collect();
                         return Err(format!(
                             "unrecognized feature gate: {name}; there are {}",
                             names.join(", ")
                         ));
-                    }
-                },
+                    };
+                    named[index] = Some(on);
+                }
             }
         }
         Ok(Self(std::array::from_fn(|i| {

@@ -103,3 +103,14 @@ async fn wait_established(spoke: &Client, name: &str) {
         }
     }
 }
+
+/// UID of a namespace, where it may be read.
+pub async fn namespace_uid(spoke: &Client, name: &str) -> Option<String> {
+    match objects::get(spoke, &format!("/api/v1/namespaces/{name}")).await {
+        Ok(namespace) => namespace["metadata"]["uid"].as_str().map(str::to_owned),
+        Err(error) => {
+            tracing::debug!(name, %error, "the namespace can not be read");
+            None
+        }
+    }
+}
