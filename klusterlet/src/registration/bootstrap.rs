@@ -210,6 +210,7 @@ pub async fn follow_secret(
                 into.send_replace(Some(Some(data(secret))));
             }
             Ok(Some(watcher::Event::InitDone)) if !seen => {
+                backoff = Backoff::default();
                 into.send_replace(Some(None));
             }
             Ok(Some(watcher::Event::InitDone)) => {}

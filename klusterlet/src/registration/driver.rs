@@ -503,10 +503,11 @@ impl Driver {
     }
 
     async fn bootstrap_secret_is(&mut self, found: Option<Data>, first: bool) -> Result<(), Error> {
-        if self.source.secret_is(found, first) {
-            self.bootstrap_changed().await
-        } else {
-            Ok(())
+        match (self.source.secret_is(found, first), first) {
+            (false, _) => Ok(()),
+            // As it was when the agent started: nobody asked for anything.
+            (true, true) => self.look().await,
+            (true, false) => self.bootstrap_changed().await,
         }
     }
 
@@ -514,10 +515,8 @@ impl Driver {
     /// again if the hub deleted it.
     async fn bootstrap_changed(&mut self) -> Result<(), Error> {
         tracing::info!("the bootstrap data changed");
-        let before = self.bootstrap.take();
         self.look().await?;
-        let same_hub = before.is_some_and(|b| Some(&b.server) == self.target());
-        if let (State::Working, true, Some(bootstrap)) = (self.state, same_hub, self.bootstrap.clone()) {
+        if let (State::Working, Some(bootstrap)) = (self.state, self.bootstrap.clone()) {
             let (context, identity) = (self.context.clone(), self.identity.clone());
             tokio::spawn(async move {
                 let answer = match context.connect.bootstrap(&bootstrap).await {

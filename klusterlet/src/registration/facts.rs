@@ -214,7 +214,10 @@ pub async fn follow<K, V: PartialEq>(
                 continue;
             }
         };
-        backoff = Backoff::default();
+        // Every try begins with Init, also one that is refused.
+        if !matches!(event, watcher::Event::Init) {
+            backoff = Backoff::default();
+        }
         let moved = match event {
             watcher::Event::Init => {
                 fresh.clear();

@@ -107,6 +107,12 @@ impl Namespaces {
             .clone()
     }
 
+    /// Learns from a write, before the watch says the same.
+    fn known(&self, name: &str, on: bool) {
+        let mut labelled = self.labelled.lock().unwrap_or_else(PoisonError::into_inner);
+        labelled.get_or_insert_default().insert(name.to_owned(), on);
+    }
+
     /// Follows the namespaces that carry the label, for ever.
     async fn follow(&self, spoke: Client, label: &str) {
         let api: Api<Namespace> = Api::all(spoke);
@@ -144,6 +150,9 @@ async fn tend(shared: &Shared, label: &str) {
                 .collect();
             for name in &plan.manage {
                 let problem = manage(&shared.context.spoke.client, name, label).await.err();
+                if problem.is_none() {
+                    namespaces.known(name, true);
+                }
                 failed |= problem.is_some();
                 outcomes.insert(name.clone(), problem);
             }
@@ -153,7 +162,10 @@ async fn tend(shared: &Shared, label: &str) {
                         tracing::warn!(namespace = name, %error, "the namespace is no longer managed, but its label can not be changed");
                         failed = true;
                     }
-                    _ => tracing::info!(namespace = name, "the namespace is no longer managed; it stays"),
+                    _ => {
+                        namespaces.known(name, false);
+                        tracing::info!(namespace = name, "the namespace is no longer managed; it stays");
+                    }
                 }
             }
             let moved = {

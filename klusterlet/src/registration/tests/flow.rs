@@ -182,6 +182,22 @@ async fn a_cluster_joins_and_tells_of_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cluster_that_waits_for_acceptance_asks_seldom() {
+    let (hub, spoke, hubs) = one();
+    hub.with(|s| s.unaccepting = true);
+    let run = start(&spoke, &hubs, &[]);
+    eventually("it has a certificate", 30, || hub_secret(&spoke).is_some()).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let before = hub.with(|s| s.log.len());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let asked = hub.with(|s| s.log.len()) - before;
+    assert!(asked < 3600 / 2, "{asked} requests in an hour");
+    hub.with(|s| s.unaccepting = false);
+    joined(&hub).await;
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hundred_rotations_and_never_a_401() {
     let (hub, spoke, hubs) = one();
     hub.with(|s| s.lifetime = SignedDuration::from_secs(600));
@@ -342,10 +358,15 @@ async fn a_cluster_that_was_detached_joins_again_with_new_bootstrap_data() {
         "a detached cluster does not come back by itself"
     );
     hub.with(|s| s.bootstrap_tokens.push("another".into()));
+    let boot = format!("{AGENT_NS}/bootstrap-hub-kubeconfig");
+    // Spoiled in between.
     spoke.put(
-        &format!("{AGENT_NS}/bootstrap-hub-kubeconfig"),
-        secret("https://hub", "another"),
+        &boot,
+        json!({"data": {"kubeconfig": "eA=="}, "metadata": {"namespace": "open-cluster-management-agent"}}),
     );
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(hub.get(CLUSTER).is_none());
+    spoke.put(&boot, secret("https://hub", "another"));
     joined(&hub).await;
     run.end().await;
 }

@@ -50,6 +50,8 @@ pub struct State {
     pub ahead: SignedDuration,
     pub forbidden: Vec<String>,
     pub refused: usize,
+    /// Agents may do nothing.
+    pub unaccepting: bool,
 }
 
 #[derive(Clone)]
@@ -110,6 +112,7 @@ impl Stub {
             ahead: SignedDuration::ZERO,
             forbidden: Vec::new(),
             refused: 0,
+            unaccepting: false,
         };
         Self {
             name: name.into(),
@@ -189,6 +192,10 @@ impl Stub {
             if !known {
                 s.refused += 1;
                 return Err(status(401, "Unauthorized", "Unauthorized"));
+            }
+            if s.unaccepting && matches!(caller, Caller::Agent { .. }) {
+                s.log.push((method.to_owned(), path.to_owned(), 403));
+                return Err(status(403, "Forbidden", "not accepted"));
             }
             let bootstrap = matches!(caller, Caller::Bootstrap(_));
             let asked = format!("{method} {path}");
