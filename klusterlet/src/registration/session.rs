@@ -256,11 +256,13 @@ impl Shared {
             if denied {
                 self.tell(News::Lost("the hub denied this cluster".into()));
             }
-            let silent_at = (*heard.borrow_and_update()).max(told) + timeout;
+            // A hub that was not even asked in the meantime is not silent.
+            let shortest = lease::period(cluster.borrow().as_deref()) * 2;
+            let silent_at = (*heard.borrow_and_update()).max(told) + timeout.max(shortest);
             tokio::select! {
                 () = tokio::time::sleep_until(silent_at) => {
                     told = Instant::now();
-                    self.tell(News::Lost(format!("the hub took no lease renewal for {} s", timeout.as_secs())));
+                    self.tell(News::Lost(format!("the hub took no lease renewal for {} s", timeout.max(shortest).as_secs())));
                 }
                 changed = cluster.changed() => if changed.is_err() { return },
                 changed = heard.changed() => if changed.is_err() { return },

@@ -668,5 +668,23 @@ async fn a_hub_that_is_silent_is_left_after_the_timeout_and_not_before() {
     eventually("the second hub knows it", 150, || two.get(CLUSTER).is_some()).await;
     joined(&two).await;
     run.end().await;
-    // No hub at all: what is there stays, and the first to come back is taken.
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_shorter_than_the_lease_loses_no_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two, spoke, hubs, files) = two(dir.path());
+    let args = [
+        "--feature-gates=MultipleHubs=true",
+        "--hub-connection-timeout-seconds=20",
+        "--bootstrap-kubeconfigs",
+        &files,
+    ];
+    let run = start_in(dir, &spoke, &hubs, &args);
+    joined(&one).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let asked = two.with(|s| s.log.len());
+    // Six questions of access and one for the cluster, at the start.
+    assert_eq!((asked, csrs(&one)), (7, 1));
+    run.end().await;
 }
