@@ -25,20 +25,24 @@ pub fn wanted(part: &str) -> bool {
 }
 
 /// Rows of figures beside what they should be. A row is printed as soon as it is known.
-pub struct Table;
+pub struct Table {
+    width: usize,
+}
 
 impl Table {
     /// Begins a table.
     pub fn new(title: &str) -> Self {
+        let width = 58;
         println!("\n{title}");
-        println!("| {:<58} | {:>22} | {:>14} |", "what", "measured", "target");
-        println!("|{:-<60}|{:->24}|{:->16}|", "", "", "");
-        Self
+        println!("| {:<width$} | {:>22} | {:>14} |", "what", "measured", "target");
+        println!("|-{:-<width$}-|{:->24}|{:->16}|", "", "", "");
+        Self { width }
     }
 
     /// One row.
     pub fn row(&self, what: &str, measured: &str, target: &str) {
-        println!("| {what:<58} | {measured:>22} | {target:>14} |");
+        let width = self.width;
+        println!("| {what:<width$} | {measured:>22} | {target:>14} |");
     }
 }
 
