@@ -5,6 +5,7 @@ mod cli;
 mod crash;
 mod demo;
 mod kubectl;
+mod crash_store;
 mod laws;
 mod registration;
 mod work;
