@@ -58,6 +58,8 @@ pub struct Api {
     pub authenticator: Arc<Authenticator>,
     /// What `now` is.
     pub clock: Clock,
+    /// Webhooks and policies that have a say in writes.
+    pub hooks: admission::Hooks,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Ends watches when the server stops.
@@ -195,6 +197,7 @@ impl Api {
             authorizer,
             authenticator,
             clock: Clock::system(),
+            hooks: admission::Hooks::default(),
             metrics: Arc::default(),
             shutdown: CancellationToken::new(),
             crd_lock: Arc::default(),
