@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 /// How many past revisions stay watchable and listable.
 const KEEP_REVISIONS: usize = 20_000;
 /// User and group of the administrator's kubeconfig.
-const ADMIN: (&str, &str) = ("kubernetes-admin", crate::auth::SYSTEM_MASTERS);
+const ADMIN: (&str, &str) = ("admin", crate::auth::SYSTEM_MASTERS);
 /// Life of the administrator's certificate.
 const ADMIN_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long open requests may go on once the server stops.
@@ -228,7 +228,7 @@ impl Server {
         self.api.client_as(user)
     }
 
-    /// A kubeconfig of `kubernetes-admin` in `system:masters`, good for a year.
+    /// A kubeconfig of `admin` in `system:masters`, good for a year.
     pub fn admin_kubeconfig(&self) -> Result<String, PkiError> {
         self.kubeconfig(ADMIN.0, &[ADMIN.1], ADMIN_TTL)
     }

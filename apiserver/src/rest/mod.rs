@@ -60,6 +60,8 @@ pub struct Api {
     pub authenticator: Arc<Authenticator>,
     /// What `now` is.
     pub clock: Clock,
+    /// Webhooks and policies that have a say in writes.
+    pub hooks: admission::Hooks,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Seats for requests.
@@ -199,6 +201,7 @@ impl Api {
             authorizer,
             authenticator,
             clock: Clock::system(),
+            hooks: admission::Hooks::default(),
             metrics: Arc::default(),
             in_flight: Arc::default(),
             shutdown: CancellationToken::new(),
