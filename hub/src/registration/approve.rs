@@ -319,7 +319,7 @@ impl Context {
         match decision {
             Decision::Leave(reason) => tracing::debug!(request = name, "left alone: {reason}"),
             Decision::Wait(reason) if csr.decided => {
-                tracing::debug!(request = name, cluster, "waits: {reason}")
+                tracing::debug!(request = name, cluster, "waits: {reason}");
             }
             Decision::Wait(reason) => tracing::info!(request = name, cluster, "waits: {reason}"),
             Decision::Approve(agent) => {
