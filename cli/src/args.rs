@@ -59,6 +59,12 @@ pub enum Command {
         after_long_help = "Examples:\n  muster join --hub https://hub:6443 --token abcdef.0123456789abcdef --ca MIIB...\n  muster join --hub https://hub:6443 --token-file token --cluster-name cluster1 --kubeconfig cluster1.kubeconfig"
     )]
     Join(Box<crate::join::Join>),
+    /// Let go of a cluster
+    #[command(
+        long_about = "Deletes a cluster from the hub: what the hub made on it goes first, then its rights, then the cluster itself. With --force, a cluster that will never come back goes at once, and what is left behind is told.",
+        after_long_help = "Examples:\n  muster detach cluster1\n  muster detach cluster1 --force"
+    )]
+    Detach(DetachArguments),
     /// Show clusters or works of a hub
     #[command(
         after_long_help = "Examples:\n  muster get clusters --kubeconfig hub.kubeconfig\n  muster get works --cluster cluster1 -o wide"
@@ -94,6 +100,17 @@ pub struct GetArguments {
     /// Form of the output
     #[arg(long, short, value_enum, default_value_t, value_name = "FORM", global = true)]
     pub output: Format,
+}
+
+/// `muster detach`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DetachArguments {
+    /// What to detach.
+    #[command(flatten)]
+    pub what: crate::detach::Detach,
+    /// Which hub.
+    #[command(flatten)]
+    pub connection: Connection,
 }
 
 /// `muster token`.
@@ -215,6 +232,7 @@ mod tests {
             "completion bash",
             "token create --ttl 1h --uses 3 --clusters burst-* --set s --label a=b,c=d --accept -o json",
             "token ls",
+            "detach c --force --timeout 10s",
             "join --hub https://h:1 --token abcdef.0123456789abcdef --cluster-name c -- --agent-id a",
             "version -v",
         ] {

@@ -7,6 +7,7 @@
 pub mod apiserver;
 pub mod args;
 pub mod demo;
+pub mod detach;
 pub mod error;
 pub mod follow;
 pub mod get;
@@ -51,6 +52,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         }
         Command::Token(token) => token::run(&token.what, &token.connection, token.output).await,
         Command::Join(join) => join::run(*join, process::stop_on_signal()?).await,
+        Command::Detach(detach) => detach::run(&detach.what, &detach.connection).await,
         Command::Get(get) => get::run(&get.what, &get.connection, get.output).await,
         Command::Work(work) => work::run(&work.what, &work.connection, work.output).await,
         Command::Completion { shell } => {

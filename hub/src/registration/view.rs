@@ -99,6 +99,8 @@ pub struct LeaseView {
     pub renewed: Option<Timestamp>,
     /// When the hub, by its own clock, saw that renewal happen; none when it was only found so.
     pub seen: Option<Timestamp>,
+    /// When it came into the hub's view, by the hub's clock.
+    pub found: Option<Timestamp>,
 }
 
 impl LeaseView {
@@ -115,7 +117,8 @@ impl LeaseView {
             (Some(_), Sighting::Watched) => Some(now),
             _ => None,
         };
-        Self { renewed, seen }
+        let found = before.map_or(Some(now), |before| before.found);
+        Self { renewed, seen, found }
     }
 }
 
