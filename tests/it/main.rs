@@ -3,9 +3,9 @@
 
 mod cli;
 mod crash;
+mod crash_store;
 mod demo;
 mod kubectl;
-mod crash_store;
 mod laws;
 mod registration;
 mod work;
