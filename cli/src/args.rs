@@ -3,6 +3,7 @@
 use crate::get::Get;
 use crate::kubeconfig::Connection;
 use crate::output::Format;
+use crate::token::Token;
 use crate::work::Work;
 use clap::{ArgAction, Parser, Subcommand};
 
@@ -50,6 +51,20 @@ pub enum Command {
         after_long_help = "Examples:\n  muster klusterlet --cluster-name cluster1 --bootstrap-kubeconfig bootstrap.kubeconfig \\\n      --spoke-kubeconfig cluster1.kubeconfig --hub-kubeconfig-dir ./cluster1"
     )]
     Klusterlet(muster_klusterlet::Options),
+    /// Make, show and end the tokens that clusters join with
+    Token(TokenArguments),
+    /// Join this cluster to a hub with a token
+    #[command(
+        long_about = "Joins the cluster of a kubeconfig to a hub and runs its klusterlet. `muster token create` at the hub prints the whole command. Run again, it goes on with the credentials it got.",
+        after_long_help = "Examples:\n  muster join --hub https://hub:6443 --token abcdef.0123456789abcdef --ca MIIB...\n  muster join --hub https://hub:6443 --token-file token --cluster-name cluster1 --kubeconfig cluster1.kubeconfig"
+    )]
+    Join(Box<crate::join::Join>),
+    /// Let go of a cluster
+    #[command(
+        long_about = "Deletes a cluster from the hub: what the hub made on it goes first, then its rights, then the cluster itself. With --force, a cluster that will never come back goes at once, and what is left behind is told.",
+        after_long_help = "Examples:\n  muster detach cluster1\n  muster detach cluster1 --force"
+    )]
+    Detach(DetachArguments),
     /// Show clusters or works of a hub
     #[command(
         after_long_help = "Examples:\n  muster get clusters --kubeconfig hub.kubeconfig\n  muster get works --cluster cluster1 -o wide"
@@ -87,6 +102,31 @@ pub struct GetArguments {
     pub output: Format,
 }
 
+/// `muster detach`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DetachArguments {
+    /// What to detach.
+    #[command(flatten)]
+    pub what: crate::detach::Detach,
+    /// Which hub.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `muster token`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TokenArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: Token,
+    /// Which hub.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Form of the output
+    #[arg(long, short, value_enum, default_value_t, value_name = "FORM", global = true)]
+    pub output: Format,
+}
+
 /// `muster work`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WorkArguments {
@@ -105,7 +145,7 @@ impl Command {
     /// How much to log when nobody says.
     pub fn log_level(&self) -> &'static str {
         match self {
-            Self::Klusterlet(_) | Self::Apiserver(_) | Self::Hub(_) => "info",
+            Self::Klusterlet(_) | Self::Join(_) | Self::Apiserver(_) | Self::Hub(_) => "info",
             // What it shows on the way includes a link that is cut.
             Self::Demo(_) => "off",
             _ => "warn",
@@ -162,6 +202,16 @@ mod tests {
             ("apiserver", 2, "--data-dir"),
             ("demo --clusters 0", 2, "0"),
             ("work create --help", 0, "Examples:"),
+            ("token create --uses 0", 2, "0"),
+            ("token create --clusters A*", 2, "lower case"),
+            ("token revoke", 2, "ID"),
+            ("join --hub https://h", 2, "--token"),
+            (
+                "join --hub http://h --token abcdef.0123456789abcdef",
+                2,
+                "https://",
+            ),
+            ("join --hub https://h --token short", 2, "a join token is"),
         ] {
             let error = Arguments::try_parse_from(std::iter::once("muster").chain(line.split_whitespace()))
                 .unwrap_err();
@@ -180,6 +230,10 @@ mod tests {
             "work --context x status w --cluster c -o wide",
             "agent --cluster-name c",
             "completion bash",
+            "token create --ttl 1h --uses 3 --clusters burst-* --set s --label a=b,c=d --accept -o json",
+            "token ls",
+            "detach c --force --timeout 10s",
+            "join --hub https://h:1 --token abcdef.0123456789abcdef --cluster-name c -- --agent-id a",
             "version -v",
         ] {
             Arguments::try_parse_from(std::iter::once("muster").chain(line.split_whitespace())).unwrap();

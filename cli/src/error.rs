@@ -64,6 +64,14 @@ pub enum Error {
         /// Plural name with group.
         kind: &'static str,
     },
+    /// A cluster can not join.
+    #[error("can not join the hub at {hub}: {problem}")]
+    Join {
+        /// Its URL.
+        hub: String,
+        /// Why not, and what to do.
+        problem: String,
+    },
     /// A request failed.
     #[error("can not {what}: {problem}")]
     Request {

@@ -2,7 +2,7 @@
 
 use crate::kubeconfig::{self, Connection, Hub};
 use crate::output::{self, Format};
-use crate::table::{Table, age};
+use crate::table::{Table, age, duration};
 use crate::{Error, names};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -208,7 +208,7 @@ fn clusters(clusters: &[ManagedCluster], format: Format, now: Timestamp) -> Stri
     ];
     let wide = format == Format::Wide;
     if wide {
-        headers.extend(["VERSION", "CPU", "MEMORY", "TAINTS"]);
+        headers.extend(["VERSION", "CPU", "MEMORY", "TAINTS", "CERT EXPIRES"]);
     }
     let mut table = Table::new(&headers);
     for cluster in clusters {
@@ -247,11 +247,33 @@ fn clusters(clusters: &[ManagedCluster], format: Format, now: Timestamp) -> Stri
                 capacity("cpu"),
                 capacity("memory"),
                 taints,
+                conditions.map_or_else(|| "<unknown>".into(), |c| certificate(c, now)),
             ]);
         }
         table.row(cells);
     }
     table.render()
+}
+
+/// When the agent's certificate ends: it says so only in a message, as `... to 2027-01-31 10:00:00 +0000 UTC`.
+pub fn certificate_end(conditions: &[Condition]) -> Option<Timestamp> {
+    let message = &find(conditions, types::CERTIFICATE_ROTATED)
+        .filter(|c| c.status == "True")?
+        .message;
+    let mut words = message.rsplit_once(" to ")?.1.split_whitespace();
+    let first = words.next()?;
+    match words.next() {
+        None => first.parse().ok(),
+        Some(time) => format!("{first}T{time}Z").parse().ok(),
+    }
+}
+
+fn certificate(conditions: &[Condition], now: Timestamp) -> String {
+    match certificate_end(conditions) {
+        None => "<unknown>".to_owned(),
+        Some(end) if end <= now => "expired".to_owned(),
+        Some(end) => format!("in {}", duration(end.as_second() - now.as_second())),
+    }
 }
 
 fn works(works: &[ManifestWork], with_cluster: bool, format: Format, now: Timestamp) -> String {
@@ -325,6 +347,41 @@ mod tests {
         assert_eq!(text, want);
         let wide = clusters(&list, Format::Wide, now());
         assert!(wide.contains("v1.36.0   8        <none>   <none>"), "{wide}");
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_read_from_the_message() {
+        let conditions = |status: &str, message: &str| {
+            let value = json!([{"type": "ClusterCertificateRotated", "status": status, "reason": "r", "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+            serde_json::from_value::<Vec<Condition>>(value).unwrap()
+        };
+        let rotated = "client certificate rotated starting from 2025-12-31 23:57:00 +0000 UTC to";
+        for (status, message, want) in [
+            (
+                "True",
+                format!("{rotated} 2026-12-31 23:57:00 +0000 UTC"),
+                "in 364d",
+            ),
+            (
+                "True",
+                format!("{rotated} 2026-01-01 00:02:05 +0000 UTC"),
+                "expired",
+            ),
+            (
+                "False",
+                format!("{rotated} 2026-12-31 23:57:00 +0000 UTC"),
+                "<unknown>",
+            ),
+            ("True", "something else to say".into(), "<unknown>"),
+            ("True", String::new(), "<unknown>"),
+        ] {
+            assert_eq!(
+                certificate(&conditions(status, &message), now()),
+                want,
+                "{message}"
+            );
+        }
     }
 
     #[test]

@@ -38,6 +38,16 @@ pub struct Hub {
     pub server: String,
     /// The kubeconfig it came from.
     pub kubeconfig: String,
+    /// The certificate authorities it is trusted by, DER; none: the system's.
+    pub ca: Vec<Vec<u8>>,
+}
+
+/// A cluster's address, and a kubeconfig that names it alone.
+pub struct Resolved {
+    /// Its URL.
+    pub server: String,
+    /// The kubeconfig's text; none: the Pod's service account.
+    pub kubeconfig: Option<String>,
 }
 
 /// A kubeconfig and where it came from.
@@ -66,6 +76,7 @@ impl Connection {
         };
         config.connect_timeout = Some(CONNECT_WITHIN);
         let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let ca = config.root_cert.clone().unwrap_or_default();
         let client = Client::try_from(config).map_err(|e| Error::Kubeconfig {
             path: kubeconfig.clone(),
             problem: innermost(&e),
@@ -74,6 +85,51 @@ impl Connection {
             client,
             server,
             kubeconfig,
+            ca,
+        })
+    }
+
+    /// The kubeconfig of the cluster that is meant, with nothing else in it. Nothing is sent.
+    pub async fn resolved(&self) -> Result<Resolved, Error> {
+        let found = match &self.kubeconfig {
+            Some(path) => Some(read(path)?),
+            None => find(std::env::var_os("KUBECONFIG"), std::env::home_dir())?,
+        };
+        let Some(found) = found else {
+            let config = Config::incluster().map_err(|_| {
+                Error::Input(
+                    "no kubeconfig of the cluster that joins was found: give --kubeconfig FILE, or set KUBECONFIG"
+                        .into(),
+                )
+            })?;
+            return Ok(Resolved {
+                server: config.cluster_url.to_string(),
+                kubeconfig: None,
+            });
+        };
+        let mut whole = found.config.clone();
+        let (config, path) = self.config(found).await?;
+        if let Some(context) = &self.context {
+            whole.current_context = Some(context.clone());
+        }
+        let current = whole.current_context.clone().unwrap_or_default();
+        whole.contexts.retain(|context| context.name == current);
+        let context = whole
+            .contexts
+            .first()
+            .and_then(|named| named.context.clone())
+            .unwrap_or_default();
+        whole.clusters.retain(|cluster| cluster.name == context.cluster);
+        whole
+            .auth_infos
+            .retain(|user| Some(&user.name) == context.user.as_ref());
+        let text = serde_json::to_string(&whole).map_err(|e| Error::Kubeconfig {
+            path,
+            problem: e.to_string(),
+        })?;
+        Ok(Resolved {
+            server: config.cluster_url.to_string(),
+            kubeconfig: Some(text),
         })
     }
 

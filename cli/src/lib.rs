@@ -7,10 +7,12 @@
 pub mod apiserver;
 pub mod args;
 pub mod demo;
+pub mod detach;
 pub mod error;
 pub mod follow;
 pub mod get;
 pub mod hub;
+pub mod join;
 pub mod kubeconfig;
 pub mod link;
 pub mod manifests;
@@ -18,6 +20,7 @@ pub mod names;
 pub mod output;
 pub mod process;
 pub mod table;
+pub mod token;
 pub mod work;
 
 pub use error::Error;
@@ -47,6 +50,9 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Klusterlet(options) => {
             Ok(muster_klusterlet::run(options, process::stop_on_signal()?).await?)
         }
+        Command::Token(token) => token::run(&token.what, &token.connection, token.output).await,
+        Command::Join(join) => join::run(*join, process::stop_on_signal()?).await,
+        Command::Detach(detach) => detach::run(&detach.what, &detach.connection).await,
         Command::Get(get) => get::run(&get.what, &get.connection, get.output).await,
         Command::Work(work) => work::run(&work.what, &work.connection, work.output).await,
         Command::Completion { shell } => {

@@ -18,4 +18,5 @@ pub use connect::connect;
 pub use error::Error;
 pub use gates::{Feature, FeatureGate, FeatureGates};
 pub use options::{GcResource, HubOptions, Label, Options};
+pub use registration::token;
 pub use run::run;

@@ -7,6 +7,9 @@ use muster_crds::constants::names;
 
 use crate::gates::{FeatureGate, FeatureGates};
 
+/// Two renewals late by the quarter that agents may be late, and no more: one that is lost never suffices.
+const DEFAULT_GRACE_FACTOR: f64 = 2.5;
+
 /// Options of a hub on somebody's API server: where that is, and how to behave there.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
@@ -37,8 +40,8 @@ pub struct HubOptions {
     /// Labels for what the hub makes for clusters (namespaces and RBAC)
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',')]
     pub labels: Vec<Label>,
-    /// After how many lease durations without a renewal a cluster is Unknown (1.5 to 100)
-    #[arg(long, value_name = "FACTOR", default_value_t = f64::from(names::LEASE_GRACE_FACTOR), value_parser = grace_factor)]
+    /// After how many lease durations without a renewal a cluster is Unknown (1.5 to 5, which is OCM's)
+    #[arg(long, value_name = "FACTOR", default_value_t = DEFAULT_GRACE_FACTOR, value_parser = grace_factor)]
     pub lease_grace_factor: f64,
     /// What is deleted from a deleted cluster's namespace, in this order
     #[arg(long, value_name = "GROUP/VERSION/RESOURCE,...", value_delimiter = ',',
@@ -57,7 +60,7 @@ impl Default for HubOptions {
             cluster_auto_approval_users: Vec::new(),
             install_crds: true,
             labels: Vec::new(),
-            lease_grace_factor: f64::from(names::LEASE_GRACE_FACTOR),
+            lease_grace_factor: DEFAULT_GRACE_FACTOR,
             gc_resource_list: default_gc_resources(),
             workers: 16,
         }
@@ -162,11 +165,12 @@ fn default_gc_resources() -> Vec<GcResource> {
 
 fn grace_factor(text: &str) -> Result<f64, String> {
     let factor: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
-    if (1.5..=100.0).contains(&factor) {
+    if (1.5..=f64::from(names::LEASE_GRACE_FACTOR)).contains(&factor) {
         Ok(factor)
     } else {
         Err(format!(
-            "{factor} is not between 1.5 and 100: less than one missed renewal must not count"
+            "{factor} is not between 1.5 and {}: less than one missed renewal must not count",
+            names::LEASE_GRACE_FACTOR
         ))
     }
 }
@@ -191,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_ocms() {
+    fn defaults() {
         let options = parse(&[]).unwrap().hub;
         assert!(options.install_crds);
-        assert!((options.lease_grace_factor - 5.0).abs() < f64::EPSILON);
+        assert!((options.lease_grace_factor - 2.5).abs() < f64::EPSILON);
         assert_eq!(options.gc_resource_list, HubOptions::default().gc_resource_list);
         assert_eq!(
             options.gc_resource_list[0].to_string(),
@@ -230,7 +234,8 @@ mod tests {
             ("--feature-gates=Foo=true", "there is no feature gate"),
             ("--labels=novalue", "write key=value"),
             ("--gc-resource-list=pods", "write group/version/resource"),
-            ("--lease-grace-factor=1", "not between 1.5 and 100"),
+            ("--lease-grace-factor=NaN", "not between 1.5 and 5"),
+            ("--lease-grace-factor=1", "not between 1.5 and 5"),
             ("--nonsense", "unexpected argument"),
         ] {
             let error = parse(&[argument]).unwrap_err();

@@ -96,7 +96,10 @@ async fn survive(test: &str, how: Return) -> Result {
     let mut seed = Seed::of(test);
     let program = Program::new(MUSTER)?;
     let spoke = ControlPlane::embedded(CLUSTER, ServerOptions::default()).await?;
-    spoke.kube().ensure("/api/v1/namespaces", &muster_tests::objects::namespace(NAMESPACE)).await?;
+    spoke
+        .kube()
+        .ensure("/api/v1/namespaces", &muster_tests::objects::namespace(NAMESPACE))
+        .await?;
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let hub_address = format!("127.0.0.1:{port}");
 
@@ -106,11 +109,21 @@ async fn survive(test: &str, how: Return) -> Result {
     hub_process.until_file(&admin).await?;
     let hub = Kube::from_file("standalone hub", &admin).await?;
     let bootstrap = muster_tests::control_plane::bootstrap_kubeconfig(&hub, &admin, program.home()).await?;
-    let world = World { hub_address, bootstrap: bootstrap.display().to_string(), spoke, hub, program };
+    let world = World {
+        hub_address,
+        bootstrap: bootstrap.display().to_string(),
+        spoke,
+        hub,
+        program,
+    };
     let mut klusterlet = world.start_klusterlet()?;
 
     let done = Arc::new(AtomicBool::new(false));
-    let person = tokio::spawn(person(world.hub.clone(), Seed::of(&format!("{test}, the person at the hub")), done.clone()));
+    let person = tokio::spawn(person(
+        world.hub.clone(),
+        Seed::of(&format!("{test}, the person at the hub")),
+        done.clone(),
+    ));
     let witness = tokio::spawn(witness(world.spoke.kube(), how, done.clone()));
     for round in 0..KILLS {
         tokio::time::sleep(seed.moment(Duration::from_millis(1500))).await;
@@ -124,7 +137,12 @@ async fn survive(test: &str, how: Return) -> Result {
         } else {
             hub_process = world.start_hub()?;
             eventually(SOON, "the hub is back", async || {
-                world.hub.list(&works_path(CLUSTER)).await.map(drop).map_err(|e| e.to_string())
+                world
+                    .hub
+                    .list(&works_path(CLUSTER))
+                    .await
+                    .map(drop)
+                    .map_err(|e| e.to_string())
             })
             .await?;
             tokio::time::sleep(seed.moment(Duration::from_millis(1500))).await;
@@ -136,7 +154,10 @@ async fn survive(test: &str, how: Return) -> Result {
             let object = work(CLUSTER, &marker, &[configmap(NAMESPACE, &marker, "0")]);
             world.hub.create(&works_path(CLUSTER), &object).await?;
             let what = "the klusterlet is back";
-            world.hub.until(&work_path(CLUSTER, &marker), SOON, what, is_applied).await?;
+            world
+                .hub
+                .until(&work_path(CLUSTER, &marker), SOON, what, is_applied)
+                .await?;
             world.hub.delete(&work_path(CLUSTER, &marker)).await?;
         }
     }
@@ -175,7 +196,9 @@ async fn person(hub: Kube, mut seed: Seed, done: Arc<AtomicBool>) -> anyhow::Res
         loop {
             match wish(&hub, number, wanted).await {
                 Ok(()) => break,
-                Err(refused) if refused.code == 0 || refused.code >= 500 || [404, 409].contains(&refused.code) => {
+                Err(refused)
+                    if refused.code == 0 || refused.code >= 500 || [404, 409].contains(&refused.code) =>
+                {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Err(refused) => anyhow::bail!("{} = {wanted:?}: {refused}", name(number)),
@@ -187,22 +210,32 @@ async fn person(hub: Kube, mut seed: Seed, done: Arc<AtomicBool>) -> anyhow::Res
     Ok(acknowledged)
 }
 
-async fn wish(hub: &Kube, number: usize, wanted: Option<u64>) -> std::result::Result<(), muster_tests::kube::Refused> {
+async fn wish(
+    hub: &Kube,
+    number: usize,
+    wanted: Option<u64>,
+) -> std::result::Result<(), muster_tests::kube::Refused> {
     let path = work_path(CLUSTER, &name(number));
     let live = hub.find(&path).await?;
     match (wanted, live) {
         (None, None) => Ok(()),
         (None, Some(live)) if live["metadata"]["deletionTimestamp"].is_string() => Ok(()),
         (None, Some(_)) => hub.delete(&path).await.map(drop),
-        (Some(value), None) => {
-            hub.create(&works_path(CLUSTER), &work(CLUSTER, &name(number), &[manifest(number, value)])).await.map(drop)
-        }
+        (Some(value), None) => hub
+            .create(
+                &works_path(CLUSTER),
+                &work(CLUSTER, &name(number), &[manifest(number, value)]),
+            )
+            .await
+            .map(drop),
         // One of that name is on its way out: asked again until it is.
-        (Some(_), Some(live)) if live["metadata"]["deletionTimestamp"].is_string() => Err(muster_tests::kube::Refused {
-            code: 409,
-            reason: "Deleting".into(),
-            message: String::new(),
-        }),
+        (Some(_), Some(live)) if live["metadata"]["deletionTimestamp"].is_string() => {
+            Err(muster_tests::kube::Refused {
+                code: 409,
+                reason: "Deleting".into(),
+                message: String::new(),
+            })
+        }
         (Some(value), Some(_)) => {
             let patch = json!({"spec": {"workload": {"manifests": [manifest(number, value)]}}});
             hub.merge(&path, &patch).await.map(drop)
@@ -218,13 +251,21 @@ async fn witness(spoke: Kube, how: Return, done: Arc<AtomicBool>) -> Result {
     let maps = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
     while !done.load(Ordering::Relaxed) {
         for map in spoke.list(&maps).await? {
-            let Some(value) = map["data"]["value"].as_str().and_then(|v| v.parse::<u64>().ok()) else { continue };
+            let Some(value) = map["data"]["value"].as_str().and_then(|v| v.parse::<u64>().ok()) else {
+                continue;
+            };
             let name = map["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let uid = &map["metadata"]["uid"];
             let (before, highest) = known.entry(name.clone()).or_insert_with(|| (uid.clone(), value));
             let came_again = *before != *uid;
-            anyhow::ensure!(!came_again || value > *highest, "{name} came again with {value} after {highest}");
-            anyhow::ensure!(how == Return::Together || value >= *highest, "{name}: {value} was applied after {highest}");
+            anyhow::ensure!(
+                !came_again || value > *highest,
+                "{name} came again with {value} after {highest}"
+            );
+            anyhow::ensure!(
+                how == Return::Together || value >= *highest,
+                "{name}: {value} was applied after {highest}"
+            );
             *before = uid.clone();
             *highest = value.max(*highest);
         }
@@ -234,45 +275,85 @@ async fn witness(spoke: Kube, how: Return, done: Arc<AtomicBool>) -> Result {
 }
 
 async fn converged(world: &World, acknowledged: &Acknowledged) -> Result {
-    let left: BTreeMap<String, u64> =
-        acknowledged.iter().filter_map(|(number, value)| Some((name(*number), (*value)?))).collect();
-    anyhow::ensure!(acknowledged.len() > 3, "the person did hardly anything: {acknowledged:?}");
+    let left: BTreeMap<String, u64> = acknowledged
+        .iter()
+        .filter_map(|(number, value)| Some((name(*number), (*value)?)))
+        .collect();
+    anyhow::ensure!(
+        acknowledged.len() > 3,
+        "the person did hardly anything: {acknowledged:?}"
+    );
     let same = |objects: &Objects, mine: &dyn Fn(&str) -> bool, value: &dyn Fn(&Value) -> Option<String>| {
-        let found: BTreeMap<String, Option<String>> =
-            objects.iter().filter(|((_, n), _)| mine(n)).map(|((_, n), o)| (n.clone(), value(o))).collect();
-        let wanted: BTreeMap<String, Option<String>> =
-            left.iter().map(|(name, value)| (name.clone(), Some(value.to_string()))).collect();
-        if found == wanted { Ok(()) } else { Err(format!("wanted {wanted:?}, found {found:?}")) }
+        let found: BTreeMap<String, Option<String>> = objects
+            .iter()
+            .filter(|((_, n), _)| mine(n))
+            .map(|((_, n), o)| (n.clone(), value(o)))
+            .collect();
+        let wanted: BTreeMap<String, Option<String>> = left
+            .iter()
+            .map(|(name, value)| (name.clone(), Some(value.to_string())))
+            .collect();
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(format!("wanted {wanted:?}, found {found:?}"))
+        }
     };
     let ours = |name: &str| name.starts_with("work");
     let text = |value: &Value| value.as_str().map(str::to_owned);
     world
         .hub
-        .until_all(&works_path(CLUSTER), SOON, "the hub has what was acknowledged, and all is applied", |works| {
-            same(works, &ours, &|w| text(&w["spec"]["workload"]["manifests"][0]["data"]["value"]))?;
-            works.values().try_for_each(|work| is_applied(Some(work)))
-        })
+        .until_all(
+            &works_path(CLUSTER),
+            SOON,
+            "the hub has what was acknowledged, and all is applied",
+            |works| {
+                same(works, &ours, &|w| {
+                    text(&w["spec"]["workload"]["manifests"][0]["data"]["value"])
+                })?;
+                works.values().try_for_each(|work| is_applied(Some(work)))
+            },
+        )
         .await?;
     let spoke = world.spoke.kube();
     let maps = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
     spoke
-        .until_all(&maps, SOON, "the cluster has the same", |maps| same(maps, &ours, &|m| text(&m["data"]["value"])))
+        .until_all(&maps, SOON, "the cluster has the same", |maps| {
+            same(maps, &ours, &|m| text(&m["data"]["value"]))
+        })
         .await?;
     spoke
-        .until_all(APPLIED_WORKS, SOON, "there is one AppliedManifestWork for each work", |applied| {
-            let names = applied.values().filter_map(|a| a["spec"]["manifestWorkName"].as_str());
-            let mut found: Vec<_> = names.collect();
-            found.sort_unstable();
-            let wanted: Vec<_> = left.keys().map(String::as_str).collect();
-            if found == wanted { Ok(()) } else { Err(format!("wanted {wanted:?}, found {found:?}")) }
-        })
+        .until_all(
+            APPLIED_WORKS,
+            SOON,
+            "there is one AppliedManifestWork for each work",
+            |applied| {
+                let names = applied
+                    .values()
+                    .filter_map(|a| a["spec"]["manifestWorkName"].as_str());
+                let mut found: Vec<_> = names.collect();
+                found.sort_unstable();
+                let wanted: Vec<_> = left.keys().map(String::as_str).collect();
+                if found == wanted {
+                    Ok(())
+                } else {
+                    Err(format!("wanted {wanted:?}, found {found:?}"))
+                }
+            },
+        )
         .await?;
     let what = "the cluster is available";
     world
         .hub
-        .until(&cluster_path(CLUSTER), SOON, what, |o| has_condition(o, "ManagedClusterConditionAvailable", "True"))
+        .until(&cluster_path(CLUSTER), SOON, what, |o| {
+            has_condition(o, "ManagedClusterConditionAvailable", "True")
+        })
         .await?;
     let clusters = world.hub.list(muster_tests::objects::CLUSTERS).await?;
-    anyhow::ensure!(clusters.len() == 1, "it joined as more than one: {}", clusters.len());
+    anyhow::ensure!(
+        clusters.len() == 1,
+        "it joined as more than one: {}",
+        clusters.len()
+    );
     Ok(())
 }

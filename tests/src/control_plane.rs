@@ -238,7 +238,10 @@ impl ControlPlane {
     pub fn token_kubeconfig(&self, token: &str, address: SocketAddr) -> anyhow::Result<PathBuf> {
         let text = std::fs::read_to_string(&self.kubeconfig)?;
         let id = token.split('.').next().unwrap_or_default();
-        let path = self.dir.path().join(format!("token-{id}-{}.kubeconfig", address.port()));
+        let path = self
+            .dir
+            .path()
+            .join(format!("token-{id}-{}.kubeconfig", address.port()));
         files::write(&path, &with_token(&redirected(&text, address)?, token)?)?;
         Ok(path)
     }
@@ -337,7 +340,9 @@ async fn make_token(kube: &Kube) -> anyhow::Result<()> {
         "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
         "stringData": {"token-id": id, "token-secret": secret, "usage-bootstrap-authentication": "true",
             "auth-extra-groups": names::BOOTSTRAP_GROUP}});
-    Ok(kube.ensure("/api/v1/namespaces/kube-system/secrets", &object).await?)
+    Ok(kube
+        .ensure("/api/v1/namespaces/kube-system/secrets", &object)
+        .await?)
 }
 
 /// The same kubeconfig with a bearer token for a user.

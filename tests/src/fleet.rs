@@ -7,7 +7,6 @@ use crate::kube::Kube;
 use crate::objects;
 use crate::wait::SOON;
 use anyhow::Context as _;
-use clap::{Args as _, FromArgMatches as _};
 use muster_apiserver::server::ServerOptions;
 use muster_hub::{Feature, FeatureGate, HubOptions};
 use muster_klusterlet::Options;
@@ -390,18 +389,22 @@ async fn klusterlet_options(
     spoke: &ControlPlane,
     dir: &tempfile::TempDir,
 ) -> anyhow::Result<Options> {
-    let bootstrap = hub.bootstrap_kubeconfig(hub_address).await?;
-    // As on a command line, so that what is not said here is as it is by default.
-    let command = Options::augment_args(clap::Command::new("klusterlet"));
-    let given = command.try_get_matches_from([
-        "klusterlet".into(),
-        format!("--cluster-name={name}"),
-        format!("--agent-id=agent-{name}"),
+    let agent = format!("agent-{name}");
+    let flags: [(&str, PathBuf); 7] = [
+        ("--cluster-name", name.into()),
+        (
+            "--bootstrap-kubeconfig",
+            hub.bootstrap_kubeconfig(hub_address).await?,
+        ),
+        ("--spoke-kubeconfig", spoke.kubeconfig().to_owned()),
+        ("--hub-kubeconfig-dir", dir.path().join("hub-kubeconfig")),
+        ("--agent-id", agent.clone().into()),
         // Clusters that share a control plane have a namespace each.
-        format!("--namespace=agent-{name}"),
-        format!("--bootstrap-kubeconfig={}", bootstrap.display()),
-        format!("--spoke-kubeconfig={}", spoke.kubeconfig().display()),
-        format!("--hub-kubeconfig-dir={}", dir.path().join("hub-kubeconfig").display()),
-    ])?;
-    Ok(Options::from_arg_matches(&given)?)
+        ("--namespace", agent.into()),
+        ("--appliedmanifestwork-eviction-grace-period", "1h".into()),
+    ];
+    let flags = flags
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.into(), value.into_os_string()]);
+    Ok(Options::from_flags(flags)?)
 }

@@ -2,18 +2,15 @@
 
 use crate::apiserver::write_kubeconfig;
 use crate::link::Link;
-use crate::{Error, hub};
-use clap::Parser as _;
+use crate::{Error, hub, token};
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, PostParams};
 use muster_apiserver::kubeconfig::{Credentials, kubeconfig};
 use muster_apiserver::server::{Server, ServerOptions};
-use muster_crds::constants::names::{BOOTSTRAP_GROUP, BOOTSTRAP_TOKEN_ID};
-use muster_hub::{FeatureGate, HubOptions};
-use rand::Rng as _;
-use serde_json::json;
+use muster_crds::constants::names::BOOTSTRAP_TOKEN_NAMESPACE;
+use muster_hub::HubOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -52,15 +49,8 @@ pub struct Fleet {
     failures: mpsc::Sender<Error>,
 }
 
-/// The klusterlet's own flags, so that the demo starts it as a person does.
-#[derive(clap::Parser)]
-struct KlusterletFlags {
-    #[command(flatten)]
-    options: muster_klusterlet::Options,
-}
-
 impl Fleet {
-    /// A fleet of so many clusters that keeps its files in `dir`, and its hub's data too when `keep` says so.
+    /// A fleet of so many clusters that keeps its files in `dir`, and the data of hub and clusters too when `keep` says so.
     /// A part that ends before it is to end is told of through the receiver.
     pub fn new(dir: PathBuf, size: usize, keep: bool) -> (Self, mpsc::Receiver<Error>) {
         // Only the first failure is told: the others follow from it.
@@ -86,14 +76,8 @@ impl Fleet {
             ..ServerOptions::default()
         })
         .await?;
-        let auto_approval: FeatureGate = "ManagedClusterAutoApproval=true".parse().map_err(Error::Input)?;
-        let options = HubOptions {
-            feature_gates: vec![auto_approval],
-            auto_approved_csr_users: vec![format!("system:bootstrap:{BOOTSTRAP_TOKEN_ID}")],
-            ..HubOptions::default()
-        };
         self.watch_over("the hub", {
-            let run = muster_hub::run(server.client(), options, self.stop.clone());
+            let run = muster_hub::run(server.client(), HubOptions::default(), self.stop.clone());
             async move { run.await.map_err(|error| hub::failure(Ok(Err(error)))) }
         });
         let client = server.client();
@@ -107,8 +91,14 @@ impl Fleet {
     /// Starts the clusters, each an API server with nodes that are pretended.
     pub async fn start_clusters(&mut self) -> Result<(), Error> {
         let hub = self.server()?.address();
+        let this = &*self;
         let started = (1..=self.size).map(|number| async move {
+            // A kept hub knows its clusters: under the same names others would be refused.
+            let data_dir = this
+                .keep
+                .then(|| this.dir.join(format!("cluster{number}")).join("data"));
             let server = Server::start(ServerOptions {
+                data_dir,
                 simulate_nodes: NODES,
                 ..ServerOptions::default()
             })
@@ -135,7 +125,7 @@ impl Fleet {
 
     /// Starts a klusterlet on each cluster, with nothing but a bootstrap kubeconfig.
     pub async fn start_klusterlets(&mut self) -> Result<(), Error> {
-        let token = self.bootstrap_token().await?;
+        let token = self.join_token().await?;
         for cluster in &self.clusters {
             let dir = self.dir.join(&cluster.name);
             std::fs::create_dir_all(&dir).map_err(|e| Error::File {
@@ -160,11 +150,9 @@ impl Fleet {
             ];
             let flags = flags
                 .into_iter()
-                .flat_map(|(flag, value)| [flag.into(), value.into_os_string()]);
-            let line = std::iter::once(std::ffi::OsString::from("klusterlet")).chain(flags);
-            let options = KlusterletFlags::try_parse_from(line)
-                .map_err(|e| Error::Input(e.to_string()))?
-                .options;
+                .flat_map(|(flag, value)| [std::ffi::OsString::from(flag), value.into_os_string()]);
+            let options =
+                muster_klusterlet::Options::from_flags(flags).map_err(|e| Error::Input(e.to_string()))?;
             let run = muster_klusterlet::run(options, self.stop.clone());
             self.watch_over(format!("the klusterlet of {}", cluster.name), async move {
                 Ok(run.await?)
@@ -173,45 +161,23 @@ impl Fleet {
         Ok(())
     }
 
-    /// Makes the token that lets clusters register, and nothing else.
-    async fn bootstrap_token(&self) -> Result<String, Error> {
-        const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-        let secret: String = {
-            let mut random = rand::rng();
-            (0..16)
-                .map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())]))
-                .collect()
+    /// Makes the token that lets the demo's clusters join, and nothing else.
+    async fn join_token(&self) -> Result<String, Error> {
+        let create = token::Create {
+            ttl: BOOTSTRAP_TTL,
+            clusters: vec!["cluster*".to_owned()],
+            uses: u32::try_from(self.size).ok(),
+            accept: true,
+            ..token::Create::default()
         };
-        let expiration =
-            Timestamp::now().as_second() + i64::try_from(BOOTSTRAP_TTL.as_secs()).unwrap_or_default();
-        let expiration = Timestamp::from_second(expiration).unwrap_or_default();
-        let name = format!("bootstrap-token-{BOOTSTRAP_TOKEN_ID}");
-        let object = json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": name, "namespace": "kube-system"},
-            "type": "bootstrap.kubernetes.io/token",
-            "stringData": {
-                "token-id": BOOTSTRAP_TOKEN_ID,
-                "token-secret": secret,
-                "expiration": expiration.to_string(),
-                "usage-bootstrap-authentication": "true",
-                "auth-extra-groups": BOOTSTRAP_GROUP,
-            },
-        });
-        let secrets: Api<Secret> = Api::namespaced(self.hub_client()?, "kube-system");
-        let made = secrets
-            .patch(
-                &name,
-                &PatchParams::apply(FIELD_MANAGER).force(),
-                &Patch::Apply(&object),
-            )
-            .await;
+        let (object, token) = token::secret(&create, Timestamp::now())?;
+        let secrets: Api<Secret> = Api::namespaced(self.hub_client()?, BOOTSTRAP_TOKEN_NAMESPACE);
+        let made = secrets.create(&PostParams::default(), &object).await;
         made.map_err(|e| Error::Request {
-            what: format!("make Secret {name}"),
+            what: "make the join token".into(),
             problem: crate::error::innermost(&e),
         })?;
-        Ok(format!("{BOOTSTRAP_TOKEN_ID}.{secret}"))
+        Ok(token)
     }
 
     /// Runs a part; its end before the fleet's is a failure.

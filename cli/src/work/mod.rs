@@ -95,7 +95,7 @@ pub struct Status {
 }
 
 /// A Go duration like `90s` or `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed: kube::core::Duration = text
         .parse()
         .map_err(|_| "write a duration like 90s, 2m or 1h".to_owned())?;

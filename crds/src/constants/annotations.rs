@@ -6,6 +6,12 @@ pub const AUTOMATICALLY_ACCEPTED_ON: &str = "open-cluster-management.io/automati
 pub const SKIP_CLOCK_SYNC_CHECK: &str = "registration.open-cluster-management.io/skip-clock-sync-check";
 /// Prefix of the annotations an agent may give its ManagedCluster when it creates it.
 pub const AGENT_PREFIX: &str = "agent.open-cluster-management.io/";
+/// UID of the `kube-system` namespace of the cluster behind a ManagedCluster: another cluster with the same name is told
+/// from the first by it.
+pub const CLUSTER_UID: &str = "agent.open-cluster-management.io/cluster-uid";
+/// On a cluster's lease, when the clocks differ by more than the lease lasts: the hub's time minus the cluster's, in
+/// seconds. The lease's times are then the hub's.
+pub const CLOCK_OFFSET: &str = "muster.open-cluster-management.io/clock-offset";
 /// The authenticated user behind a CSR that a server made for it.
 pub const CSR_USER: &str = "open-cluster-management.io/csr-user";
 /// Image overrides of a cluster, as JSON.
@@ -55,3 +61,21 @@ pub const DRIFT: &str = "work.muster.open-cluster-management.io/drift";
 /// Muster's own, on a ManifestWork: whether objects that exist and are not ours are taken over: `Always` (default),
 /// `IfNoDiff` (only where nothing of them would change), `Never`.
 pub const TAKE_OVER: &str = "work.muster.open-cluster-management.io/take-over";
+/// Muster's own, on a join token's Secret: patterns of the cluster names it is good for, comma separated; none: any.
+pub const TOKEN_CLUSTERS: &str = "token.muster.open-cluster-management.io/clusters";
+/// Muster's own, on a join token's Secret, value `true`: clusters that come with it are accepted.
+pub const TOKEN_ACCEPT: &str = "token.muster.open-cluster-management.io/accept";
+/// Muster's own, on a join token's Secret: the set its clusters come into.
+pub const TOKEN_SET: &str = "token.muster.open-cluster-management.io/set";
+/// Muster's own, on a join token's Secret: labels its clusters get, a JSON object.
+pub const TOKEN_LABELS: &str = "token.muster.open-cluster-management.io/labels";
+/// Muster's own, on a join token's Secret: how many clusters may come with it; none: any number.
+pub const TOKEN_USES: &str = "token.muster.open-cluster-management.io/uses";
+/// Muster's own, on a join token's Secret: the clusters that came with it, comma separated, where uses are counted.
+pub const TOKEN_USED_BY: &str = "token.muster.open-cluster-management.io/used-by";
+/// Muster's own, on a join token's Secret: when it ends (RFC 3339), as its data say too.
+pub const TOKEN_EXPIRATION: &str = "token.muster.open-cluster-management.io/expiration";
+/// Muster's own, on a ManagedCluster: the id of the join token it came with.
+pub const JOINED_WITH: &str = "registration.muster.open-cluster-management.io/token";
+/// Muster's own, on a ManagedCluster: the name of the agent that got a certificate for it.
+pub const AGENT: &str = "registration.muster.open-cluster-management.io/agent";

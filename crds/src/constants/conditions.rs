@@ -76,3 +76,5 @@ pub const PROFILE_JOINED: &str = "Joined";
 
 /// CertificateSigningRequest: approved.
 pub const CSR_APPROVED: &str = "Approved";
+/// CertificateSigningRequest: somebody refused it.
+pub const CSR_DENIED: &str = "Denied";

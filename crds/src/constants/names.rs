@@ -14,6 +14,12 @@ pub const BOOTSTRAP_GROUP: &str = "system:bootstrappers:managedcluster";
 pub const BOOTSTRAP_SERVICE_ACCOUNT: &str = "agent-registration-bootstrap";
 /// The id of the bootstrap token an installation makes.
 pub const BOOTSTRAP_TOKEN_ID: &str = "ocmhub";
+/// Namespace of bootstrap tokens' Secrets (Kubernetes' own).
+pub const BOOTSTRAP_TOKEN_NAMESPACE: &str = "kube-system";
+/// What the name of a bootstrap token's Secret begins with; its id follows.
+pub const BOOTSTRAP_TOKEN_PREFIX: &str = "bootstrap-token-";
+/// What the user name of a bootstrap token begins with; its id follows.
+pub const BOOTSTRAP_USER_PREFIX: &str = "system:bootstrap:";
 /// What an agent may do before it is accepted.
 pub const BOOTSTRAP_CLUSTER_ROLE: &str = "open-cluster-management:bootstrap";
 /// What a cluster's own ClusterRole, and its RoleBindings, begin with; its name follows.

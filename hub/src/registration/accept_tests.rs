@@ -127,6 +127,7 @@ impl World {
             self.observed.lease = Some(Arc::new(LeaseView {
                 renewed: Some(renewed),
                 seen: None,
+                found: None,
             }));
             return;
         }

@@ -1,61 +1,214 @@
-//! Approves certificate requests of agents (ocm-wire §2.4): renewals of those the hub lets renew, and first requests
-//! of users it was told to trust. Nothing is ever denied here: what is not approved waits for a person.
+//! Answers certificate requests of agents (ocm-wire §2.4): renewals of those the hub lets renew, first requests of
+//! users it was told to trust, and first requests made with a join token, which are held to what the token allows.
+//! What a join token does not allow is denied, with the reason; anything else that is not approved waits for a person.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
     certificates::v1::CertificateSigningRequest,
+    core::v1::Secret,
 };
-use kube::{Api, api::PostParams};
-use muster_crds::constants::{conditions, names, reasons};
-use serde_json::json;
+use kube::{
+    Api,
+    api::{PartialObjectMeta, PostParams},
+};
+use muster_crds::{
+    cluster::v1::ManagedCluster,
+    conditions::{is_false, is_true, is_unknown},
+    constants::{annotations, conditions, labels, names, reasons},
+};
+use serde_json::{Value, json};
 
 use super::{
     csr::{self, Agent},
-    view::CsrView,
+    token::{self, Grant, TokenView},
+    view::{ClusterView, CsrView},
 };
 use crate::{
     cache::Cache,
     error::Error,
-    queue::Next,
+    queue::{Next, Queue},
     writer::{Writer, guarded, what},
 };
 
 /// The message of the approval, as OCM writes it.
 const MESSAGE: &str = "Auto approving Managed cluster agent certificate after SubjectAccessReview.";
 
+/// What a decision about a request starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    /// The request.
+    pub csr: &'a CsrView,
+    /// The join token its requester came with.
+    pub token: Option<&'a TokenView>,
+    /// The cluster it says it is for.
+    pub cluster: Option<&'a ClusterView>,
+}
+
+/// What a join token's holder gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Who comes.
+    pub agent: Agent,
+    /// The token's id.
+    pub token: String,
+    /// All who came with it, when that is counted and this one is new.
+    pub used_by: Option<BTreeSet<String>>,
+    /// What to change at the ManagedCluster first.
+    pub patch: Option<Value>,
+}
+
 /// What to do about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing; a person may.
     Leave(String),
+    /// Nothing until something about its cluster changes.
+    Wait(String),
     /// Approve when the hub lets its requester renew.
     AskRenewal(Agent),
     /// Approve.
     Approve(Agent),
+    /// Approve, after what its join token brings.
+    Admit(Admission),
+    /// Deny.
+    Deny {
+        /// Why, in CamelCase.
+        reason: &'static str,
+        /// Why, for people.
+        message: String,
+    },
+    /// Write down whose certificate a person approved.
+    Record(Agent),
 }
 
 /// Decides about a request. `users` are those whose first requests are approved.
-pub fn decide(csr: &CsrView, users: &[String]) -> Decision {
+pub fn decide(observed: Observed<'_>, users: &[String], now: Timestamp) -> Decision {
+    let Observed { csr, cluster, .. } = observed;
     if csr.decided {
-        return Decision::Leave("it is decided".to_owned());
+        return match (&csr.approved, cluster) {
+            (Some(_), None) => Decision::Wait("its cluster is not there yet".to_owned()),
+            (Some(agent), Some(cluster)) if cluster.agent.is_none() && !cluster.deleting => {
+                Decision::Record(agent.clone())
+            }
+            _ => Decision::Leave("it is decided".to_owned()),
+        };
     }
     let agent = match csr::validate(csr) {
         Ok(agent) => agent,
         Err(reason) => return Decision::Leave(reason.to_string()),
     };
     if csr.user == agent.user() {
-        Decision::AskRenewal(agent)
-    } else if users.contains(&csr.user) {
-        Decision::Approve(agent)
-    } else {
-        Decision::Leave(format!(
+        return Decision::AskRenewal(agent);
+    }
+    if users.contains(&csr.user) {
+        return match cluster.and_then(|cluster| taken(cluster, &agent)) {
+            Some(why) => Decision::Wait(format!("it is not approved by itself: {why}")),
+            None => Decision::Approve(agent),
+        };
+    }
+    match (token::token_id(&csr.user, &csr.groups), observed.token) {
+        (Some(id), Some(token)) => admit(agent, id, token, cluster, now),
+        _ => Decision::Leave(format!(
             "a person has to approve it: its requester {:?} is not trusted to",
             csr.user
-        ))
+        )),
     }
+}
+
+/// What the holder of a join token gets.
+fn admit(
+    agent: Agent,
+    id: &str,
+    token: &TokenView,
+    cluster: Option<&ClusterView>,
+    now: Timestamp,
+) -> Decision {
+    let name = agent.cluster.as_str();
+    let grant = match token.check(name, now) {
+        Ok(grant) => grant,
+        Err(why) => {
+            return Decision::Deny {
+                reason: reasons::CSR_TOKEN_REFUSED,
+                message: format!("the join token {id} {why}"),
+            };
+        }
+    };
+    let Some(cluster) = cluster.filter(|cluster| !cluster.deleting) else {
+        return Decision::Wait(format!(
+            "ManagedCluster {name} is not there yet, or is being deleted"
+        ));
+    };
+    if let Some(message) = taken(cluster, &agent) {
+        return Decision::Deny {
+            reason: reasons::CSR_CLUSTER_NAME_TAKEN,
+            message,
+        };
+    }
+    if !cluster.accepts && is_false(&cluster.conditions, conditions::HUB_ACCEPTED) {
+        return Decision::Deny {
+            reason: reasons::CSR_CLUSTER_DENIED,
+            message: format!("the hub's administrator keeps cluster {name} out"),
+        };
+    }
+    let used_by = (grant.uses.is_some() && !token.used_by.contains(name)).then(|| {
+        let mut all = token.used_by.clone();
+        all.insert(name.to_owned());
+        all
+    });
+    Decision::Admit(Admission {
+        patch: bring(grant, id, cluster, &agent),
+        token: id.to_owned(),
+        used_by,
+        agent,
+    })
+}
+
+/// What is to change at the ManagedCluster; what the token brings, it brings once: an administrator may change it.
+fn bring(grant: &Grant, id: &str, cluster: &ClusterView, agent: &Agent) -> Option<Value> {
+    let mut metadata = serde_json::Map::new();
+    let mut patch = serde_json::Map::new();
+    if cluster.token.as_deref() != Some(id) {
+        let mut wanted = grant.labels.clone();
+        if let Some(set) = &grant.set {
+            wanted.insert(labels::CLUSTER_SET.to_owned(), set.clone());
+        }
+        if !wanted.is_empty() {
+            metadata.insert("labels".to_owned(), json!(wanted));
+        }
+    }
+    if cluster.token.as_deref() != Some(id) || cluster.agent.as_ref() != Some(&agent.agent) {
+        metadata.insert(
+            "annotations".to_owned(),
+            json!({annotations::JOINED_WITH: id, annotations::AGENT: agent.agent}),
+        );
+        patch.insert("metadata".to_owned(), Value::Object(metadata));
+    }
+    if grant.accept && !cluster.accepts {
+        patch.insert("spec".to_owned(), json!({"hubAcceptsClient": true}));
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// Why the cluster's name cannot be had: another agent has it and is alive.
+fn taken(cluster: &ClusterView, agent: &Agent) -> Option<String> {
+    let other = cluster.agent.as_ref().filter(|other| **other != agent.agent)?;
+    let alive = cluster.accepts
+        && is_true(&cluster.conditions, conditions::HUB_ACCEPTED)
+        && is_true(&cluster.conditions, conditions::JOINED)
+        && !is_unknown(&cluster.conditions, conditions::CLUSTER_AVAILABLE);
+    alive.then(|| {
+        format!(
+            "the name {} is taken: agent {other:?} of a cluster with that name is alive; \
+             join under another name, or stop that agent and wait until the cluster is Unknown, or detach it",
+            cluster.name
+        )
+    })
 }
 
 /// The question whether the requester may renew certificates.
@@ -79,14 +232,71 @@ pub fn may_renew(csr: &CsrView) -> SubjectAccessReview {
     }
 }
 
+/// Requests that wait for something about their cluster.
+#[derive(Debug, Default)]
+pub struct Waiting(Mutex<HashMap<String, BTreeSet<String>>>);
+
+impl Waiting {
+    /// Has the request looked at when the cluster changes.
+    fn add(&self, cluster: &str, request: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(cluster.to_owned())
+            .or_default()
+            .insert(request.to_owned());
+    }
+
+    /// The cluster changed: what waited for it is looked at.
+    pub fn changed(&self, cluster: &str, queue: &Queue) {
+        let waited = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(cluster);
+        for request in waited.into_iter().flatten() {
+            queue.add(&request);
+        }
+    }
+
+    fn remove(&self, cluster: &str, request: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(requests) = all.get_mut(cluster) {
+            requests.remove(request);
+            if requests.is_empty() {
+                all.remove(cluster);
+            }
+        }
+    }
+}
+
+/// The requests that came with a token, for when something about it changes.
+pub fn of_token(requests: &Cache<CertificateSigningRequest, CsrView>, secret: &str, queue: &Queue) {
+    let Some(id) = secret.strip_prefix(names::BOOTSTRAP_TOKEN_PREFIX) else {
+        return;
+    };
+    let user = format!("{}{id}", names::BOOTSTRAP_USER_PREFIX);
+    for (name, csr) in requests.list("") {
+        if !csr.decided && csr.user == user {
+            queue.add(&name);
+        }
+    }
+}
+
 /// What the controller works with.
 pub struct Context {
-    /// What is known.
+    /// Requests that are known.
     pub requests: Arc<Cache<CertificateSigningRequest, CsrView>>,
+    /// Clusters that are known.
+    pub clusters: Arc<Cache<ManagedCluster, ClusterView>>,
+    /// Join tokens that are known.
+    pub tokens: Arc<Cache<PartialObjectMeta<Secret>, TokenView>>,
+    /// Requests that wait for their cluster.
+    pub waiting: Arc<Waiting>,
     /// How to write.
     pub writer: Arc<Writer>,
     /// Whose first requests are approved.
     pub users: Vec<String>,
+    /// Uses of tokens are counted one by one: the next decision sees the last count.
+    pub counting: tokio::sync::Mutex<()>,
 }
 
 impl Context {
@@ -95,32 +305,116 @@ impl Context {
         let Some(csr) = self.requests.get("", name) else {
             return Ok(Next::Idle);
         };
-        let agent = match decide(&csr, &self.users) {
-            Decision::Leave(reason) => {
-                tracing::debug!(request = name, "left alone: {reason}");
-                return Ok(Next::Idle);
-            }
-            Decision::Approve(agent) => agent,
-            Decision::AskRenewal(agent) => {
-                if !self.allowed(&csr, name).await? {
-                    tracing::info!(
-                        request = name,
-                        cluster = agent.cluster,
-                        "left alone: its requester may not renew"
-                    );
-                    return Ok(Next::Idle);
-                }
-                agent
-            }
+        let cluster = match (&csr.cluster, &csr.approved) {
+            (Some(cluster), _) => cluster.clone(),
+            (None, Some(agent)) => agent.cluster.clone(),
+            (None, None) => return Ok(Next::Idle),
         };
-        self.approve(name, &csr).await?;
-        tracing::info!(
-            request = name,
-            cluster = agent.cluster,
-            agent = agent.agent,
-            "certificate approved"
-        );
+        // Before looking: a change after the look is not to be missed.
+        self.waiting.add(&cluster, name);
+        let decision = self.look(&csr, &cluster);
+        if !matches!(decision, Decision::Wait(_)) {
+            self.waiting.remove(&cluster, name);
+        }
+        match decision {
+            Decision::Leave(reason) => tracing::debug!(request = name, "left alone: {reason}"),
+            Decision::Wait(reason) if csr.decided => {
+                tracing::debug!(request = name, cluster, "waits: {reason}");
+            }
+            Decision::Wait(reason) => tracing::info!(request = name, cluster, "waits: {reason}"),
+            Decision::Approve(agent) => {
+                self.approve(name, &csr, MESSAGE.to_owned()).await?;
+                told(name, &agent);
+            }
+            Decision::AskRenewal(agent) => {
+                if self.allowed(&csr, name).await? {
+                    self.approve(name, &csr, MESSAGE.to_owned()).await?;
+                    told(name, &agent);
+                } else {
+                    tracing::info!(request = name, cluster, "left alone: its requester may not renew");
+                }
+            }
+            Decision::Admit(admission) if admission.used_by.is_some() => {
+                let _one_by_one = self.counting.lock().await;
+                match self.look(&csr, &cluster) {
+                    Decision::Admit(admission) => {
+                        self.count(&admission).await?;
+                        self.admit(name, &csr, admission).await?;
+                    }
+                    // Somebody else took the last use meanwhile.
+                    _ => return Ok(Next::Now),
+                }
+            }
+            Decision::Admit(admission) => self.admit(name, &csr, admission).await?,
+            Decision::Deny { reason, message } => {
+                tracing::warn!(request = name, cluster, requester = csr.user, "denied: {message}");
+                self.answer(name, &csr, conditions::CSR_DENIED, reason, &message)
+                    .await?;
+            }
+            Decision::Record(agent) => {
+                let patch = json!({"metadata": {"annotations": {annotations::AGENT: agent.agent}}});
+                self.patch_cluster(&cluster, patch).await?;
+            }
+        }
         Ok(Next::Idle)
+    }
+
+    fn look(&self, csr: &CsrView, cluster: &str) -> Decision {
+        let cluster = self.clusters.get("", cluster);
+        let token = token::token_id(&csr.user, &csr.groups).and_then(|id| {
+            self.tokens
+                .get(names::BOOTSTRAP_TOKEN_NAMESPACE, &token::secret_name(id))
+        });
+        let observed = Observed {
+            csr,
+            token: token.as_deref(),
+            cluster: cluster.as_deref(),
+        };
+        decide(observed, &self.users, Timestamp::now())
+    }
+
+    /// Writes down who uses a token, before it is of use.
+    async fn count(&self, admission: &Admission) -> Result<(), Error> {
+        let Some(used_by) = &admission.used_by else {
+            return Ok(());
+        };
+        let secret = token::secret_name(&admission.token);
+        let Some(view) = self.tokens.get(names::BOOTSTRAP_TOKEN_NAMESPACE, &secret) else {
+            return Ok(());
+        };
+        let list: Vec<&str> = used_by.iter().map(String::as_str).collect();
+        let patch = json!({"metadata": {"annotations": {annotations::TOKEN_USED_BY: list.join(",")}}});
+        let patch = guarded(patch, &view.uid, Some(&view.resource_version));
+        let api = Api::<PartialObjectMeta<Secret>>::namespaced(
+            self.writer.client(),
+            names::BOOTSTRAP_TOKEN_NAMESPACE,
+        );
+        let subject = format!("Secret {secret}");
+        let answer = self.writer.patch(&api, &secret, None, &patch, &subject).await?;
+        self.tokens.wrote(&answer);
+        Ok(())
+    }
+
+    async fn admit(&self, name: &str, csr: &CsrView, admission: Admission) -> Result<(), Error> {
+        if let Some(patch) = admission.patch {
+            self.patch_cluster(&admission.agent.cluster, patch).await?;
+        }
+        let message = format!("The join token {} allows it.", admission.token);
+        self.approve(name, csr, message).await?;
+        told(name, &admission.agent);
+        Ok(())
+    }
+
+    async fn patch_cluster(&self, name: &str, patch: Value) -> Result<(), Error> {
+        let Some(cluster) = self.clusters.get("", name) else {
+            return Ok(());
+        };
+        let api = Api::<ManagedCluster>::all(self.writer.client());
+        let patch = guarded(patch, &cluster.uid, None);
+        let subject = what::<ManagedCluster>(name);
+        let answer = self.writer.patch(&api, name, None, &patch, &subject).await?;
+        self.clusters.wrote(&answer);
+        Ok(())
     }
 
     async fn allowed(&self, csr: &CsrView, name: &str) -> Result<bool, Error> {
@@ -135,13 +429,31 @@ impl Context {
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
-    async fn approve(&self, name: &str, csr: &CsrView) -> Result<(), Error> {
+    async fn approve(&self, name: &str, csr: &CsrView, message: String) -> Result<(), Error> {
+        self.answer(
+            name,
+            csr,
+            conditions::CSR_APPROVED,
+            reasons::CSR_AUTO_APPROVED,
+            &message,
+        )
+        .await
+    }
+
+    async fn answer(
+        &self,
+        name: &str,
+        csr: &CsrView,
+        type_: &str,
+        reason: &str,
+        message: &str,
+    ) -> Result<(), Error> {
         let api = Api::<CertificateSigningRequest>::all(self.writer.client());
         let condition = json!({
-            "type": conditions::CSR_APPROVED,
+            "type": type_,
             "status": "True",
-            "reason": reasons::CSR_AUTO_APPROVED,
-            "message": MESSAGE,
+            "reason": reason,
+            "message": message,
             "lastUpdateTime": format!("{:.0}", Timestamp::now()),
         });
         let patch = guarded(
@@ -165,3 +477,16 @@ impl Context {
         }
     }
 }
+
+fn told(name: &str, agent: &Agent) {
+    tracing::info!(
+        request = name,
+        cluster = agent.cluster,
+        agent = agent.agent,
+        "certificate approved"
+    );
+}
+
+#[cfg(test)]
+#[path = "approve_tests.rs"]
+mod tests;

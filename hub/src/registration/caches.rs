@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::{
     certificates::v1::CertificateSigningRequest,
     coordination::v1::Lease,
-    core::v1::Namespace,
+    core::v1::{Namespace, Secret},
     rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding},
 };
 use kube::{
@@ -24,7 +24,11 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::view::{ClusterView, CsrView, ItemView, LeaseView, ObjectView};
+use super::{
+    approve::{self, Waiting},
+    token::{self, TokenView},
+    view::{ClusterView, CsrView, ItemView, LeaseView, ObjectView},
+};
 use crate::{cache::Cache, options::GcResource, queue::Queue};
 
 /// Metadata of some kind.
@@ -44,6 +48,8 @@ pub struct Caches {
     pub clusters: Arc<Cache<ManagedCluster, ClusterView>>,
     /// Agents' certificate requests.
     pub requests: Arc<Cache<CertificateSigningRequest, CsrView>>,
+    /// Join tokens; never their secrets.
+    pub tokens: Arc<Cache<PartialObjectMeta<Secret>, TokenView>>,
     /// Clusters' namespaces.
     pub namespaces: Arc<Cache<PartialObjectMeta<Namespace>, ObjectView>>,
     /// Clusters' ClusterRoles, and the shared ones.
@@ -111,6 +117,7 @@ impl Caches {
         Self {
             clusters: Cache::new(|cluster: &ManagedCluster, _, _| ClusterView::of(cluster)),
             requests: Cache::new(|csr: &CertificateSigningRequest, _, _| CsrView::of(csr)),
+            tokens: Cache::new(|secret: &PartialObjectMeta<Secret>, _, _| TokenView::of(&secret.metadata)),
             namespaces: Cache::new(move |object: &PartialObjectMeta<Namespace>, _, _| {
                 ObjectView::of(&object.metadata, &Value::Null, &keys)
             }),
@@ -131,6 +138,7 @@ impl Caches {
         &self,
         client: &Client,
         queues: &Queues,
+        waiting: &Arc<Waiting>,
         shutdown: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) {
@@ -143,6 +151,7 @@ impl Caches {
         } = queues.clone();
 
         let (queue, roles) = (clusters.clone(), shared.clone());
+        let (waiting, asked) = (waiting.clone(), requests.clone());
         tasks.spawn(self.clusters.clone().run(
             "ManagedClusters",
             Api::all(client.clone()),
@@ -151,7 +160,16 @@ impl Caches {
             move |_, name| {
                 queue.add(name);
                 roles.add(SHARED);
+                waiting.changed(name, &asked);
             },
+        ));
+        let (known, asked) = (self.requests.clone(), requests.clone());
+        tasks.spawn(self.tokens.clone().run(
+            "Secrets of join tokens",
+            Api::namespaced(client.clone(), names::BOOTSTRAP_TOKEN_NAMESPACE),
+            Config::default().labels(&token::selector()),
+            stop(),
+            move |_, name| approve::of_token(&known, name, &asked),
         ));
         tasks.spawn(self.requests.clone().run(
             "CertificateSigningRequests",

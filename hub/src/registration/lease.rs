@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use muster_crds::{
-    conditions::{NewCondition, Status, find},
+    conditions::{NewCondition, Status, find, is_false},
     constants::{conditions, names, reasons},
 };
 use serde_json::{Value, json};
@@ -34,8 +34,9 @@ pub enum Heard {
     NoLease,
 }
 
-/// What the cluster's lease says at `now`. Of a lease that was found and is older than the cluster, the cluster's age
-/// counts: it is a former one's of that name.
+/// What the cluster's lease says at `now`. A renewal that was seen counts by the hub's clock, whatever the agent's says.
+/// Of a lease that was only found, the agent's word counts as far as its clock is not known to be wrong; where it is
+/// older than the cluster, the cluster's age counts: it is a former one's of that name.
 pub fn heard(observed: &Observed, now: Timestamp, factor: f64) -> Heard {
     let cluster = &observed.cluster;
     let Some(lease) = &observed.lease else {
@@ -45,11 +46,15 @@ pub fn heard(observed: &Observed, now: Timestamp, factor: f64) -> Heard {
             Heard::NoLease
         };
     };
-    let last = match (lease.renewed, cluster.created) {
-        (Some(renewed), Some(created)) if lease.seen.is_none() => renewed.max(created),
-        (Some(renewed), Some(_)) => renewed,
-        (Some(time), None) | (None, Some(time)) => time,
-        (None, None) => return Heard::NoLease,
+    let skewed = is_false(&cluster.conditions, conditions::CLOCK_SYNCED);
+    let told = match (lease.renewed, lease.found) {
+        (_, Some(found)) if skewed => Some(found),
+        // Nobody renewed it after it was found.
+        (Some(renewed), Some(found)) => Some(renewed.min(found)),
+        (renewed, _) => renewed,
+    };
+    let Some(last) = lease.seen.or_else(|| told.max(cluster.created)) else {
+        return Heard::NoLease;
     };
     match last.checked_add(grace(cluster.lease_seconds, factor)) {
         Ok(expiry) if expiry > now => Heard::Until(expiry),
@@ -81,8 +86,9 @@ pub fn clock(observed: &Observed, factor: f64) -> Option<NewCondition> {
     let cluster = &observed.cluster;
     let lease = observed.lease.as_ref().filter(|_| !cluster.skip_clock)?;
     let (renewed, seen) = (lease.renewed?, lease.seen?);
-    let synced = seen.duration_since(renewed).abs() < grace(cluster.lease_seconds, factor);
-    Some(if synced {
+    // Positive: the agent's clock is ahead.
+    let ahead = renewed.duration_since(seen);
+    Some(if ahead.abs() < grace(cluster.lease_seconds, factor) {
         NewCondition::new(
             conditions::CLOCK_SYNCED,
             Status::True,
@@ -90,13 +96,43 @@ pub fn clock(observed: &Observed, factor: f64) -> Option<NewCondition> {
             "The clock of the managed cluster is synced with the hub.",
         )
     } else {
+        let known = find(&cluster.conditions, conditions::CLOCK_SYNCED);
         NewCondition::new(
             conditions::CLOCK_SYNCED,
             Status::False,
             reasons::CLOCK_OUT_OF_SYNC,
-            "The clock of hub and agent is out of sync. This may cause the Unknown status and affect agent functionalities.",
+            skew(ahead, known.map(|known| known.message.as_str())),
         )
     })
+}
+
+/// The message about two clocks, to the minute; `known` stays as long as it is not wrong by more than a minute: that
+/// one answer was a little later than another is not worth a write.
+fn skew(ahead: SignedDuration, known: Option<&str>) -> String {
+    let message = |seconds: i64| {
+        let (direction, seconds) = if seconds < 0 {
+            ("behind", -seconds)
+        } else {
+            ("ahead of", seconds)
+        };
+        let minutes = (seconds + 30) / 60;
+        let amount = match (minutes / 60, minutes % 60) {
+            // Very short leases make little matter.
+            (0, 0) => format!("{seconds} s"),
+            (0, minutes) => format!("{minutes} min"),
+            (hours, minutes) => format!("{hours} h {minutes} min"),
+        };
+        format!(
+            "The clock of hub and agent is out of sync. This may cause the Unknown status and affect agent \
+             functionalities. The agent's clock is {amount} {direction} the hub's."
+        )
+    };
+    let seconds = ahead.as_secs();
+    [0, -45, 45]
+        .into_iter()
+        .map(|off| message(seconds.saturating_add(off)))
+        .find(|message| Some(message.as_str()) == known)
+        .unwrap_or_else(|| message(seconds))
 }
 
 /// A cluster's first lease: only the hub makes it, the agent renews it.
@@ -149,6 +185,7 @@ mod tests {
             Some(LeaseView {
                 renewed: Some(at(renewed)),
                 seen: None,
+                found: None,
             })
         };
         for (renewed, now, factor, wanted) in [
@@ -169,8 +206,13 @@ mod tests {
         let renewal = LeaseView {
             renewed: Some(at(10)),
             seen: Some(at(1001)),
+            found: Some(at(1000)),
         };
-        assert_eq!(heard(&observed(Some(renewal)), at(1001), 5.0), Heard::Silent);
+        // Whatever the agent's clock says, it was heard of now.
+        assert_eq!(
+            heard(&observed(Some(renewal)), at(1001), 5.0),
+            Heard::Until(at(1301))
+        );
         assert_eq!(heard(&observed(None), at(5000), 5.0), Heard::NoLease);
         let mut gone = observed(None);
         gone.cluster = Arc::new(ClusterView {
@@ -178,6 +220,56 @@ mod tests {
             ..ClusterView::default()
         });
         assert_eq!(heard(&gone, at(5000), 5.0), Heard::Silent);
+    }
+
+    #[test]
+    fn a_lease_that_was_found_counts_by_what_is_known_of_its_clock() {
+        use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+        let until = |renewed: i64, skewed: bool| {
+            let mut observed = observed(Some(LeaseView {
+                renewed: Some(at(renewed)),
+                seen: None,
+                found: Some(at(5000)),
+            }));
+            if skewed {
+                Arc::make_mut(&mut observed.cluster).conditions.push(Condition {
+                    type_: conditions::CLOCK_SYNCED.to_owned(),
+                    status: "False".to_owned(),
+                    reason: "R".to_owned(),
+                    message: String::new(),
+                    observed_generation: None,
+                    last_transition_time: Time(at(0)),
+                });
+            }
+            heard(&observed, at(5000), 2.5)
+        };
+        assert_eq!(until(4990, false), Heard::Until(at(5140)));
+        assert_eq!(until(4000, false), Heard::Silent, "lost while the hub was away");
+        assert_eq!(
+            until(9000, false),
+            Heard::Until(at(5150)),
+            "a clock ahead hides nothing"
+        );
+        assert_eq!(
+            until(1200, true),
+            Heard::Until(at(5150)),
+            "a clock behind is no silence"
+        );
+    }
+
+    #[test]
+    fn the_skew_is_told_and_does_not_flicker() {
+        for (seconds, wanted) in [
+            (300, "is 5 min ahead of the hub's"),
+            (-7200, "is 2 h 0 min behind the hub's"),
+            (20, "is 20 s ahead of the hub's"),
+        ] {
+            let message = skew(SignedDuration::from_secs(seconds), None);
+            assert!(message.ends_with(&format!("{wanted}.")), "{message}");
+        }
+        let first = skew(SignedDuration::from_secs(329), None);
+        assert_eq!(skew(SignedDuration::from_secs(331), Some(&first)), first);
+        assert_ne!(skew(SignedDuration::from_secs(420), Some(&first)), first);
     }
 
     #[test]
@@ -193,6 +285,7 @@ mod tests {
             let lease = LeaseView {
                 renewed: Some(at(renewed)),
                 seen: seen.map(at),
+                found: None,
             };
             clock(&observed(Some(lease)), 5.0).map(|condition| condition.status)
         };
@@ -204,6 +297,7 @@ mod tests {
         let mut skipped = observed(Some(LeaseView {
             renewed: Some(at(1)),
             seen: Some(at(9000)),
+            found: None,
         }));
         skipped.cluster = Arc::new(ClusterView {
             skip_clock: true,

@@ -15,6 +15,7 @@ pub mod rbac;
 pub mod sets;
 pub mod shared;
 pub mod taints;
+pub mod token;
 pub mod view;
 
 use std::sync::Arc;
@@ -58,18 +59,25 @@ pub fn start(
         shared: Queue::new(),
     };
     queues.shared.add(caches::SHARED);
-    caches.start(&writer.client(), &queues, shutdown, tasks);
+    let waiting = Arc::<approve::Waiting>::default();
+    caches.start(&writer.client(), &queues, &waiting, shutdown, tasks);
 
     let approval = Arc::new(approve::Context {
         requests: caches.requests.clone(),
+        clusters: caches.clusters.clone(),
+        tokens: caches.tokens.clone(),
+        waiting,
         writer: writer.clone(),
         users,
+        counting: tokio::sync::Mutex::default(),
     });
     let (queue, stop) = (queues.requests, shutdown.clone());
     tasks.spawn(async move {
-        let Some(()) = stop.run_until_cancelled(approval.requests.ready()).await else {
+        // Not for the tokens: where the hub may not read them, the rest goes on.
+        let known = async { tokio::join!(approval.requests.ready(), approval.clusters.ready()) };
+        if stop.run_until_cancelled(known).await.is_none() {
             return;
-        };
+        }
         let reconcile = |name: Arc<str>| {
             let context = approval.clone();
             async move { context.reconcile(&name).await }

@@ -16,6 +16,7 @@ use muster_crds::{
 };
 use serde_json::Value;
 
+use super::csr::{self, Agent};
 use crate::cache::Sighting;
 
 /// A ManagedCluster.
@@ -47,6 +48,10 @@ pub struct ClusterView {
     pub taints: Vec<Taint>,
     /// Its conditions.
     pub conditions: Vec<Condition>,
+    /// The agent that got a certificate for it, as far as the hub knows.
+    pub agent: Option<String>,
+    /// The id of the join token it came with.
+    pub token: Option<String>,
 }
 
 impl ClusterView {
@@ -76,6 +81,8 @@ impl ClusterView {
                 .as_ref()
                 .map(|status| status.conditions.clone())
                 .unwrap_or_default(),
+            agent: entry(metadata.annotations.as_ref(), annotations::AGENT).map(str::to_owned),
+            token: entry(metadata.annotations.as_ref(), annotations::JOINED_WITH).map(str::to_owned),
         }
     }
 
@@ -92,6 +99,8 @@ pub struct LeaseView {
     pub renewed: Option<Timestamp>,
     /// When the hub, by its own clock, saw that renewal happen; none when it was only found so.
     pub seen: Option<Timestamp>,
+    /// When it came into the hub's view, by the hub's clock.
+    pub found: Option<Timestamp>,
 }
 
 impl LeaseView {
@@ -108,7 +117,8 @@ impl LeaseView {
             (Some(_), Sighting::Watched) => Some(now),
             _ => None,
         };
-        Self { renewed, seen }
+        let found = before.map_or(Some(now), |before| before.found);
+        Self { renewed, seen, found }
     }
 }
 
@@ -231,30 +241,20 @@ pub struct CsrView {
     pub extra: BTreeMap<String, Vec<String>>,
     /// Whether somebody approved or denied it.
     pub decided: bool,
+    /// The agent it was approved for.
+    pub approved: Option<Agent>,
 }
 
 impl CsrView {
     /// What is kept of a request.
     pub fn of(csr: &CertificateSigningRequest) -> Self {
-        let decided = csr
-            .status
-            .as_ref()
-            .and_then(|status| status.conditions.as_ref())
-            .is_some_and(|all| {
-                all.iter()
-                    .any(|one| one.type_ == conditions::CSR_APPROVED || one.type_ == "Denied")
-            });
-        let view = Self {
+        let given = csr.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let has = |type_: &str| given.is_some_and(|all| all.iter().any(|one| one.type_ == type_));
+        let (approved, denied) = (has(conditions::CSR_APPROVED), has(conditions::CSR_DENIED));
+        let spec = &csr.spec;
+        let whole = Self {
             uid: csr.metadata.uid.clone().unwrap_or_default(),
             resource_version: csr.metadata.resource_version.clone().unwrap_or_default(),
-            decided,
-            ..Self::default()
-        };
-        if decided {
-            return view;
-        }
-        let spec = &csr.spec;
-        Self {
             cluster: entry(csr.metadata.labels.as_ref(), labels::CLUSTER_NAME).map(str::to_owned),
             signer: spec.signer_name.clone(),
             request: spec.request.0.clone(),
@@ -263,7 +263,19 @@ impl CsrView {
             user_uid: spec.uid.clone().unwrap_or_default(),
             groups: spec.groups.clone().unwrap_or_default(),
             extra: spec.extra.clone().unwrap_or_default(),
-            ..view
+            decided: approved || denied,
+            approved: None,
+        };
+        if !whole.decided {
+            return whole;
+        }
+        let agent = csr::validate(&whole).ok().filter(|_| approved && !denied);
+        Self {
+            uid: whole.uid,
+            resource_version: whole.resource_version,
+            decided: true,
+            approved: agent,
+            ..Self::default()
         }
     }
 }

@@ -175,10 +175,11 @@ impl Applier {
             contention: Mutex::new(look.contention.clone()),
             meta,
         };
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .own(&target.key, work.metadata.name.as_deref().unwrap_or_default(), look.ordinal);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).own(
+            &target.key,
+            work.metadata.name.as_deref().unwrap_or_default(),
+            look.ordinal,
+        );
         if look.complete {
             return match self.observe(&target).await {
                 Ok(live) => target.outcome(Came::Seen(live)).await,

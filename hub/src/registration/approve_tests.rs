@@ -1,0 +1,298 @@
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+
+use super::*;
+
+const TOKEN: &str = "system:bootstrap:abcdef";
+
+fn agent(name: &str) -> Agent {
+    Agent {
+        cluster: "burst-1".to_owned(),
+        agent: name.to_owned(),
+    }
+}
+
+/// A request of agent `a1` of cluster `burst-1`, made by `user`.
+fn csr(user: &str) -> CsrView {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, agent("a1").user());
+    params.distinguished_name.push(
+        DnType::OrganizationName,
+        muster_crds::names::cluster_group("burst-1"),
+    );
+    let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
+    CsrView {
+        uid: "u".to_owned(),
+        cluster: Some("burst-1".to_owned()),
+        signer: names::KUBE_API_SERVER_CLIENT_SIGNER.to_owned(),
+        request: request.pem().unwrap().into_bytes(),
+        usages: vec!["digital signature".to_owned(), "client auth".to_owned()],
+        user: user.to_owned(),
+        groups: vec![
+            "system:bootstrappers".to_owned(),
+            names::BOOTSTRAP_GROUP.to_owned(),
+        ],
+        ..CsrView::default()
+    }
+}
+
+fn grant() -> Grant {
+    Grant {
+        clusters: vec!["burst-*".to_owned()],
+        accept: true,
+        set: Some("burst".to_owned()),
+        labels: [("env".to_owned(), "test".to_owned())].into(),
+        uses: Some(2),
+    }
+}
+
+fn token(grant: Grant, used_by: &[&str]) -> TokenView {
+    TokenView {
+        expiration: Some(Timestamp::from_second(1000).unwrap()),
+        grant: Ok(grant),
+        used_by: used_by.iter().map(ToString::to_string).collect(),
+        ..TokenView::default()
+    }
+}
+
+fn new_cluster() -> ClusterView {
+    ClusterView {
+        name: "burst-1".to_owned(),
+        ..ClusterView::default()
+    }
+}
+
+/// A cluster whose agent is alive, as far as `available` says.
+fn joined(by: &str, available: &str) -> ClusterView {
+    let condition = |type_: &str, status: &str| Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: "R".to_owned(),
+        message: String::new(),
+        observed_generation: None,
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+    };
+    ClusterView {
+        accepts: true,
+        agent: Some(by.to_owned()),
+        conditions: vec![
+            condition(conditions::HUB_ACCEPTED, "True"),
+            condition(conditions::JOINED, "True"),
+            condition(conditions::CLUSTER_AVAILABLE, available),
+        ],
+        ..new_cluster()
+    }
+}
+
+fn ask(csr: &CsrView, token: Option<&TokenView>, cluster: Option<&ClusterView>, now: i64) -> Decision {
+    let observed = Observed { csr, token, cluster };
+    decide(
+        observed,
+        &["trusted".to_owned()],
+        Timestamp::from_second(now).unwrap(),
+    )
+}
+
+#[test]
+fn a_join_token_brings_what_it_says_once() {
+    let (csr, token) = (csr(TOKEN), token(grant(), &["burst-0"]));
+    let Decision::Admit(admission) = ask(&csr, Some(&token), Some(&new_cluster()), 0) else {
+        panic!("not admitted")
+    };
+    let all: BTreeSet<String> = ["burst-0".to_owned(), "burst-1".to_owned()].into();
+    assert_eq!(admission.used_by, Some(all));
+    let wanted = json!({
+        "metadata": {
+            "labels": {"env": "test", "cluster.open-cluster-management.io/clusterset": "burst"},
+            "annotations": {annotations::JOINED_WITH: "abcdef", annotations::AGENT: "a1"},
+        },
+        "spec": {"hubAcceptsClient": true},
+    });
+    assert_eq!(admission.patch, Some(wanted));
+
+    // Asked again, by the agent the hub knows: nothing more to count or to bring.
+    let known = ClusterView {
+        token: Some("abcdef".to_owned()),
+        agent: Some("a1".to_owned()),
+        accepts: true,
+        ..new_cluster()
+    };
+    let used = TokenView {
+        used_by: ["burst-0".to_owned(), "burst-1".to_owned()].into(),
+        ..token
+    };
+    let Decision::Admit(again) = ask(&csr, Some(&used), Some(&known), 0) else {
+        panic!("not admitted again")
+    };
+    assert_eq!((again.used_by, again.patch), (None, None));
+}
+
+#[test]
+fn a_token_that_does_not_accept_leaves_acceptance_to_a_person() {
+    let plain = Grant {
+        accept: false,
+        set: None,
+        labels: BTreeMap::new(),
+        uses: None,
+        ..grant()
+    };
+    let decision = ask(&csr(TOKEN), Some(&token(plain, &[])), Some(&new_cluster()), 0);
+    let Decision::Admit(admission) = decision else {
+        panic!("not admitted")
+    };
+    assert_eq!(admission.used_by, None);
+    let patch = admission.patch.unwrap();
+    assert!(
+        patch.get("spec").is_none() && patch["metadata"].get("labels").is_none(),
+        "{patch}"
+    );
+}
+
+#[test]
+fn what_a_token_does_not_allow_is_denied_with_the_reason() {
+    let denied = ClusterView {
+        accepts: false,
+        conditions: joined("a1", "True")
+            .conditions
+            .into_iter()
+            .map(|one| Condition {
+                status: "False".to_owned(),
+                ..one
+            })
+            .collect(),
+        ..new_cluster()
+    };
+    let other_names = Grant {
+        clusters: vec!["prod-*".to_owned()],
+        ..grant()
+    };
+    for (token, cluster, now, why, words) in [
+        (
+            token(grant(), &["burst-8", "burst-9"]),
+            new_cluster(),
+            0,
+            reasons::CSR_TOKEN_REFUSED,
+            "abcdef is used up: 2 of 2",
+        ),
+        (
+            token(other_names, &[]),
+            new_cluster(),
+            0,
+            reasons::CSR_TOKEN_REFUSED,
+            "abcdef is not for a cluster named \"burst-1\"",
+        ),
+        (
+            token(grant(), &[]),
+            new_cluster(),
+            1000,
+            reasons::CSR_TOKEN_REFUSED,
+            "abcdef expired",
+        ),
+        (
+            token(grant(), &[]),
+            joined("a2", "True"),
+            0,
+            reasons::CSR_CLUSTER_NAME_TAKEN,
+            "agent \"a2\"",
+        ),
+        (
+            token(grant(), &[]),
+            joined("a2", "False"),
+            0,
+            reasons::CSR_CLUSTER_NAME_TAKEN,
+            "is alive",
+        ),
+        (
+            token(grant(), &[]),
+            denied,
+            0,
+            reasons::CSR_CLUSTER_DENIED,
+            "keeps cluster burst-1 out",
+        ),
+    ] {
+        match ask(&csr(TOKEN), Some(&token), Some(&cluster), now) {
+            Decision::Deny { reason, message } => {
+                assert_eq!(reason, why);
+                assert!(message.contains(words), "{message}");
+            }
+            other => panic!("{words}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_name_is_free_when_its_agent_is_silent_or_the_same() {
+    let token = token(grant(), &[]);
+    for cluster in [joined("a2", "Unknown"), joined("a1", "True"), new_cluster()] {
+        let decision = ask(&csr(TOKEN), Some(&token), Some(&cluster), 0);
+        assert!(
+            matches!(decision, Decision::Admit(_)),
+            "{:?}: {decision:?}",
+            cluster.agent
+        );
+    }
+    // The trusted users of the command line are held to it too; they wait until the name is free.
+    let trusted = csr("trusted");
+    let decide = |cluster: &ClusterView| ask(&trusted, None, Some(cluster), 0);
+    assert!(matches!(decide(&joined("a2", "True")), Decision::Wait(_)));
+    assert_eq!(decide(&joined("a2", "Unknown")), Decision::Approve(agent("a1")));
+    // Renewal is the holder's own and asks nobody else.
+    assert_eq!(
+        ask(&csr(&agent("a1").user()), None, Some(&joined("a2", "True")), 0),
+        Decision::AskRenewal(agent("a1"))
+    );
+}
+
+#[test]
+fn who_has_no_say_waits_for_a_person() {
+    let valid = token(grant(), &[]);
+    let cluster = new_cluster();
+    // Not a token of ours, or not its holder.
+    assert!(matches!(
+        ask(&csr(TOKEN), None, Some(&cluster), 0),
+        Decision::Leave(_)
+    ));
+    let outside = CsrView {
+        groups: vec![],
+        ..csr(TOKEN)
+    };
+    assert!(matches!(
+        ask(&outside, Some(&valid), Some(&cluster), 0),
+        Decision::Leave(_)
+    ));
+    // Another agent's user is no renewal, and no trust.
+    let other = csr("system:open-cluster-management:burst-1:a2");
+    assert!(matches!(
+        ask(&other, Some(&valid), Some(&cluster), 0),
+        Decision::Leave(_)
+    ));
+    // Somebody may have made the request before the cluster, or while a former one goes.
+    let going = ClusterView {
+        deleting: true,
+        ..new_cluster()
+    };
+    for cluster in [None, Some(&going)] {
+        assert!(matches!(
+            ask(&csr(TOKEN), Some(&valid), cluster, 0),
+            Decision::Wait(_)
+        ));
+    }
+}
+
+#[test]
+fn whom_a_person_approved_is_written_down_once() {
+    let approved = CsrView {
+        decided: true,
+        approved: Some(agent("a1")),
+        ..CsrView::default()
+    };
+    let ask = |cluster: Option<&ClusterView>| ask(&approved, None, cluster, 0);
+    assert_eq!(ask(Some(&new_cluster())), Decision::Record(agent("a1")));
+    assert!(matches!(ask(Some(&joined("a2", "True"))), Decision::Leave(_)));
+    assert!(matches!(ask(None), Decision::Wait(_)));
+}
