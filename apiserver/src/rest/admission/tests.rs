@@ -1,5 +1,7 @@
 //! Policies and webhooks against a whole API, with a webhook server on 127.0.0.1.
 
+#![allow(clippy::needless_pass_by_value)] // objects are written out where they are used
+
 use crate::ApiError;
 use crate::auth::{Authenticator, Authorizer, ServiceAccountKeys, UserInfo};
 use crate::registry::Registry;
@@ -331,10 +333,10 @@ impl Server {
     async fn start(answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> Self {
         let names = ["127.0.0.1".to_owned(), "hook.default.svc".to_owned()];
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(names)
-            .unwrap()
-            .self_signed(&key)
-            .unwrap();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        // What `openssl req -x509` makes: the server's certificate is its own CA.
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
         let bundle = base64::engine::general_purpose::STANDARD.encode(certificate.pem());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
