@@ -195,9 +195,9 @@ impl Api {
                 );
             }
         }
+        let mut warnings = admission::mutate(self, &review, Some(&mut object), None).await?;
         set_meta(&mut object, "uid", Some(uuid::Uuid::new_v4().to_string().into()));
         set_meta(&mut object, "creationTimestamp", Some(rfc3339(now).into()));
-        let mut warnings = admission::mutate(self, &review, Some(&mut object), None).await?;
         let context = strategy::Context {
             store: &self.store,
             user,

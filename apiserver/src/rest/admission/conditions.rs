@@ -8,7 +8,7 @@ use serde_json::Value;
 #[derive(Debug)]
 pub struct Conditions {
     scope: Scope,
-    compiled: Result<Vec<(Box<str>, Expression)>, String>,
+    compiled: Result<Vec<Expression>, String>,
 }
 
 /// What the conditions say.
@@ -30,10 +30,8 @@ impl Conditions {
     pub fn new(of: &Value, scope: Scope) -> Self {
         let list = of["matchConditions"].as_array().into_iter().flatten();
         let compiled = list.map(|c| {
-            let name = c["name"].as_str().unwrap_or_default();
             let text = c["expression"].as_str().unwrap_or_default();
-            let compiled = scope.compile(text, Gives::Bool)?;
-            Ok((Box::from(name), compiled))
+            scope.compile(text, Gives::Bool)
         });
         let compiled = compiled.collect();
         Self { scope, compiled }
@@ -69,13 +67,13 @@ impl Conditions {
         let evaluation = evaluation(&self.scope, seen, matched, params);
         let mut error = None;
         // One that does not hold decides, also after one that could not be told.
-        for (name, condition) in compiled {
+        for condition in compiled {
             match evaluation.check(condition) {
                 Ok(true) => {}
                 Ok(false) => return Verdict::Skip,
                 Err(why) => {
                     error.get_or_insert(format!(
-                        "{name}: expression '{}' resulted in error: {why}",
+                        "expression '{}' resulted in error: {why}",
                         condition.text()
                     ));
                 }

@@ -10,6 +10,7 @@ mod hooks;
 mod matching;
 pub(crate) mod policy;
 mod seen;
+mod trust;
 mod webhook;
 
 pub use hooks::Hooks;

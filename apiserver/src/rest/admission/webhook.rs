@@ -79,7 +79,7 @@ impl Hook {
             Verdict::Skip => Ok(None),
             Verdict::Error(why) => Err(ApiError::forbidden(
                 subject(seen.review.resource, seen.review.name),
-                &format!("webhook {:?} matchConditions: {why}", self.name),
+                &why,
             )),
         }
     }
@@ -113,7 +113,9 @@ impl Hook {
         let review =
             json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request});
         let answer = self.endpoint.call(seen.api, &review, self.timeout).await;
-        let answer = answer.map_err(|e| Failure::Calling(format!("failed to call webhook: {e}")))?;
+        let answer = answer
+            .and_then(readable)
+            .map_err(|e| Failure::Calling(format!("failed to call webhook: {e}")))?;
         let response = verified(&answer, &uid, mutating)
             .map_err(|e| Failure::Calling(format!("received invalid webhook response: {e}")))?;
         if answer["response"]["allowed"] == true {
@@ -124,6 +126,15 @@ impl Hook {
             &answer["response"]["status"],
         )))
     }
+}
+
+/// An answer in a version of AdmissionReview that was not asked for cannot be read.
+fn readable(answer: Value) -> Result<Value, String> {
+    if answer["kind"] == "AdmissionReview" && answer["apiVersion"] == "admission.k8s.io/v1beta1" {
+        let why = "converting (v1beta1.AdmissionReview) to (v1.AdmissionReview): unknown conversion";
+        return Err(why.into());
+    }
+    Ok(answer)
 }
 
 /// Checks an answer and takes out what it says besides yes or no.
@@ -288,10 +299,29 @@ async fn one(
     Ok((true, changed))
 }
 
+/// Why a patch cannot be carried out; removing what is not there is the common case.
+fn unfit(object: &Value, patch: &[u8], error: &ApiError) -> String {
+    let operations: Vec<Value> = serde_json::from_slice(patch).unwrap_or_default();
+    let missing = operations.iter().find_map(|o| {
+        let path = o["path"].as_str().filter(|_| o["op"] == "remove")?;
+        object.pointer(path).is_none().then_some(path)
+    });
+    match missing {
+        Some(path) => {
+            let key = path.rsplit('/').next().unwrap_or_default();
+            format!(
+                "error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
+            )
+        }
+        None => error.to_string(),
+    }
+}
+
 /// The object with a webhook's patch on it. Its identity stays.
 fn patched(seen: &Seen<'_>, matched: &Matched, current: &Value, patch: &[u8]) -> Result<Value, ApiError> {
     let shown = seen.object(matched);
-    let patched = patch::json_patch(&shown, patch).map_err(|e| ApiError::Internal(e.to_string()))?;
+    let patched =
+        patch::json_patch(&shown, patch).map_err(|e| ApiError::Internal(unfit(&shown, patch, &e)))?;
     let own = seen.review.resource;
     let mut patched = if Arc::ptr_eq(&matched.resource, own) {
         patched
@@ -302,7 +332,7 @@ fn patched(seen: &Seen<'_>, matched: &Matched, current: &Value, patch: &[u8]) ->
     if let Some(why) = own
         .custom
         .is_none()
-        .then(|| crate::schema::decode::check_types(own.schema(), &mut patched))
+        .then(|| crate::schema::decode::check_types(own.schema(), &patched))
         .flatten()
     {
         return Err(ApiError::Internal(why));
@@ -360,11 +390,11 @@ mod tests {
                 Err("expected response.uid=\"u\", got \"other\""),
             ),
             (
-                of("admission.k8s.io/v1beta1"),
+                of("admission.k8s.io/v2"),
                 true,
                 Err(
                     "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got \
-                     admission.k8s.io/v1beta1, Kind=AdmissionReview",
+                     admission.k8s.io/v2, Kind=AdmissionReview",
                 ),
             ),
             (json!({}), true, Err("webhook response was absent")),

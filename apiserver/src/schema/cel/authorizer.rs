@@ -1,6 +1,9 @@
 //! The authorizer as admission expressions ask it: `authorizer.group('apps').resource('deployments').check('create')
 //! .allowed()` (apiserver `pkg/cel/library/authz.go`).
 
+// Functions of expressions get their arguments by value.
+#![allow(clippy::needless_pass_by_value)]
+
 use crate::auth::{Attributes, Authorizer, Decision, UserInfo};
 use kube::core::cel::cel::extractors::This;
 use kube::core::cel::cel::objects::Opaque;

@@ -4,7 +4,7 @@
 //! every round of a loop is counted, weighed by how much there is to look at.
 
 use super::authorizer;
-use super::infer::{Infer, Ty};
+use super::infer::{Infer, Ty, shown};
 use super::nodes::{Nodes, untyped};
 use super::{LONGEST_MESSAGE, evaluate, parse};
 use crate::auth::{Attributes, Authorizer, UserInfo};
@@ -62,14 +62,14 @@ pub enum Gives {
 
 impl Gives {
     fn allows(self, ty: &Ty) -> bool {
-        match (self, ty) {
+        matches!(
+            (self, ty),
             (Self::Anything, _)
-            | (_, Ty::Dyn)
-            | (Self::Bool, Ty::Bool)
-            | (Self::Text | Self::TextOrNull, Ty::String)
-            | (Self::TextOrNull, Ty::Null) => true,
-            _ => false,
-        }
+                | (_, Ty::Dyn)
+                | (Self::Bool, Ty::Bool)
+                | (Self::Text | Self::TextOrNull, Ty::String)
+                | (Self::TextOrNull, Ty::Null)
+        )
     }
 
     fn refusal(self) -> &'static str {
@@ -143,7 +143,7 @@ impl Scope {
             return Err(failed(infer.errors.join("\n")));
         }
         if !gives.allows(&info.ty) {
-            return Err(gives.refusal().into());
+            return Err(format!("{} but got {}", gives.refusal(), shown(&info.ty)));
         }
         Ok(Expression {
             text: text.into(),
@@ -429,7 +429,7 @@ mod tests {
         }
         assert_eq!(
             scope.compile("'text'", Gives::Bool).unwrap_err(),
-            "must evaluate to bool"
+            "must evaluate to bool but got string"
         );
     }
 

@@ -390,7 +390,8 @@ impl<'a> Infer<'a> {
         if let Some(info) = self.operator(name, &args, cost) {
             return info;
         }
-        if !is_function(name) && !(target.is_some() && is_authorizer_function(name)) {
+        let known = is_function(name) || target.is_some() && is_authorizer_function(name);
+        if !known {
             self.error(
                 name,
                 &format!("undeclared reference to '{name}' (in container '')"),
@@ -599,7 +600,7 @@ fn length(n: usize) -> f64 {
     n as f64
 }
 
-fn shown(ty: &Ty) -> String {
+pub(super) fn shown(ty: &Ty) -> String {
     match ty {
         Ty::Dyn => "dyn".into(),
         Ty::Bool => "bool".into(),

@@ -61,7 +61,7 @@ fn parse(text: &str) -> Result<Arc<IdedExpr>, String> {
         Ok(Ok(program)) => rewrite::macros(program.expression().clone()).map(Arc::new),
         Ok(Err(errors)) => {
             let errors: Vec<String> = errors.errors.iter().map(ToString::to_string).collect();
-            Err(errors.join("\n"))
+            Err(errors.join("\n").replace("\n| ", "\n | "))
         }
         Err(_) => Err("ERROR: <input>:1:1: Syntax error: the expression can not be parsed".into()),
     }
