@@ -5,6 +5,7 @@ use crate::error::FieldError;
 use crate::object;
 use crate::schema::{Schema, cel, structural};
 use serde_json::{Value, json};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, OnceLock};
 
 /// Verbs of a custom resource, in discovery's order.
@@ -106,6 +107,13 @@ fn columns(version: &Value) -> Vec<PrinterColumn> {
         .collect()
 }
 
+/// Tells whether two documents are the same, for as long as this process lives.
+fn digest(document: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    document.to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
 fn custom(crd: &Value, version: &Value, index: usize) -> Result<Custom, Vec<FieldError>> {
     let spec = &crd["spec"];
     let (schema, rules) = schema(version, &schema_path(spec, index))?;
@@ -125,7 +133,7 @@ fn custom(crd: &Value, version: &Value, index: usize) -> Result<Custom, Vec<Fiel
         crd: object::name(crd).to_owned(),
         schema,
         rules,
-        openapi: version["schema"]["openAPIV3Schema"].clone(),
+        openapi_digest: digest(&version["schema"]["openAPIV3Schema"]),
         status: version["subresources"]["status"].is_object(),
         scale: scale.is_object().then(|| ScalePaths {
             spec: text(scale, "specReplicasPath").to_owned(),

@@ -78,8 +78,8 @@ pub struct Custom {
     pub schema: Schema,
     /// Compiled `x-kubernetes-validations`.
     pub rules: cel::Rules,
-    /// `openAPIV3Schema` as written, for OpenAPI documents.
-    pub openapi: Value,
+    /// Digest of `openAPIV3Schema` as written: the OpenAPI documents change with it. The document itself is in the CRD.
+    pub openapi_digest: u64,
     /// Whether `status` is a subresource.
     pub status: bool,
     /// Paths of the scale subresource.

@@ -68,7 +68,7 @@ fn hash(snapshot: &Snapshot, group: &str, version: &str) -> String {
         )
             .hash(&mut hasher);
         if let Some(custom) = &resource.custom {
-            custom.openapi.to_string().hash(&mut hasher);
+            custom.openapi_digest.hash(&mut hasher);
         }
     }
     format!("{:016X}", hasher.finish())

@@ -251,6 +251,13 @@ impl Watching {
     /// Opens `each` watches on each of so many connections.
     pub async fn start(target: &Target, connections: usize, each: usize) -> Result<Self> {
         namespace(target, "watched").await?;
+        // The CA's ConfigMap comes by itself, and is no event of ours once it is there.
+        let body = target
+            .connect2()
+            .await?
+            .open(&format!("{}?watch=1&resourceVersion=0", collection("watched")))
+            .await?;
+        Lines::new(body).event().await?;
         let version = target
             .connect()
             .await?
