@@ -21,3 +21,4 @@ mod tests;
 pub use fieldset::FieldSet;
 pub use json::{json_patch, merge_patch};
 pub use strategic::strategic_merge;
+pub use zero::fill;

@@ -106,6 +106,47 @@ fn is_builtin(schema: &Schema) -> bool {
         })
 }
 
+/// Writes what Go's encoder always writes of a built-in object: structs that are no pointers, required lists (`null`)
+/// and numbers. Statuses are left alone, and so is what lies in lists and maps.
+pub fn fill(schema: &Schema, object: &mut Value) {
+    if is_builtin(schema) {
+        fill_struct(schema, object, "");
+    }
+}
+
+fn fill_struct(schema: &Schema, object: &mut Value, owner: &str) {
+    let Value::Object(map) = object else { return };
+    for (field, r) in &schema.properties {
+        if owner.is_empty() && matches!(&**field, "status" | "metadata") {
+            continue;
+        }
+        let Some(below) = resolve(r) else { continue };
+        let is_struct =
+            STRUCTS.contains(&(owner, field)) || (owner.is_empty() && ROOT_STRUCTS.contains(&&**field));
+        if below.kind == Type::Object && !below.properties.is_empty() {
+            if is_struct && map.get(&**field).is_none_or(Value::is_null) {
+                map.insert(field.to_string(), Value::Object(Map::new()));
+            }
+            if let (Ref::Named(name), Some(value)) = (r, map.get_mut(&**field)) {
+                fill_struct(below, value, name.rsplit('.').next().unwrap_or_default());
+            }
+            continue;
+        }
+        let written = (schema.required.contains(field) && !OMITTED.contains(&(owner, field)))
+            || (owner, &**field) == ("StatefulSetSpec", "serviceName")
+            || (owner.is_empty() && &**field == "rules");
+        let value = match below.kind {
+            Type::Array => Value::Null,
+            Type::Integer => 0.into(),
+            Type::String if &**field == "serviceName" => "".into(),
+            _ => continue,
+        };
+        if written && !map.contains_key(&**field) {
+            map.insert(field.to_string(), value);
+        }
+    }
+}
+
 /// `owner`: the end of the type's name, `""` for a whole object.
 fn zero(schema: &Schema, owner: &str) -> Value {
     let in_table = |table: &[(&str, &str)], field: &str| table.contains(&(owner, field));

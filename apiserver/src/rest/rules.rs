@@ -29,6 +29,7 @@ pub(super) fn creates_on_update(r: &Resource) -> bool {
         ("", "endpoints" | "events" | "limitranges" | "services")
             | ("events.k8s.io", "events")
             | ("coordination.k8s.io", "leases")
+            | ("node.k8s.io", "runtimeclasses")
             | ("rbac.authorization.k8s.io", _)
     )
 }

@@ -110,6 +110,15 @@ pub fn decide(
         node["status"] = status(index, &rfc3339(now));
         actions.push(Action::status(kinds::NODES, node));
     }
+    // The taint every Node is made with goes once it is ready, as a node lifecycle controller has it.
+    let not_ready = |t: &Value| t["key"] == "node.kubernetes.io/not-ready";
+    if let Some(taints) = node["spec"]["taints"].as_array()
+        && taints.iter().any(not_ready)
+    {
+        let mut ready = node.clone();
+        ready["spec"]["taints"] = taints.iter().filter(|t| !not_ready(t)).cloned().collect();
+        actions.push(Action::update(kinds::NODES, ready));
+    }
     let micro = now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
     let mut after = RENEW_SECONDS;
     match lease {

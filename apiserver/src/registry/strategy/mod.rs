@@ -16,6 +16,7 @@ mod normal;
 mod pod;
 mod pod_rules;
 mod policy;
+mod quantity;
 mod rbac;
 pub mod selector;
 mod service;
@@ -99,6 +100,8 @@ pub fn default(resource: &Resource, object: &mut Value) {
     }
     let plural = resource.plural.as_str();
     normal::drop_empty(resource.schema(), object);
+    normal::quantities(resource.schema(), object);
+    crate::patch::fill(resource.schema(), object);
     match family(resource) {
         Family::Workload => {
             if plural == "podtemplates" {
@@ -172,7 +175,7 @@ pub fn prepare_create(resource: &Resource, ctx: &Context<'_>, object: &mut Value
         Family::Crd => crd::prepare_create(object),
         _ => {}
     }
-    if generation::counts(resource) {
+    if generation::counts(resource) && !matches!(plural, "csidrivers" | "servicecidrs") {
         object::set_meta(object, "generation", Some(1.into()));
     }
 }

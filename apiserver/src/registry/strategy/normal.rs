@@ -1,5 +1,6 @@
 //! The form built-in objects take after Go's typed decoder and encoder: nulls and empty optional maps and lists vanish.
 
+use super::quantity;
 use crate::schema::{Schema, Type};
 use serde_json::Value;
 
@@ -30,6 +31,37 @@ pub(super) fn drop_empty(schema: &Schema, object: &mut Value) {
             if let Some(items) = schema.items() {
                 for item in list {
                     drop_empty(items, item);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Writes every quantity the way kube-apiserver does: no fraction, the largest suffix of its family.
+pub(super) fn quantities(schema: &Schema, object: &mut Value) {
+    match object {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let Some(child) = schema.property(key).or_else(|| schema.additional()) else {
+                    continue;
+                };
+                if child.kind == Type::Quantity {
+                    let text = match &*value {
+                        Value::String(text) => text.clone(),
+                        Value::Number(number) => number.to_string(),
+                        _ => continue,
+                    };
+                    *value = quantity::canonical(&text).unwrap_or(text).into();
+                } else {
+                    quantities(child, value);
+                }
+            }
+        }
+        Value::Array(list) => {
+            if let Some(items) = schema.items() {
+                for item in list {
+                    quantities(items, item);
                 }
             }
         }

@@ -76,6 +76,9 @@ fn default_container(container: &mut Value, ephemeral: bool) {
         if let Some(field) = at(variable, "valueFrom").and_then(|v| at(v, "fieldRef")) {
             default(field, "apiVersion", "v1");
         }
+        if let Some(amount) = at(variable, "valueFrom").and_then(|v| at(v, "resourceFieldRef")) {
+            default(amount, "divisor", "0");
+        }
     }
 }
 
@@ -89,6 +92,9 @@ fn default_volume(volume: &mut Value) {
             for item in each(source, "items") {
                 if let Some(field) = at(item, "fieldRef") {
                     default(field, "apiVersion", "v1");
+                }
+                if let Some(amount) = at(item, "resourceFieldRef") {
+                    default(amount, "divisor", "0");
                 }
             }
         }
@@ -138,16 +144,9 @@ pub(super) fn default_spec(spec: &mut Value) {
         spec["serviceAccountName"] = account.clone();
         spec["serviceAccount"] = account;
     }
-    let host_network = spec["hostNetwork"] == json!(true);
     for list in CONTAINERS {
         for container in each(spec, list) {
             default_container(container, list == "ephemeralContainers");
-            if host_network {
-                for port in each(container, "ports") {
-                    let number = port["containerPort"].clone();
-                    default(port, "hostPort", number);
-                }
-            }
         }
     }
     for volume in each(spec, "volumes") {
@@ -167,8 +166,16 @@ pub(super) fn default_pod(pod: &mut Value) {
     if let Some(spec) = at(pod, "spec") {
         default_spec(spec);
         default(spec, "enableServiceLinks", true);
+        let host_network = spec["hostNetwork"] == json!(true);
         for list in ["initContainers", "containers"] {
             for container in each(spec, list) {
+                // Of a pod alone: a template would change with it.
+                if host_network {
+                    for port in each(container, "ports") {
+                        let number = port["containerPort"].clone();
+                        default(port, "hostPort", number);
+                    }
+                }
                 let limits = container["resources"]["limits"].clone();
                 if let Some(resources) = at(container, "resources")
                     && limits.as_object().is_some_and(|l| !l.is_empty())

@@ -161,7 +161,7 @@ fn new_objects_look_as_kube_apiserver_makes_them() {
             object("apps/v1", "StatefulSet", "s", workload.clone()),
             "/spec",
             json!({
-                "replicas": 1, "selector": selector, "template": template, "podManagementPolicy": "OrderedReady",
+                "replicas": 1, "selector": selector, "template": template, "serviceName": "", "podManagementPolicy": "OrderedReady",
                 "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}, "revisionHistoryLimit": 10,
                 "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
             }),
