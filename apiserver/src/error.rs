@@ -71,31 +71,50 @@ pub fn shown(value: &Value) -> String {
 impl FieldError {
     /// A field error with a ready message.
     pub fn new(kind: FieldErrorKind, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind, field: field.into(), message: message.into() }
+        Self {
+            kind,
+            field: field.into(),
+            message: message.into(),
+        }
     }
 
     /// `Required value` or `Required value: detail`.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
-        let message =
-            if detail.is_empty() { "Required value".into() } else { format!("Required value: {detail}") };
+        let message = if detail.is_empty() {
+            "Required value".into()
+        } else {
+            format!("Required value: {detail}")
+        };
         Self::new(FieldErrorKind::Required, field, message)
     }
 
     /// `Invalid value: <value>: detail`.
     pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
-        Self::new(FieldErrorKind::Invalid, field, format!("Invalid value: {}: {detail}", shown(value)))
+        Self::new(
+            FieldErrorKind::Invalid,
+            field,
+            format!("Invalid value: {}: {detail}", shown(value)),
+        )
     }
 
     /// `Unsupported value: <value>: supported values: "A", "B"`.
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
-        let list = supported.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
+        let list = supported
+            .iter()
+            .map(|s| format!("{s:?}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let message = format!("Unsupported value: {}: supported values: {list}", shown(value));
         Self::new(FieldErrorKind::NotSupported, field, message)
     }
 
     /// `Duplicate value: <value>`.
     pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
-        Self::new(FieldErrorKind::Duplicate, field, format!("Duplicate value: {}", shown(value)))
+        Self::new(
+            FieldErrorKind::Duplicate,
+            field,
+            format!("Duplicate value: {}", shown(value)),
+        )
     }
 
     /// `Forbidden: detail`.
@@ -118,12 +137,20 @@ pub struct Subject {
 impl Subject {
     /// A subject from its three parts.
     pub fn new(group: impl Into<String>, resource: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { group: group.into(), resource: resource.into(), name: name.into() }
+        Self {
+            group: group.into(),
+            resource: resource.into(),
+            name: name.into(),
+        }
     }
 
     /// `resource.group`, or only `resource` for core.
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() { self.resource.clone() } else { format!("{}.{}", self.resource, self.group) }
+        if self.group.is_empty() {
+            self.resource.clone()
+        } else {
+            format!("{}.{}", self.resource, self.group)
+        }
     }
 }
 
@@ -239,14 +266,21 @@ impl ApiError {
         let message = if subject.name.is_empty() {
             format!("{} is forbidden: {detail}", subject.qualified())
         } else {
-            format!("{} {:?} is forbidden: {detail}", subject.qualified(), subject.name)
+            format!(
+                "{} {:?} is forbidden: {detail}",
+                subject.qualified(),
+                subject.name
+            )
         };
         Self::Forbidden { subject, message }
     }
 
     /// A 422 about one object.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: Vec<FieldError>) -> Self {
-        Self::Invalid { subject: Subject::new(group, kind, name), errors }
+        Self::Invalid {
+            subject: Subject::new(group, kind, name),
+            errors,
+        }
     }
 
     /// HTTP status code.
@@ -267,7 +301,10 @@ impl ApiError {
             Self::Internal(_) | Self::Plain(_) => 500,
             Self::ServiceUnavailable(_) => 503,
             Self::Timeout(_) => 504,
-            Self::Status(s) => s["code"].as_u64().and_then(|c| u16::try_from(c).ok()).unwrap_or(500),
+            Self::Status(s) => s["code"]
+                .as_u64()
+                .and_then(|c| u16::try_from(c).ok())
+                .unwrap_or(500),
         }
     }
 
@@ -310,7 +347,10 @@ impl ApiError {
         let details = self.details();
         if details.as_object().is_some_and(|d| !d.is_empty()) {
             status["details"] = details;
-        } else if matches!(self, Self::NoSuchResource | Self::MethodNotAllowed | Self::Forbidden { .. }) {
+        } else if matches!(
+            self,
+            Self::NoSuchResource | Self::MethodNotAllowed | Self::Forbidden { .. }
+        ) {
             status["details"] = json!({});
         }
         status
@@ -324,7 +364,11 @@ impl ApiError {
             | Self::AlreadyExists(subject)
             | Self::Conflict { subject, .. }
             | Self::Invalid { subject, .. } => {
-                for (k, v) in [("group", &subject.group), ("kind", &subject.resource), ("name", &subject.name)] {
+                for (k, v) in [
+                    ("group", &subject.group),
+                    ("kind", &subject.resource),
+                    ("name", &subject.name),
+                ] {
                     if !v.is_empty() {
                         details[k] = v.as_str().into();
                     }

@@ -128,6 +128,7 @@ impl Server {
             .local_addr()
             .map_err(|e| ServeError::Listen(options.bind, e))?;
         let path = file_in(dir, "store.redb");
+        let durable = path.is_some();
         let store = Store::open(StoreOptions {
             path,
             keep_revisions: KEEP_REVISIONS,
@@ -137,6 +138,11 @@ impl Server {
             StoreError::Disk(why) => ServerError::Store(why),
             other => ServerError::Store(other.to_string()),
         })?;
+        if durable {
+            // A restored backup must not give out revisions that its clients saw with other content: they would resume
+            // their watches as if nothing had happened. Microseconds are ahead of any rate of writes.
+            store.skip_to(now.as_microsecond().try_into().unwrap_or(0));
+        }
         let pki = file_in(dir, "pki");
         let ca = Ca::load_or_create(pki.as_deref(), now)?;
         let keys = ServiceAccountKeys::load_or_create(pki.as_deref())?;
@@ -268,12 +274,21 @@ mod tests {
 
         let server = Server::start(ServerOptions::default()).await.unwrap();
         let kubeconfig = Kubeconfig::from_yaml(&server.admin_kubeconfig().unwrap()).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
         let namespaces = kube::Api::<Namespace>::all(kube::Client::try_from(config).unwrap());
         let found = namespaces.list(&kube::api::ListParams::default()).await.unwrap();
         let names: Vec<_> = found.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
-        assert_eq!(names, ["default", "kube-node-lease", "kube-public", "kube-system"]);
-        let mut watch = namespaces.watch(&kube::api::WatchParams::default(), "0").await.unwrap().boxed();
+        assert_eq!(
+            names,
+            ["default", "kube-node-lease", "kube-public", "kube-system"]
+        );
+        let mut watch = namespaces
+            .watch(&kube::api::WatchParams::default(), "0")
+            .await
+            .unwrap()
+            .boxed();
         watch.try_next().await.unwrap();
         let stopped = tokio::time::timeout(DRAIN, server.shutdown()).await;
         assert!(stopped.is_ok(), "an open watch keeps the server from stopping");
@@ -282,7 +297,10 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_is_named() {
         let server = Server::start(ServerOptions::default()).await.unwrap();
-        let options = ServerOptions { bind: server.address(), ..ServerOptions::default() };
+        let options = ServerOptions {
+            bind: server.address(),
+            ..ServerOptions::default()
+        };
         let error = Server::start(options).await.unwrap_err().to_string();
         assert_eq!(error, format!("address {} is already in use", server.address()));
     }

@@ -47,6 +47,73 @@ pub enum Error {
         /// The hub's words.
         problem: String,
     },
+    /// The bootstrap credential is known, but may not do what is needed.
+    #[error("the hub at {server} does not let the credential of {} {what}: {problem}", path.display())]
+    Forbidden {
+        /// The hub's URL.
+        server: String,
+        /// The bootstrap kubeconfig.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// The hub's words.
+        problem: String,
+    },
+    /// The bootstrap credential may not register a cluster of this name.
+    #[error(
+        "the hub at {server} does not let this credential register a cluster named {cluster:?}: {problem}; give another --cluster-name, or ask the hub's operator to make the ManagedCluster"
+    )]
+    NameForbidden {
+        /// The name.
+        cluster: String,
+        /// The hub's URL.
+        server: String,
+        /// The hub's words.
+        problem: String,
+    },
+    /// Another cluster works under the name.
+    #[error(
+        "the name {cluster:?} is taken at the hub at {server}: {problem}; give another --cluster-name, or delete the ManagedCluster there first"
+    )]
+    NameTaken {
+        /// The name.
+        cluster: String,
+        /// The hub's URL.
+        server: String,
+        /// Who has it.
+        problem: String,
+    },
+    /// The server's certificate is not to be trusted.
+    #[error("the hub at {server} can not be trusted with the CA of {}: {problem}", path.display())]
+    Untrusted {
+        /// The hub's URL.
+        server: String,
+        /// The kubeconfig.
+        path: PathBuf,
+        /// What is wrong with the certificate.
+        problem: String,
+    },
+    /// The server answers, but is no hub.
+    #[error(
+        "the server at {server} is no hub, it does not serve ManagedClusters: {problem}; check the server in the bootstrap kubeconfig"
+    )]
+    NotAHub {
+        /// Its URL.
+        server: String,
+        /// Its words.
+        problem: String,
+    },
+    /// The hub could not do what was asked.
+    #[error("the hub at {server}: {problem}")]
+    Hub {
+        /// The hub's URL.
+        server: String,
+        /// The hub's words.
+        problem: String,
+    },
+    /// There is no certificate.
+    #[error(transparent)]
+    Csr(Box<crate::registration::csr::CsrError>),
     /// The managed cluster refuses what the klusterlet can not do without.
     #[error("the managed cluster refuses to let the klusterlet {what}: {problem}")]
     SpokeRefused {

@@ -10,5 +10,6 @@ pub mod registration;
 pub mod work;
 
 pub use error::Error;
+pub use gates::{Gate, Gates};
 pub use options::Options;
 pub use registration::run;

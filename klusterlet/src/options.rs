@@ -1,6 +1,6 @@
 //! The klusterlet's options, by the names that OCM's agents have (wire §9.1).
 
-use crate::gates::Gate;
+use crate::gates::{Gate, Gates};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +13,18 @@ pub struct Options {
     /// Kubeconfig that may only ask to join the hub
     #[arg(long, value_name = "FILE")]
     pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// Secret in the agent's namespace with the same under the key `kubeconfig`; watched, so that a change takes hold
+    #[arg(long, value_name = "NAME", default_value = muster_crds::constants::names::BOOTSTRAP_SECRET)]
+    pub bootstrap_kubeconfig_secret: String,
+    /// Kubeconfigs of several hubs in order of preference; needs the gate MultipleHubs
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    pub bootstrap_kubeconfigs: Vec<PathBuf>,
+    /// With several hubs: after how many seconds without its hub the agent looks for another
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub hub_connection_timeout_seconds: u64,
+    /// Features to switch on and off, such as ClusterProperty=true
+    #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',')]
+    pub feature_gates: Vec<String>,
     /// Kubeconfig of this cluster. Default: the Pod's own service account
     #[arg(long, value_name = "FILE")]
     pub spoke_kubeconfig: Option<PathBuf>,
@@ -55,9 +67,6 @@ pub struct Options {
     /// Longest raw JSON value in feedback, in bytes; needs the feature gate RawFeedbackJsonString
     #[arg(long, value_name = "BYTES", default_value_t = 1024)]
     pub max_json_raw_length: usize,
-    /// Feature gates to set
-    #[arg(long, value_name = "NAME=BOOL", value_delimiter = ',')]
-    pub feature_gates: Vec<Gate>,
 }
 
 /// A Go duration like `90s` or `1h30m`.
@@ -70,6 +79,26 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Options {
+    /// Options from flags, as a command line has them behind the program's name: what runs a klusterlet inside another
+    /// program starts it as a person does, defaults included.
+    pub fn from_flags<T>(flags: impl IntoIterator<Item = T>) -> Result<Self, clap::Error>
+    where
+        T: Into<std::ffi::OsString>,
+    {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let line = std::iter::once("klusterlet".into()).chain(flags.into_iter().map(Into::into));
+        <Line as clap::Parser>::try_parse_from(line).map(|line| line.options)
+    }
+
+    /// The feature gates.
+    pub fn gates(&self) -> Result<Gates, crate::Error> {
+        Gates::parse(&self.feature_gates).map_err(crate::Error::Option)
+    }
+
     /// What is wrong with the options before anything is asked, if anything.
     pub fn check(&self) -> Result<(), crate::Error> {
         use muster_crds::names::validate_cluster_name;
@@ -128,6 +157,68 @@ impl Options {
                 "--cluster-annotations {bad:?} must be {prefix}KEY=VALUE"
             )));
         }
-        Ok(())
+        let several = self.gates()?.on(Gate::MultipleHubs);
+        match (several, self.bootstrap_kubeconfigs.len()) {
+            (true, 0 | 1) => Err(crate::Error::Option(
+                "the gate MultipleHubs needs --bootstrap-kubeconfigs with at least two files".into(),
+            )),
+            (false, 1..) => Err(crate::Error::Option(
+                "--bootstrap-kubeconfigs needs --feature-gates=MultipleHubs=true".into(),
+            )),
+            (true, _) if self.hub_connection_timeout_seconds == 0 => Err(crate::Error::Option(
+                "--hub-connection-timeout-seconds must be more than 0".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Args {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn problem(args: &[&str]) -> String {
+        let args = Args::try_parse_from([&["klusterlet"], args].concat()).unwrap_or_else(|e| panic!("{e}"));
+        args.options
+            .check()
+            .map_or_else(|e| e.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let cases: [(&[&str], &str); 9] = [
+            (&[], ""),
+            (
+                &["--feature-gates=MultipleHubs=true", "--bootstrap-kubeconfigs=a,b"],
+                "",
+            ),
+            (
+                &["--feature-gates=MultipleHubs=true", "--bootstrap-kubeconfigs=a"],
+                "at least two",
+            ),
+            (&["--bootstrap-kubeconfigs=a,b"], "MultipleHubs=true"),
+            (&["--feature-gates=Nope=true"], "unrecognized feature gate: Nope"),
+            (&["--client-cert-expiration-seconds=60"], "too short"),
+            (&["--cluster-name=Big"], "lower case"),
+            (&["--spoke-external-server-urls=http://a"], "https://"),
+            (
+                &["--cluster-annotations=a=b"],
+                "agent.open-cluster-management.io/",
+            ),
+        ];
+        for (args, expected) in cases {
+            let problem = problem(args);
+            assert!(
+                problem.contains(expected) && problem.is_empty() == expected.is_empty(),
+                "{args:?}: {problem}"
+            );
+        }
     }
 }

@@ -1,1 +1,16 @@
-//! Integration tests.
+//! Integration tests, one binary: a module an area. They run on the embedded API server by default, on real control planes
+//! with `KUBEBUILDER_ASSETS`, on a cluster that is there with `MUSTER_TEST_KUBECONFIG`.
+
+mod cli;
+mod crash;
+mod demo;
+mod kubectl;
+mod laws;
+mod registration;
+mod work;
+
+/// The `muster` program.
+const MUSTER: &str = env!("CARGO_BIN_EXE_muster-under-test");
+
+/// What tests return; an error says what was missing.
+type Result = anyhow::Result<()>;

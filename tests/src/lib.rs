@@ -1,1 +1,26 @@
-//! placeholder
+//! The test kit: control planes, fleets, the `muster` program as processes, and waiting for what must become true.
+//!
+//! A [`ControlPlane`] is the embedded API server over real TLS on loopback, a real kube-apiserver with its etcd
+//! (`KUBEBUILDER_ASSETS`), or somebody's cluster (`MUSTER_TEST_KUBECONFIG`); a [`Fleet`] is a hub and klusterlets on control
+//! planes. A test written against these two runs on all three.
+#![allow(clippy::missing_panics_doc)] // a failed expectation is what a test kit panics for
+#![allow(clippy::print_stderr)] // seeds and skips are told to whoever runs the tests
+
+mod assets;
+pub mod control_plane;
+pub mod fleet;
+pub mod impostor;
+pub mod kube;
+pub mod objects;
+pub mod program;
+pub mod seed;
+pub mod wait;
+
+pub use control_plane::ControlPlane;
+pub use fleet::{Cluster, Fleet, FleetOptions};
+pub use impostor::{Answer, Impostor};
+pub use kube::Kube;
+pub use muster::link::Link;
+pub use program::Program;
+pub use seed::Seed;
+pub use wait::eventually;

@@ -169,7 +169,10 @@ impl Authenticator {
 fn cert_user(cert: &ClientCert) -> UserInfo {
     let mut user = UserInfo::new(&cert.common_name, &cert.organizations).with_group(ALL_AUTHENTICATED);
     // Which credential it was, for audit and CSRs (KEP-4193).
-    user.extra.insert(CREDENTIAL_ID.into(), vec![format!("X509SHA256={}", cert.fingerprint)]);
+    user.extra.insert(
+        CREDENTIAL_ID.into(),
+        vec![format!("X509SHA256={}", cert.fingerprint)],
+    );
     user
 }
 

@@ -240,6 +240,12 @@ impl Store {
         })
     }
 
+    /// Takes every revision up to this one as given out already and no longer kept. For a file that may be a copy from
+    /// earlier: what its clients saw of the time since must not be taken for the present. Before anything watches.
+    pub fn skip_to(&self, revision: u64) {
+        write(&self.shared).skip_to(revision);
+    }
+
     /// The last revision given out. An empty store is at 1; it never goes back, also not across a crash.
     pub fn revision(&self) -> u64 {
         read(&self.shared).revision()

@@ -114,6 +114,19 @@ impl State {
         }
     }
 
+    /// Takes every revision up to this one as given out and no longer kept. Forgets who watches.
+    pub(super) fn skip_to(&mut self, revision: u64) {
+        if revision > self.revision {
+            let kinds = std::mem::take(&mut self.kinds);
+            let slots = kinds.into_values().flat_map(|kind| kind.namespaces.into_values());
+            let entries: Vec<Arc<Entry>> = slots.flat_map(|slot| slot.objects.into_values()).collect();
+            let entries = entries
+                .iter()
+                .map(|e| Entry::new(e.key.clone(), e.revision, e.json.clone()));
+            self.restore(revision, revision, entries);
+        }
+    }
+
     pub(super) fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<&Arc<Entry>> {
         self.kinds
             .get(resource)?

@@ -3,7 +3,6 @@
 use crate::apiserver::write_kubeconfig;
 use crate::link::Link;
 use crate::{Error, hub, token};
-use clap::Parser as _;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -48,13 +47,6 @@ pub struct Fleet {
     stop: CancellationToken,
     tasks: TaskTracker,
     failures: mpsc::Sender<Error>,
-}
-
-/// The klusterlet's own flags, so that the demo starts it as a person does.
-#[derive(clap::Parser)]
-struct KlusterletFlags {
-    #[command(flatten)]
-    options: muster_klusterlet::Options,
 }
 
 impl Fleet {
@@ -152,11 +144,9 @@ impl Fleet {
             ];
             let flags = flags
                 .into_iter()
-                .flat_map(|(flag, value)| [flag.into(), value.into_os_string()]);
-            let line = std::iter::once(std::ffi::OsString::from("klusterlet")).chain(flags);
-            let options = KlusterletFlags::try_parse_from(line)
-                .map_err(|e| Error::Input(e.to_string()))?
-                .options;
+                .flat_map(|(flag, value)| [std::ffi::OsString::from(flag), value.into_os_string()]);
+            let options =
+                muster_klusterlet::Options::from_flags(flags).map_err(|e| Error::Input(e.to_string()))?;
             let run = muster_klusterlet::run(options, self.stop.clone());
             self.watch_over(format!("the klusterlet of {}", cluster.name), async move {
                 Ok(run.await?)

@@ -6,6 +6,12 @@ pub const AUTOMATICALLY_ACCEPTED_ON: &str = "open-cluster-management.io/automati
 pub const SKIP_CLOCK_SYNC_CHECK: &str = "registration.open-cluster-management.io/skip-clock-sync-check";
 /// Prefix of the annotations an agent may give its ManagedCluster when it creates it.
 pub const AGENT_PREFIX: &str = "agent.open-cluster-management.io/";
+/// UID of the `kube-system` namespace of the cluster behind a ManagedCluster: another cluster with the same name is told
+/// from the first by it.
+pub const CLUSTER_UID: &str = "agent.open-cluster-management.io/cluster-uid";
+/// On a cluster's lease, when the clocks differ by more than the lease lasts: the hub's time minus the cluster's, in
+/// seconds. The lease's times are then the hub's.
+pub const CLOCK_OFFSET: &str = "muster.open-cluster-management.io/clock-offset";
 /// The authenticated user behind a CSR that a server made for it.
 pub const CSR_USER: &str = "open-cluster-management.io/csr-user";
 /// Image overrides of a cluster, as JSON.

@@ -2,6 +2,7 @@
 //! files. Whether they are good is decided from their bytes alone (wire §2.2).
 
 use super::kubeconfig::{self, Server};
+use super::session::Identity;
 use crate::Error;
 use crate::work::objects::{self, RequestError};
 use base64::Engine as _;
@@ -28,6 +29,12 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+impl From<BTreeMap<String, Vec<u8>>> for Credentials {
+    fn from(data: BTreeMap<String, Vec<u8>>) -> Self {
+        Self(data)
+    }
+}
+
 /// When a certificate is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
@@ -48,6 +55,31 @@ impl Credentials {
             (SECRET_TLS_KEY, key.to_vec()),
         ];
         Self(entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())
+    }
+
+    /// Whether the other holds all of these, and maybe more.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.0.iter().all(|(key, value)| other.0.get(key) == Some(value))
+    }
+
+    /// Common name and validity of their certificate.
+    pub fn certificate(&self) -> Result<(String, Validity), String> {
+        certificate(self.get(SECRET_TLS_CRT))
+    }
+
+    /// Until when their certificate is good.
+    pub fn not_after(&self) -> Option<Timestamp> {
+        self.certificate().ok().map(|(_, v)| v.not_after)
+    }
+
+    /// Whose they are, by their certificate.
+    pub fn identity(&self) -> Option<Identity> {
+        let (user, _) = self.certificate().ok()?;
+        let (cluster, agent) = names::parse_user(&user)?;
+        Some(Identity {
+            cluster: cluster.to_owned(),
+            agent: agent.to_owned(),
+        })
     }
 
     fn get(&self, key: &str) -> &[u8] {

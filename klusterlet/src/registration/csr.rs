@@ -41,10 +41,8 @@ pub enum CsrError {
     /// The hub said no, or nothing.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Too many requests wait already.
-    #[error(
-        "the hub already holds {0} certificate signing requests of this cluster; no more are made until some are approved or deleted"
-    )]
+    /// Too many requests of this cluster, so many, are at the hub already. In OCM's words, which people search for.
+    #[error("Stop creating csr since there are too many csr created already on hub")]
     TooMany(usize),
     /// Somebody denied it.
     #[error("certificate signing request {name} was denied: {message}")]
@@ -210,7 +208,13 @@ pub async fn create(
 }
 
 /// Waits until the request is decided, for as long as that takes. The certificate is checked against what was asked for.
-pub async fn wait(hub: &Client, name: &str, user: &str) -> Result<Vec<u8>, CsrError> {
+/// `now` is the hub's time.
+pub async fn wait(
+    hub: &Client,
+    name: &str,
+    user: &str,
+    now: &(dyn Fn() -> Timestamp + Send + Sync),
+) -> Result<Vec<u8>, CsrError> {
     let api: Api<CertificateSigningRequest> = Api::all(hub.clone());
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = watcher(api, config).boxed();
@@ -236,13 +240,19 @@ pub async fn wait(hub: &Client, name: &str, user: &str) -> Result<Vec<u8>, CsrEr
                             message,
                         });
                     }
-                    Progress::Issued(certificate) => return verified(certificate, user),
+                    Progress::Issued(certificate) => return verified(certificate, user, now()),
                 }
             }
             Some(Ok(watcher::Event::Init)) => listed = false,
             Some(Ok(watcher::Event::InitDone)) if !listed => return Err(CsrError::Deleted(name.into())),
             Some(Ok(watcher::Event::Delete(_))) | None => return Err(CsrError::Deleted(name.into())),
             Some(Ok(_)) => {}
+            // A credential that is refused stays refused: whoever waits must look for another.
+            Some(Err(watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)))
+                if matches!(&error, kube::Error::Api(status) if status.code == 401) =>
+            {
+                return Err(RequestError::Kube(Box::new(error)).into());
+            }
             Some(Err(error)) => {
                 tracing::debug!(%error, "the certificate signing request can not be watched, it goes on");
                 backoff.wait().await;
@@ -251,14 +261,14 @@ pub async fn wait(hub: &Client, name: &str, user: &str) -> Result<Vec<u8>, CsrEr
     }
 }
 
-fn verified(pem: Vec<u8>, user: &str) -> Result<Vec<u8>, CsrError> {
+fn verified(pem: Vec<u8>, user: &str, now: Timestamp) -> Result<Vec<u8>, CsrError> {
     let (subject, validity) = certificate(&pem).map_err(CsrError::Wrong)?;
     if subject != user {
         return Err(CsrError::Wrong(format!(
             "the certificate is for {subject:?}, not {user:?}"
         )));
     }
-    if validity.not_after <= Timestamp::now() {
+    if validity.not_after <= now {
         return Err(CsrError::Wrong(format!(
             "the certificate expired at {}",
             validity.not_after

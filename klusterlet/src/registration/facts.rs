@@ -2,6 +2,7 @@
 //! summed up of them is kept.
 
 use super::quantity::Sum;
+use crate::gates::{Gate, Gates};
 use crate::work::Backoff;
 use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::Node;
@@ -9,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::Api;
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt as _};
+use muster_crds::about::v1alpha1::ClusterProperty;
 use muster_crds::cluster::v1::ManagedClusterClaim;
 use muster_crds::cluster::v1alpha1::ClusterClaim;
 use muster_crds::constants::{labels, names::RESERVED_CLAIMS};
@@ -85,11 +87,40 @@ pub fn claims(
     (list, count - kept)
 }
 
+/// Claims longer than the ManagedCluster's schema takes would spoil its whole status.
+const MAX_CLAIM: usize = 1024;
+
+/// Claims and properties under one name once: the property counts (wire §2.7). What is too long is left out.
+pub fn merged(
+    claims: Option<&BTreeMap<String, String>>,
+    properties: Option<&BTreeMap<String, String>>,
+) -> BTreeMap<String, String> {
+    let mut all = claims.cloned().unwrap_or_default();
+    all.extend(
+        properties
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone())),
+    );
+    all.retain(|name, value| {
+        let fits = value.chars().count() <= MAX_CLAIM;
+        if !fits {
+            tracing::warn!(
+                name,
+                "this claim is longer than {MAX_CLAIM} characters and is not reported"
+            );
+        }
+        fits
+    });
+    all
+}
+
 /// Nodes and claims as last seen. `None` while a list is not complete, or may not be read.
 #[derive(Debug, Default)]
 pub struct Facts {
     nodes: Mutex<Option<BTreeMap<String, NodeFacts>>>,
     claims: Mutex<Option<BTreeMap<String, String>>>,
+    properties: Mutex<Option<BTreeMap<String, String>>>,
     changed: Notify,
 }
 
@@ -110,18 +141,29 @@ impl Facts {
             .map(|nodes| resources(nodes.values()))
     }
 
-    /// The claims to report, and how many were left out, once they are known.
-    pub fn claims(&self, suffixes: &[String], limit: usize) -> Option<(Vec<ManagedClusterClaim>, usize)> {
-        locked(&self.claims)
-            .as_ref()
-            .map(|all| claims(all, suffixes, limit))
+    /// The claims to report, and how many were left out, once everything the gates ask for is known.
+    pub fn claims(
+        &self,
+        gates: Gates,
+        suffixes: &[String],
+        limit: usize,
+    ) -> Option<(Vec<ManagedClusterClaim>, usize)> {
+        let claims_known = locked(&self.claims);
+        let properties_known = locked(&self.properties);
+        let missing = (gates.on(Gate::ClusterClaim) && claims_known.is_none())
+            || (gates.on(Gate::ClusterProperty) && properties_known.is_none());
+        (!missing).then(|| {
+            let all = merged(claims_known.as_ref(), properties_known.as_ref());
+            claims(&all, suffixes, limit)
+        })
     }
 
     /// Follows the nodes, for ever.
     pub async fn follow_nodes(self: Arc<Self>, spoke: Client) {
         let api: Api<Node> = Api::all(spoke);
         let read = |node: &Node| Some((node.name_any(), NodeFacts::of(node)));
-        follow(api, read, &self.nodes, &self.changed).await;
+        let everything = watcher::Config::default();
+        follow(api, everything, read, &self.nodes, &self.changed).await;
     }
 
     /// Follows the ClusterClaims, for ever.
@@ -132,19 +174,34 @@ impl Facts {
             let value = claim.spec.value.clone();
             (!spoke_only && !value.is_empty()).then(|| (claim.name_any(), value))
         };
-        follow(api, read, &self.claims, &self.changed).await;
+        let everything = watcher::Config::default();
+        follow(api, everything, read, &self.claims, &self.changed).await;
+    }
+
+    /// Follows the ClusterProperties, for ever.
+    pub async fn follow_properties(self: Arc<Self>, spoke: Client) {
+        let api: Api<ClusterProperty> = Api::all(spoke);
+        let read = |property: &ClusterProperty| {
+            let spoke_only = property.labels().contains_key(labels::SPOKE_ONLY);
+            let value = property.spec.value.clone();
+            (!spoke_only && !value.is_empty()).then(|| (property.name_any(), value))
+        };
+        let everything = watcher::Config::default();
+        follow(api, everything, read, &self.properties, &self.changed).await;
     }
 }
 
-async fn follow<K, V: PartialEq>(
+/// Follows objects of one kind for ever, keeping what `read` takes of each. `None` there until the list is complete.
+pub async fn follow<K, V: PartialEq>(
     api: Api<K>,
+    config: watcher::Config,
     read: impl Fn(&K) -> Option<(String, V)>,
     into: &Mutex<Option<BTreeMap<String, V>>>,
     changed: &Notify,
 ) where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut events = Box::pin(watcher(api, watcher::Config::default()));
+    let mut events = Box::pin(watcher(api, config));
     let mut backoff = Backoff::default();
     let mut fresh = BTreeMap::new();
     loop {
@@ -157,7 +214,10 @@ async fn follow<K, V: PartialEq>(
                 continue;
             }
         };
-        backoff = Backoff::default();
+        // Every try begins with Init, also one that is refused.
+        if !matches!(event, watcher::Event::Init) {
+            backoff = Backoff::default();
+        }
         let moved = match event {
             watcher::Event::Init => {
                 fresh.clear();
@@ -218,6 +278,31 @@ mod tests {
             (capacity["cpu"].0.as_str(), allocatable["cpu"].0.as_str()),
             ("8", "4")
         );
+    }
+
+    #[test]
+    fn properties_come_before_claims_of_the_same_name() {
+        let map = |list: &[(&str, &str)]| -> BTreeMap<String, String> {
+            list.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+        };
+        let long = "x".repeat(MAX_CLAIM + 1);
+        let all = merged(
+            Some(&map(&[("a", "claim"), ("b", "claim")])),
+            Some(&map(&[("b", "property"), ("long", &long)])),
+        );
+        assert_eq!(all, map(&[("a", "claim"), ("b", "property")]));
+    }
+
+    #[test]
+    fn claims_wait_for_all_that_the_gates_ask_for() {
+        let facts = Facts::default();
+        let both = Gates::parse(&["ClusterProperty=true".into()]).unwrap();
+        let none = Gates::parse(&["ClusterClaim=false".into()]).unwrap();
+        assert_eq!(facts.claims(none, &[], 0), Some((Vec::new(), 0)));
+        assert_eq!(facts.claims(Gates::default(), &[], 0), None);
+        *locked(&facts.claims) = Some(BTreeMap::new());
+        assert!(facts.claims(Gates::default(), &[], 0).is_some());
+        assert_eq!(facts.claims(both, &[], 0), None);
     }
 
     #[test]

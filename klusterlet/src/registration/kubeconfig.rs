@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::json;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// The cluster that a kubeconfig's current context names.
@@ -100,10 +101,103 @@ pub async fn client(role: &'static str, path: &Path, config: Kubeconfig) -> Resu
         path: path.to_owned(),
         problem,
     };
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+    let named = server(&config)
+        .ok()
+        .and_then(|s| s.proxy_url)
+        .filter(|p| !p.is_empty());
+    let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
         .await
-        .map_err(|e| problem(e.to_string()))?;
+        .map_err(|e| problem(chain(&e)))?;
+    // The library's own idea of NO_PROXY compares it with the proxy's address, and lets it overrule the kubeconfig.
+    let proxy = named.or_else(|| {
+        let variable = |upper: &str, lower: &str| {
+            let set = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
+            set(upper).or_else(|| set(lower))
+        };
+        let exceptions = variable("NO_PROXY", "no_proxy").unwrap_or_default();
+        variable("HTTPS_PROXY", "https_proxy").filter(|_| !without_proxy(&config.cluster_url, &exceptions))
+    });
+    config.proxy_url = match proxy {
+        Some(proxy) => Some(
+            proxy
+                .parse()
+                .map_err(|e| problem(format!("its proxy URL or HTTPS_PROXY makes no sense: {e}")))?,
+        ),
+        None => None,
+    };
     Client::try_from(config).map_err(|e| problem(e.to_string()))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{}: {}", first_line(error), first_line(source)),
+        None => first_line(error),
+    }
+}
+
+/// Whether a server is reached without the environment's proxy: it is this machine, or NO_PROXY names it, by the rules of Go's
+/// clients: `*`; an address, or a range of them; a domain, with all below it, or with a leading dot only those below it; each
+/// but ranges with an optional port.
+pub fn without_proxy(server: &http::Uri, no_proxy: &str) -> bool {
+    let host = server.host().unwrap_or_default();
+    let host = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_ascii_lowercase();
+    let port = server.port_u16().unwrap_or(443);
+    let address: Option<IpAddr> = host.parse().ok();
+    if host == "localhost" || address.is_some_and(|a| a.is_loopback()) {
+        return true;
+    }
+    no_proxy
+        .split(',')
+        .map(|e| e.trim().to_ascii_lowercase())
+        .any(|entry| {
+            if entry.is_empty() {
+                return false;
+            }
+            if entry == "*" {
+                return true;
+            }
+            if let Some((net, bits)) = entry.split_once('/') {
+                return match (net.parse(), bits.parse(), address) {
+                    (Ok(net), Ok(bits), Some(address)) => in_range(address, net, bits),
+                    _ => false,
+                };
+            }
+            let (name, only_port) = match entry.parse::<IpAddr>() {
+                Ok(_) => (entry.as_str(), None),
+                Err(_) => match entry.rsplit_once(':') {
+                    Some((name, port)) => (name, Some(port)),
+                    None => (entry.as_str(), None),
+                },
+            };
+            if only_port.is_some_and(|p| p != port.to_string()) {
+                return false;
+            }
+            let name = name.trim_start_matches('[').trim_end_matches(']');
+            if let (Ok(named), Some(address)) = (name.parse::<IpAddr>(), address) {
+                return named == address;
+            }
+            match name.trim_start_matches('*').strip_prefix('.') {
+                Some(domain) => host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')),
+                None => host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')),
+            }
+        })
+}
+
+fn in_range(address: IpAddr, net: IpAddr, bits: u32) -> bool {
+    match (address, net) {
+        (IpAddr::V4(a), IpAddr::V4(n)) if bits <= 32 => {
+            let shift = 32 - bits;
+            u32::from(a).checked_shr(shift).unwrap_or(0) == u32::from(n).checked_shr(shift).unwrap_or(0)
+        }
+        (IpAddr::V6(a), IpAddr::V6(n)) if bits <= 128 => {
+            let shift = 128 - bits;
+            u128::from(a).checked_shr(shift).unwrap_or(0) == u128::from(n).checked_shr(shift).unwrap_or(0)
+        }
+        _ => false,
+    }
 }
 
 /// The kubeconfig of the agent at the hub (wire §2.1): the bootstrap's cluster, the certificate in files beside it.
@@ -154,6 +248,42 @@ mod tests {
             error.contains("line") && !error.contains("s3cret") && !error.contains('\n'),
             "{error}"
         );
+    }
+
+    #[test]
+    fn no_proxy() {
+        for (url, no_proxy, expected) in [
+            ("https://127.0.0.1:6443", "", true),
+            ("https://127.8.8.8", "", true),
+            ("https://[::1]:6443", "", true),
+            ("https://localhost:6443", "", true),
+            ("https://10.0.0.1:6443", "", false),
+            ("https://localhost.example.com", "", false),
+            ("https://hub.example.com", "*", true),
+            ("https://hub.example.com", "a, example.com,", true),
+            ("https://hub.example.com", ".example.com", true),
+            ("https://hub.example.com", "*.example.com", true),
+            ("https://example.com", ".example.com", false),
+            ("https://badexample.com", "example.com", false),
+            ("https://HUB.example.com", "Hub.Example.Com", true),
+            ("https://hub.example.com:6443", "hub.example.com:6443", true),
+            ("https://hub.example.com", "hub.example.com:443", true),
+            ("https://hub.example.com:6443", "hub.example.com:443", false),
+            ("https://10.1.2.3:6443", "10.0.0.0/8", true),
+            ("https://11.1.2.3:6443", "10.0.0.0/8", false),
+            ("https://11.1.2.3:6443", "0.0.0.0/0", true),
+            ("https://10.1.2.3:6443", "10.1.2.3", true),
+            ("https://10.1.2.3:6443", "10.1.2.3:443", false),
+            ("https://[fd00::1]:6443", "fd00::/8", true),
+            ("https://[fd00::1]:6443", "fd00::1", true),
+            ("https://10.1.2.3:6443", "fd00::/8,10.0.0.0/33,x/y", false),
+        ] {
+            assert_eq!(
+                without_proxy(&url.parse().unwrap(), no_proxy),
+                expected,
+                "{url} {no_proxy}"
+            );
+        }
     }
 
     #[test]

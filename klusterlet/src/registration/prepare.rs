@@ -2,6 +2,7 @@
 //! them when it may; where it may not but they are there already, it goes on.
 
 use crate::Error;
+use crate::gates::{Gate, Gates};
 use crate::work::objects::{self, RequestError};
 use futures::StreamExt as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -16,7 +17,7 @@ const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Makes what is missing.
-pub async fn prepare(spoke: &Client, namespace: &str) -> Result<(), Error> {
+pub async fn prepare(spoke: &Client, namespace: &str, gates: Gates) -> Result<(), Error> {
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
     ensure(
         spoke,
@@ -26,7 +27,11 @@ pub async fn prepare(spoke: &Client, namespace: &str) -> Result<(), Error> {
         "create its namespace",
     )
     .await?;
-    for crd in muster_crds::crds::spoke() {
+    let mut crds = muster_crds::crds::spoke();
+    if gates.on(Gate::ClusterProperty) {
+        crds.push(muster_crds::crds::cluster_property());
+    }
+    for crd in crds {
         let name = crd.name_any();
         let refused = |problem: String| Error::SpokeRefused {
             what: "install its CustomResourceDefinitions",
@@ -95,6 +100,17 @@ async fn wait_established(spoke: &Client, name: &str) {
             }
             Ok(_) => {}
             Err(_) => backoff.wait().await,
+        }
+    }
+}
+
+/// UID of a namespace, where it may be read.
+pub async fn namespace_uid(spoke: &Client, name: &str) -> Option<String> {
+    match objects::get(spoke, &format!("/api/v1/namespaces/{name}")).await {
+        Ok(namespace) => namespace["metadata"]["uid"].as_str().map(str::to_owned),
+        Err(error) => {
+            tracing::debug!(name, %error, "the namespace can not be read");
+            None
         }
     }
 }

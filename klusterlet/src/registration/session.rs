@@ -1,29 +1,27 @@
-//! What runs while the agent holds good credentials: lease, status, certificate rotation, and the work agent.
+//! What runs for one hub: lease, status, certificate rotation, and the work agent. It outlives its credentials: when they are
+//! renewed, refused or expired, it goes on with what it knows, and takes up the new ones in place.
 
-use super::credentials::{Credentials, Place, Validity};
 use super::facts::Facts;
-use super::kubeconfig::Server;
+use super::hub_client::HubClient;
+use super::namespaces::{self, Namespaces};
+use super::rotation::{self, Holding};
 use super::status::{self, Health, Observed};
-use super::{csr, kubeconfig};
-use crate::gates;
+use super::{Context, events, lease};
+use crate::gates::Gate;
 use crate::work::objects::{self, RequestError};
 use crate::work::{self, Backoff};
-use crate::{Error, Options};
-use arc_swap::ArcSwap;
 use futures::TryStreamExt as _;
-use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::watcher;
 use muster_crds::cluster::v1::ManagedCluster;
-use muster_crds::conditions::is_true;
-use muster_crds::constants::{conditions as types, names::CLUSTER_LEASE, names::DEFAULT_LEASE_DURATION};
-use muster_crds::names;
+use muster_crds::conditions::{find, is_true};
+use muster_crds::constants::{annotations, conditions as types};
 use serde_json::json;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Failing health checks are tolerated this long (wire §2.7).
@@ -31,7 +29,7 @@ const HEALTH_TOLERANCE: Duration = Duration::from_secs(20);
 const HEALTH_RETRY: Duration = Duration::from_secs(5);
 
 /// Who and where the agent is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Cluster name at the hub.
     pub cluster: String,
@@ -39,236 +37,186 @@ pub struct Identity {
     pub agent: String,
 }
 
-/// Why a session ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum End {
-    /// The program stops.
-    Shutdown,
+/// What a session has to tell.
+#[derive(Debug)]
+pub enum News {
     /// The certificate ran out: only bootstrapping helps.
     Expired,
+    /// The certificate was renewed and is in use.
+    Renewed(Box<super::credentials::Credentials>),
+    /// The hub has just been asked for something regular, with whatever answer.
+    Pulse,
+    /// The hub denied the cluster, or has not been reached for too long. Only with several hubs.
+    Lost(String),
 }
 
-/// A client whose credentials can be exchanged: requests begun after an exchange use the new ones.
-#[derive(Clone)]
-pub struct HubClient {
-    inner: Arc<ArcSwap<Client>>,
-}
-
-impl HubClient {
-    /// Begins with a client.
-    pub fn new(client: Client) -> Self {
-        Self {
-            inner: Arc::new(ArcSwap::from_pointee(client)),
-        }
-    }
-
-    /// Exchanges the client.
-    pub fn exchange(&self, client: Client) {
-        self.inner.store(Arc::new(client));
-    }
-
-    /// A client that always uses the present one.
-    pub fn client(&self) -> Client {
-        let inner = self.inner.clone();
-        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
-            let client = inner.load_full();
-            async move { client.send(request).await }
-        });
-        Client::new(service, "default")
-    }
-}
-
-/// A session. [`Session::run`] drives it.
+/// A running session.
 pub struct Session {
-    /// The managed cluster.
-    pub spoke: Client,
-    /// The hub, with the agent's own credentials.
-    pub hub: HubClient,
-    /// Where the hub is.
-    pub server: Server,
+    shared: Arc<Shared>,
+    ended: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// What the parts of a session share.
+pub struct Shared {
+    /// The managed cluster, options, and so on.
+    pub context: Arc<Context>,
+    /// The hub, always with the present credentials.
+    pub hub: Client,
+    /// Where those are exchanged.
+    pub exchange: HubClient,
     /// Who the agent is.
     pub identity: Identity,
-    /// Where its credentials are kept.
-    pub place: Place,
-    /// How it runs.
-    pub options: Options,
-    /// When the present certificate is good.
-    pub validity: Validity,
-}
-
-struct Shared {
-    spoke: Client,
-    hub: Client,
-    identity: Identity,
-    options: Options,
+    /// The hub's URL.
+    pub url: String,
+    /// The credentials in use.
+    pub holding: watch::Sender<Holding>,
+    /// The ManagedCluster as last seen.
+    pub cluster: watch::Sender<Option<Arc<ManagedCluster>>>,
+    /// When the hub last took a lease renewal; before that, when the session began.
+    pub heard: watch::Sender<Instant>,
+    /// The status should be looked at.
+    pub refresh: tokio::sync::Notify,
+    /// Managed namespaces.
+    pub namespaces: Namespaces,
     facts: Arc<Facts>,
-    cluster: watch::Sender<Option<Arc<ManagedCluster>>>,
-    certificate: Mutex<(Validity, Option<String>)>,
-    refresh: tokio::sync::Notify,
+    news: mpsc::UnboundedSender<News>,
 }
 
 impl Session {
-    /// Runs until it is cancelled or the certificate runs out.
-    pub async fn run(self, stop: &CancellationToken) -> End {
+    /// Begins to work for a hub.
+    pub fn start(
+        context: Arc<Context>,
+        identity: Identity,
+        holding: Holding,
+        client: Client,
+        news: mpsc::UnboundedSender<News>,
+    ) -> Self {
+        let exchange = HubClient::new(client, context.clock.clone());
         let shared = Arc::new(Shared {
-            spoke: self.spoke.clone(),
-            hub: self.hub.client(),
-            identity: self.identity.clone(),
-            options: self.options.clone(),
-            facts: Arc::default(),
+            hub: exchange.client(),
+            exchange,
+            identity,
+            url: holding.server.url.clone(),
+            holding: watch::channel(holding).0,
             cluster: watch::channel(None).0,
-            certificate: Mutex::new((self.validity, None)),
+            heard: watch::channel(Instant::now()).0,
             refresh: tokio::sync::Notify::new(),
+            namespaces: Namespaces::default(),
+            facts: Arc::default(),
+            context,
+            news,
         });
-        let work = work::Agent::new(
-            shared.hub.clone(),
-            self.spoke.clone(),
-            &self.options.namespace,
-            work::Settings {
-                cluster: self.identity.cluster.clone(),
-                hub_hash: work::hub_hash(&self.server.url),
-                agent_id: self
-                    .options
-                    .agent_id
-                    .clone()
-                    .unwrap_or_else(|| work::hub_hash(&self.server.url)),
-                workers: self.options.workload_agent_workers,
-                eviction_grace: self.options.appliedmanifestwork_eviction_grace_period,
-                raw_feedback: gates::enabled(&self.options.feature_gates, gates::RAW_FEEDBACK_JSON_STRING)
-                    .then_some(self.options.max_json_raw_length),
-                impersonate_executor: gates::enabled(
-                    &self.options.feature_gates,
-                    gates::EXECUTOR_IMPERSONATION,
-                ),
-            },
-        );
-        let ended = stop.child_token();
-        let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(shared.facts.clone().follow_nodes(self.spoke.clone()));
-        tasks.spawn(shared.facts.clone().follow_claims(self.spoke.clone()));
-        tasks.spawn(shared.clone().follow_cluster());
-        tasks.spawn(shared.clone().keep_lease());
-        tasks.spawn(shared.clone().keep_status());
-        let (agent, token) = (work.clone(), ended.clone());
-        let working = tokio::spawn(async move { agent.run(token).await });
-        // The hub allows works to be seen only once it accepted the cluster: no need to wait out a back-off then.
-        let mut cluster = shared.cluster.subscribe();
-        tasks.spawn(async move {
-            let accepted = |c: &Option<Arc<ManagedCluster>>| c.as_ref().is_some_and(|c| is_accepted(c));
-            if cluster.wait_for(accepted).await.is_ok() {
-                work.hub_is_ready();
-            }
-            std::future::pending::<()>().await;
-        });
-        let end = tokio::select! {
-            () = stop.cancelled() => End::Shutdown,
-            end = self.rotate(&shared) => end,
-        };
-        ended.cancel();
-        tasks.shutdown().await;
-        let _ = working.await;
-        end
+        let ended = CancellationToken::new();
+        let task = tokio::spawn(run(shared.clone(), ended.clone()));
+        Self { shared, ended, task }
     }
 
-    /// Renews the certificate when 20 to 25 % of its life is left, each agent at another moment.
-    async fn rotate(&self, shared: &Shared) -> End {
-        let mut validity = self.validity;
-        let mut backoff = Backoff::default();
-        let share = rand::random_range(0.20..0.25);
-        loop {
-            let due = renewal(validity, share);
-            let wait = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
-            // In steps: a machine that slept must not oversleep its certificate.
-            if !wait.is_zero() {
-                tokio::time::sleep(wait.min(Duration::from_secs(600))).await;
-                continue;
-            }
-            if Timestamp::now() >= validity.not_after {
-                tracing::warn!("the certificate for the hub expired; the cluster registers anew");
-                return End::Expired;
-            }
-            let left =
-                Duration::try_from(validity.not_after.duration_since(Timestamp::now())).unwrap_or_default();
-            let renewed = tokio::time::timeout(left, self.renew(shared)).await;
-            let problem = match renewed {
-                Ok(Ok(new)) => {
-                    tracing::info!(until = %new.not_after, "the certificate for the hub was renewed");
-                    validity = new;
-                    None
-                }
-                Ok(Err(problem)) => {
-                    tracing::warn!(%problem, "the certificate for the hub could not be renewed, it is tried again");
-                    Some(problem)
-                }
-                Err(_) => Some("no certificate was issued in time".to_owned()),
-            };
-            let failed = problem.is_some();
-            *shared.certificate.lock().unwrap_or_else(PoisonError::into_inner) = (validity, problem);
-            shared.refresh.notify_one();
-            if failed {
-                backoff.wait().await;
-            } else {
-                backoff = Backoff::default();
-            }
+    /// Whether it is for this agent at this hub.
+    pub fn is_for(&self, identity: &Identity, url: &str) -> bool {
+        self.shared.identity == *identity && self.shared.url == url
+    }
+
+    /// Whether it uses these credentials already.
+    pub fn holds(&self, holding: &Holding) -> bool {
+        let held = self.shared.holding.borrow();
+        (&held.server, held.validity) == (&holding.server, holding.validity)
+    }
+
+    /// Takes up other credentials of the same agent at the same hub.
+    pub fn take_up(&self, holding: Holding, client: Client) {
+        self.shared.exchange.exchange(client);
+        self.shared.holding.send_replace(holding);
+        self.shared.refresh.notify_one();
+    }
+
+    /// The hub's client.
+    pub fn hub(&self) -> HubClient {
+        self.shared.exchange.clone()
+    }
+
+    /// Ends it. What it applied stays.
+    pub async fn end(self) {
+        self.ended.cancel();
+        let _ = self.task.await;
+    }
+}
+
+async fn run(shared: Arc<Shared>, ended: CancellationToken) {
+    let context = &shared.context;
+    let options = &context.options;
+    let hash = work::hub_hash(&shared.url);
+    let agent_id = options.agent_id.clone().or_else(|| context.agent_id.clone());
+    let work = work::Agent::new(
+        shared.hub.clone(),
+        context.spoke.client.clone(),
+        &options.namespace,
+        work::Settings {
+            cluster: shared.identity.cluster.clone(),
+            agent_id: agent_id.unwrap_or_else(|| hash.clone()),
+            hub_hash: hash,
+            workers: options.workload_agent_workers,
+            eviction_grace: options.appliedmanifestwork_eviction_grace_period,
+            raw_feedback: context
+                .gates
+                .on(Gate::RawFeedbackJsonString)
+                .then_some(options.max_json_raw_length),
+            impersonate_executor: context.gates.on(Gate::ExecutorImpersonation),
+        },
+    );
+    let spoke = &context.spoke.client;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(shared.facts.clone().follow_nodes(spoke.clone()));
+    if context.gates.on(Gate::ClusterClaim) {
+        tasks.spawn(shared.facts.clone().follow_claims(spoke.clone()));
+    }
+    if context.gates.on(Gate::ClusterProperty) {
+        tasks.spawn(shared.facts.clone().follow_properties(spoke.clone()));
+    }
+    tasks.spawn(shared.clone().follow_cluster());
+    tasks.spawn(lease::keep(shared.clone()));
+    tasks.spawn(shared.clone().keep_status());
+    tasks.spawn(rotation::rotate(shared.clone()));
+    tasks.spawn(namespaces::keep(shared.clone()));
+    tasks.spawn(shared.clone().claim_name());
+    if context.gates.on(Gate::MultipleHubs) {
+        tasks.spawn(shared.clone().miss_hub());
+    }
+    // The hub allows works to be seen only once it accepted the cluster: no need to wait out a back-off then.
+    let mut cluster = shared.cluster.subscribe();
+    let agent = work.clone();
+    tasks.spawn(async move {
+        let accepted = |c: &Option<Arc<ManagedCluster>>| c.as_ref().is_some_and(|c| is_accepted(c));
+        if cluster.wait_for(accepted).await.is_ok() {
+            agent.hub_is_ready();
         }
-    }
-
-    async fn renew(&self, shared: &Shared) -> Result<Validity, String> {
-        let text = |e: &dyn std::fmt::Display| e.to_string();
-        let Identity { cluster, agent } = &self.identity;
-        let request = csr::request(cluster, agent).map_err(|e| text(&e))?;
-        let seconds = self.options.client_cert_expiration_seconds;
-        let name = csr::create(&shared.hub, cluster, &request, seconds)
-            .await
-            .map_err(|e| text(&e))?;
-        let certificate = csr::wait(&shared.hub, &name, &names::user(cluster, agent))
-            .await
-            .map_err(|e| text(&e))?;
-        let credentials =
-            Credentials::new(&self.server, cluster, agent, &certificate, request.key.as_bytes());
-        let validity = credentials.check(Some(&self.server), cluster, agent, Timestamp::now())?;
-        credentials
-            .write_secret(&self.spoke, &self.place.namespace, &self.place.secret)
-            .await
-            .map_err(|e| text(&e))?;
-        credentials.write_dir(&self.place.dir).map_err(|e| text(&e))?;
-        self.hub.exchange(
-            hub_client(&credentials, &self.place)
-                .await
-                .map_err(|e| text(&e))?,
-        );
-        Ok(validity)
-    }
+        std::future::pending::<()>().await;
+    });
+    work.run(ended).await;
+    tasks.shutdown().await;
 }
 
-/// A client of the hub with these credentials.
-pub async fn hub_client(credentials: &Credentials, place: &Place) -> Result<Client, Error> {
-    let path = place.dir.join(muster_crds::constants::names::SECRET_KUBECONFIG);
-    let config = credentials.kubeconfig().map_err(|problem| Error::Kubeconfig {
-        role: "hub",
-        path: path.clone(),
-        problem,
-    })?;
-    kubeconfig::client("hub", &path, config).await
-}
-
-fn renewal(validity: Validity, share: f64) -> Timestamp {
-    let life = validity
-        .not_after
-        .duration_since(validity.not_before)
-        .as_secs_f64();
-    let left = Duration::try_from_secs_f64((life * share).max(0.0)).unwrap_or_default();
-    validity.not_after.checked_sub(left).unwrap_or(validity.not_after)
-}
-
-fn is_accepted(cluster: &ManagedCluster) -> bool {
+/// Whether the hub lets the cluster in.
+pub fn is_accepted(cluster: &ManagedCluster) -> bool {
     cluster
         .status
         .as_ref()
         .is_some_and(|s| is_true(&s.conditions, types::HUB_ACCEPTED))
 }
 
+/// Whether the hub has let the cluster in and no longer does. One that was never let in is only waiting.
+pub fn is_denied(cluster: &ManagedCluster) -> bool {
+    let conditions = cluster.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    !cluster.spec.hub_accepts_client && find(conditions, types::HUB_ACCEPTED).is_some()
+}
+
 impl Shared {
+    /// Tells whoever started the session.
+    pub fn tell(&self, news: News) {
+        // Nobody listens any more only when the program ends.
+        let _ = self.news.send(news);
+    }
+
     fn current(&self) -> Option<Arc<ManagedCluster>> {
         self.cluster.borrow().clone()
     }
@@ -295,70 +243,97 @@ impl Shared {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "the ManagedCluster can not be watched, it goes on");
+                    self.tell(News::Pulse);
                     backoff.wait().await;
                 }
             }
         }
     }
 
-    /// Renews the lease while the hub accepts the cluster (wire §2.6).
-    async fn keep_lease(self: Arc<Self>) {
+    /// Tells when the hub denies the cluster or is not heard of for too long (wire §2.8).
+    async fn miss_hub(self: Arc<Self>) {
+        let timeout = Duration::from_secs(self.context.options.hub_connection_timeout_seconds);
         let mut cluster = self.cluster.subscribe();
-        let mut known: Option<Lease> = None;
+        let mut heard = self.heard.subscribe();
+        let mut told = Instant::now();
         loop {
-            let accepted = |c: &Option<Arc<ManagedCluster>>| c.as_ref().is_some_and(|c| is_accepted(c));
-            let period = match cluster.wait_for(accepted).await {
-                Ok(cluster) => lease_period(cluster.as_deref()),
-                Err(_) => return,
-            };
-            let next = match self.renew_lease(known.take()).await {
-                Ok(lease) => {
-                    known = Some(lease);
-                    period.mul_f64(rand::random_range(1.0..1.25))
+            let denied = cluster.borrow_and_update().as_ref().is_some_and(|c| is_denied(c));
+            if denied {
+                self.tell(News::Lost("the hub denied this cluster".into()));
+            }
+            // A hub that was not even asked in the meantime is not silent.
+            let shortest = lease::period(cluster.borrow().as_deref()) * 2;
+            let silent_at = (*heard.borrow_and_update()).max(told) + timeout.max(shortest);
+            tokio::select! {
+                () = tokio::time::sleep_until(silent_at) => {
+                    told = Instant::now();
+                    self.tell(News::Lost(format!("the hub took no lease renewal for {} s", timeout.max(shortest).as_secs())));
                 }
-                Err(error) => {
-                    // The hub makes the lease after it accepted: shortly afterwards it is there.
-                    tracing::debug!(%error, "the lease was not renewed");
-                    let early = if error.is_not_found() { 0.1 } else { 2.0 };
-                    Duration::from_secs_f64(early * rand::random_range(1.0..2.0)).min(period)
-                }
-            };
-            let deadline = tokio::time::Instant::now() + next;
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep_until(deadline) => break,
-                    changed = cluster.changed() => {
-                        if changed.is_err() { return; }
-                        if lease_period(cluster.borrow_and_update().as_deref()) != period { break; }
-                    }
-                }
+                changed = cluster.changed() => if changed.is_err() { return },
+                changed = heard.changed() => if changed.is_err() { return },
             }
         }
     }
 
-    async fn renew_lease(&self, known: Option<Lease>) -> Result<Lease, RequestError> {
-        let cluster = &self.identity.cluster;
-        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{cluster}/leases/{CLUSTER_LEASE}");
-        let broken = |e| RequestError::Kube(Box::new(kube::Error::SerdeError(e)));
-        let mut lease = match known {
-            Some(lease) => serde_json::to_value(lease).map_err(broken)?,
-            None => objects::get(&self.hub, &path).await?,
+    /// Writes into the accepted ManagedCluster which cluster is behind it, so that another of the same name is told apart.
+    async fn claim_name(self: Arc<Self>) {
+        let Some(uid) = self.context.spoke.uid.clone() else {
+            return;
         };
-        lease["spec"]["renewTime"] = json!(k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(
-            Timestamp::now()
-        ));
-        lease["spec"]["holderIdentity"] = CLUSTER_LEASE.into();
-        let answer = objects::replace(&self.hub, &path, &lease).await?;
-        serde_json::from_value(answer).map_err(broken)
+        let mut cluster = self.cluster.subscribe();
+        let mut backoff = Backoff::default();
+        loop {
+            let unclaimed = |c: &Option<Arc<ManagedCluster>>| {
+                c.as_ref().is_some_and(|c| {
+                    let known = c
+                        .metadata
+                        .annotations
+                        .as_ref()
+                        .and_then(|a| a.get(annotations::CLUSTER_UID));
+                    is_accepted(c) && c.metadata.deletion_timestamp.is_none() && known != Some(&uid)
+                })
+            };
+            if cluster.wait_for(unclaimed).await.is_err() {
+                return;
+            }
+            match self.write_uid(&uid).await {
+                // The hub does not let agents write there: then it does not.
+                Err(error) if error.code() == 403 => return,
+                Err(error) => tracing::debug!(%error, "the cluster's UID was not written"),
+                Ok(()) => {}
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn write_uid(&self, uid: &str) -> Result<(), RequestError> {
+        let path = format!(
+            "/apis/cluster.open-cluster-management.io/v1/managedclusters/{}",
+            self.identity.cluster
+        );
+        let mut object = objects::get(&self.hub, &path).await?;
+        let known = &mut object["metadata"]["annotations"][annotations::CLUSTER_UID];
+        match known.as_str() {
+            Some(same) if same == uid => return Ok(()),
+            Some(other) => {
+                tracing::warn!(
+                    other,
+                    "this name belonged to another cluster before; it is this cluster's now"
+                );
+            }
+            None => {}
+        }
+        *known = uid.into();
+        objects::replace(&self.hub, &path, &object).await.map(|_| ())
     }
 
     /// Writes the status whenever what it tells of changed, and looks once a period.
     async fn keep_status(self: Arc<Self>) {
         let mut cluster = self.cluster.subscribe();
-        let mut sick_since: Option<tokio::time::Instant> = None;
+        let mut sick_since: Option<Instant> = None;
         let mut version: Option<String> = None;
         let mut health = Health::Ok;
-        let mut look_at = tokio::time::Instant::now();
+        let mut look_at = Instant::now();
         let mut backoff = Backoff::default();
         loop {
             if cluster
@@ -366,18 +341,18 @@ impl Shared {
                 .as_ref()
                 .is_some_and(|c| is_accepted(c))
             {
-                if tokio::time::Instant::now() >= look_at {
+                if Instant::now() >= look_at {
                     let (found, git_version) = self.look().await;
                     sick_since = match found {
                         Health::Ok => None,
-                        Health::Bad(..) => sick_since.or(Some(tokio::time::Instant::now())),
+                        Health::Bad(..) => sick_since.or(Some(Instant::now())),
                     };
                     let tolerated = sick_since.is_some_and(|s| s.elapsed() < HEALTH_TOLERANCE);
-                    look_at = tokio::time::Instant::now()
+                    look_at = Instant::now()
                         + if tolerated {
                             HEALTH_RETRY
                         } else {
-                            self.options.cluster_healthcheck_period
+                            self.context.options.cluster_healthcheck_period
                         };
                     if !tolerated {
                         health = found;
@@ -408,7 +383,12 @@ impl Shared {
             let request = http::Request::get(path)
                 .body(Vec::new())
                 .map_err(RequestError::Build)?;
-            match tokio::time::timeout(Duration::from_secs(10), self.spoke.request_text(request)).await {
+            match tokio::time::timeout(
+                Duration::from_secs(10),
+                self.context.spoke.client.request_text(request),
+            )
+            .await
+            {
                 Ok(answer) => answer.map_err(|e| RequestError::Kube(Box::new(e))),
                 Err(_) => Err(RequestError::Timeout),
             }
@@ -421,7 +401,14 @@ impl Shared {
             Ok(_) => Health::Ok,
             Err(error) => Health::Bad(error.code(), error.to_string()),
         };
-        let version = self.spoke.apiserver_version().await.ok().map(|v| v.git_version);
+        let version = self
+            .context
+            .spoke
+            .client
+            .apiserver_version()
+            .await
+            .ok()
+            .map(|v| v.git_version);
         (health, version)
     }
 
@@ -430,14 +417,12 @@ impl Shared {
             return Ok(());
         };
         let old = cluster.status.clone().unwrap_or_default();
-        let (validity, rotation_problem) = self
-            .certificate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let held = self.holding.borrow().clone();
+        let options = &self.context.options;
         let claims = self.facts.claims(
-            &self.options.reserved_cluster_claim_suffixes,
-            self.options.max_custom_cluster_claims,
+            self.context.gates,
+            &options.reserved_cluster_claim_suffixes,
+            options.max_custom_cluster_claims,
         );
         if let Some((_, left_out @ 1..)) = claims {
             tracing::warn!(
@@ -450,10 +435,11 @@ impl Shared {
             version: version.cloned(),
             resources: self.facts.resources(),
             claims: claims.map(|(list, _)| list),
-            certificate: Some(validity),
-            rotation_problem,
+            certificate: Some(held.validity),
+            rotation_problem: held.problem,
+            namespaces: self.namespaces.outcomes(),
         };
-        let new = status::status(&old, &observed, Timestamp::now());
+        let new = status::status(&old, &observed, self.context.clock.at_hub());
         if new == old {
             return Ok(());
         }
@@ -475,6 +461,11 @@ impl Shared {
                         false
                     });
                 }
+                if let Some(available) = events::transition(&old, &new) {
+                    let now = self.context.clock.at_hub();
+                    let event = events::event(&cluster, &self.identity.agent, available, now);
+                    events::send(&self.hub, &event).await;
+                }
                 Ok(())
             }
             // Somebody wrote in between: the watch brings it, and with it the next try.
@@ -484,35 +475,37 @@ impl Shared {
     }
 }
 
-fn lease_period(cluster: Option<&ManagedCluster>) -> Duration {
-    let seconds = cluster.and_then(|c| c.spec.lease_duration_seconds).unwrap_or(0);
-    match u64::try_from(seconds) {
-        Ok(seconds @ 1..) => Duration::from_secs(seconds),
-        _ => DEFAULT_LEASE_DURATION,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn renewal_is_in_the_last_quarter() {
-        let at = |s: i64| Timestamp::from_second(s).unwrap();
-        let validity = Validity {
-            not_before: at(0),
-            not_after: at(1000),
+    fn only_who_was_let_in_can_be_denied() {
+        let cluster = |accepts: bool, condition: Option<&str>| -> ManagedCluster {
+            let conditions: Vec<_> = condition
+                .iter()
+                .map(|status| {
+                    json!({"type": types::HUB_ACCEPTED, "status": status, "reason": "R", "message": "",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z"})
+                })
+                .collect();
+            serde_json::from_value(json!({"apiVersion": "cluster.open-cluster-management.io/v1",
+                "kind": "ManagedCluster", "metadata": {"name": "c"}, "spec": {"hubAcceptsClient": accepts},
+                "status": {"conditions": conditions}}))
+            .unwrap()
         };
-        assert_eq!(renewal(validity, 0.2), at(800));
-        assert_eq!(renewal(validity, 0.25), at(750));
-    }
-
-    #[test]
-    fn lease_period_has_a_default() {
-        let mut cluster = ManagedCluster::default();
-        for (seconds, expected) in [(None, 60), (Some(0), 60), (Some(-5), 60), (Some(5), 5)] {
-            cluster.spec.lease_duration_seconds = seconds;
-            assert_eq!(lease_period(Some(&cluster)), Duration::from_secs(expected));
+        for (accepts, condition, expected) in [
+            (false, None, false),
+            (true, None, false),
+            (true, Some("True"), false),
+            (false, Some("True"), true),
+            (false, Some("False"), true),
+        ] {
+            assert_eq!(
+                is_denied(&cluster(accepts, condition)),
+                expected,
+                "{accepts} {condition:?}"
+            );
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Observed {
     pub certificate: Option<Validity>,
     /// Why the certificate could not be renewed, when it could not.
     pub rotation_problem: Option<String>,
+    /// How managed namespaces came out.
+    pub namespaces: BTreeMap<String, Option<String>>,
 }
 
 /// The status as it should be. Nothing is reported of a cluster that the hub has not accepted.
@@ -98,6 +100,7 @@ pub fn status(old: &ManagedClusterStatus, observed: &Observed, now: Timestamp) -
     if let Some(claims) = &observed.claims {
         new.cluster_claims.clone_from(claims);
     }
+    super::namespaces::report(&mut new, &observed.namespaces, now);
     new
 }
 
@@ -117,6 +120,7 @@ mod tests {
             claims: None,
             certificate: None,
             rotation_problem: None,
+            namespaces: BTreeMap::new(),
         }
     }
 

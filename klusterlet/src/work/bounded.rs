@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 /// One evaluation may take this long (wire §3.3 gives jq one second).
 const LIMIT: Duration = Duration::from_secs(1);
 /// What ran over the limit is refused for this long.
-const PENALTY: Duration = Duration::from_secs(600);
+pub const PENALTY: Duration = Duration::from_secs(600);
 /// Threads that may be left behind at a time.
 const LEFT_BEHIND: usize = 2;
 /// Deep expressions recurse; the stack is only reserved, not used up.
-const STACK: usize = 16 << 20;
+const STACK: usize = 64 << 20;
 
 static REFUSED: LazyLock<Mutex<HashMap<u64, Instant>>> = LazyLock::new(Mutex::default);
 static LOST: AtomicUsize = AtomicUsize::new(0);

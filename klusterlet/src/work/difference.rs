@@ -152,7 +152,7 @@ pub fn told(differences: &[Difference]) -> String {
         (Some(is), Some(should)) => format!("{} is {is}, should be {should}", d.dotted()),
         (Some(is), None) => format!("{} is {is}, should not be there", d.dotted()),
         (None, Some(should)) => format!("{} is not there, should be {should}", d.dotted()),
-        (None, None) => d.dotted(),
+        (None, None) => format!("{} is not there", d.dotted()),
     };
     let mut parts: Vec<String> = differences.iter().take(MAX_FIELDS).map(one).collect();
     if differences.len() > MAX_FIELDS {

@@ -6,6 +6,11 @@
 use jsonpath_rust::JsonPath as _;
 use serde_json::Value;
 
+/// Longest path, in bytes.
+const MAX_PATH: usize = 4096;
+/// The engine's parser recurses into brackets and negations: so many fit on any stack.
+const MAX_BRACKETS: usize = 64;
+
 /// The values a path selects, in order; none where a part of the path is missing. The error says what is wrong with the
 /// path.
 pub fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
@@ -16,6 +21,43 @@ pub fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
     Ok(found.into_iter().cloned().collect())
 }
 
+/// Where a path leads, each as the steps to one place.
+pub fn places(path: &str, object: &Value) -> Result<Vec<Vec<String>>, String> {
+    let query = rewrite(path)?;
+    let found = object
+        .query_only_path(&query)
+        .map_err(|e| format!("the JSONPath {path:?} is not valid: {e}"))?;
+    Ok(found.iter().map(|p| steps(p)).collect())
+}
+
+/// The steps of a normalised path (RFC 9535 §2.7), like `$['a'][0]`.
+fn steps(path: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut chars = path.chars().skip_while(|c| *c != '[');
+    while let Some('[') = chars.next() {
+        let mut step = String::new();
+        match chars.next() {
+            Some('\'') => {
+                while let Some(c) = chars.next() {
+                    match c {
+                        '\'' => break,
+                        '\\' => step.extend(chars.next()),
+                        c => step.push(c),
+                    }
+                }
+                chars.next();
+            }
+            Some(digit) => {
+                step.push(digit);
+                step.extend(chars.by_ref().take_while(|c| *c != ']'));
+            }
+            None => break,
+        }
+        out.push(step);
+    }
+    out
+}
+
 fn rewrite(path: &str) -> Result<String, String> {
     let mut inner = path.trim();
     if let Some(stripped) = inner.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
@@ -23,6 +65,15 @@ fn rewrite(path: &str) -> Result<String, String> {
     }
     if inner.is_empty() {
         return Err("the JSONPath is empty".into());
+    }
+    if inner.len() > MAX_PATH {
+        return Err(format!(
+            "the JSONPath has {} bytes, {MAX_PATH} are allowed",
+            inner.len()
+        ));
+    }
+    if inner.bytes().filter(|b| b"([!".contains(b)).count() > MAX_BRACKETS {
+        return Err(format!("the JSONPath has more than {MAX_BRACKETS} brackets"));
     }
     if inner.contains(['{', '}']) || inner.starts_with("range ") || inner == "end" {
         return Err(format!(
@@ -108,6 +159,32 @@ mod tests {
         for (path, expected) in cases {
             assert_eq!(select(path, &object).unwrap(), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn places_are_found() {
+        let object = json!({"a": {"b.c/d": 1}, "l": [{"n": "x", "v": 1}, {"n": "y"}]});
+        let steps = |path: &str| places(path, &object).unwrap();
+        let none: Vec<Vec<String>> = Vec::new();
+        assert_eq!(steps(".a.b\\.c/d"), [["a", "b.c/d"]]);
+        assert_eq!(steps(".l[?(@.n==\"x\")].v"), [["l", "0", "v"]]);
+        assert_eq!(steps(".l[*].v"), [["l", "0", "v"]]);
+        assert_eq!(steps(".absent.x"), none);
+    }
+
+    #[test]
+    fn deep_paths_are_refused_before_they_overflow_the_stack() {
+        let object = json!({"a": [{"b": 1}]});
+        for (open, close) in [("(", ")"), ("!(", ")"), ("@[?", "]")] {
+            for depth in [10, MAX_BRACKETS / 2 - 1, 2000] {
+                let path = format!(".a[?{}@.b==1{}]", open.repeat(depth), close.repeat(depth));
+                let found = select(&path, &object);
+                assert!(depth < 2000 || found.is_err(), "{open} {depth}");
+            }
+        }
+        let wide = format!(".a{}", ".a".repeat(MAX_PATH / 2 - 2));
+        assert_eq!(select(&wide, &object), Ok(vec![]));
+        assert!(select(&format!("{wide}.a.a"), &object).is_err());
     }
 
     #[test]

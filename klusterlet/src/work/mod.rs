@@ -13,6 +13,7 @@ pub mod difference;
 pub mod drift;
 pub mod feedback;
 pub mod health;
+pub mod ignore;
 pub mod jsonpath;
 pub mod manifest;
 pub mod objects;

@@ -62,6 +62,11 @@ impl Policy {
     }
 }
 
+/// Whether an object carries our label, by which its kind's watch sees it.
+pub fn is_labelled(live: &Value) -> bool {
+    live["metadata"]["labels"][labels::APPLIED] == "true"
+}
+
 /// Whether a work already has to do with an object: it carries our label, or a work owns it (OCM's agent does not label).
 pub fn is_ours(live: &Value) -> bool {
     let owned = |o: &Value| {
@@ -70,7 +75,7 @@ pub fn is_ours(live: &Value) -> bool {
                 .as_str()
                 .is_some_and(|v| v.starts_with("work.open-cluster-management.io/"))
     };
-    live["metadata"]["labels"][labels::APPLIED] == "true"
+    is_labelled(live)
         || live["metadata"]["ownerReferences"]
             .as_array()
             .is_some_and(|o| o.iter().any(owned))

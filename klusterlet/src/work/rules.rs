@@ -18,13 +18,16 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 /// Longest expression, in bytes.
 const MAX_EXPRESSION: usize = 16 << 10;
+/// Signs in one expression that may each make it one level deeper: the stack must hold them all.
+const MAX_DEEPENING: usize = 600;
 /// Loop turns that one expression may cost.
 const MAX_TURNS: u64 = 200_000;
 /// Longest message, in characters; a condition could hold more, but a work has many.
 const MAX_MESSAGE: usize = 1024;
 /// Compiled programs kept; all are dropped when there are more.
 const MAX_PROGRAMS: usize = 512;
-const OVER_BUDGET: &str = "CEL evaluation budget exceeded";
+/// What an expression that costs too much is told by.
+pub const OVER_BUDGET: &str = "CEL evaluation budget exceeded";
 
 type Programs = HashMap<String, Arc<Program>>;
 static PROGRAMS: LazyLock<Mutex<Programs>> = LazyLock::new(Mutex::default);
@@ -228,6 +231,15 @@ fn program(expression: &str) -> Result<Arc<Program>, Problem> {
         return Err(Problem::Expression(format!(
             "the expression has {} bytes, {MAX_EXPRESSION} are allowed",
             expression.len()
+        )));
+    }
+    let deepening = expression
+        .bytes()
+        .filter(|b| b".[{(+-*/%&|?!<>=".contains(b))
+        .count();
+    if deepening > MAX_DEEPENING {
+        return Err(Problem::Expression(format!(
+            "the expression has {deepening} operators, {MAX_DEEPENING} are allowed"
         )));
     }
     let locked = || PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -454,6 +466,33 @@ mod tests {
         let nested = "object.l.all(a, object.l.all(b, object.l.all(c, a + b + c >= 0)))";
         let found = one(rule(nested), &object).unwrap();
         assert_eq!((found.0, found.2.as_str()), (Status::False, OVER_BUDGET));
+    }
+
+    #[tokio::test]
+    async fn deep_expressions_do_not_overflow_the_stack() {
+        let nested = [
+            format!("{}true", "!".repeat(MAX_DEEPENING)),
+            format!("object{}", ".a".repeat(MAX_DEEPENING)),
+            format!("object{}", "[0]".repeat(MAX_DEEPENING)),
+            format!("{}true{}", "(".repeat(MAX_DEEPENING), ")".repeat(MAX_DEEPENING)),
+            format!("{}1{}", "[".repeat(MAX_DEEPENING), "]".repeat(MAX_DEEPENING)),
+            vec!["1"; MAX_DEEPENING].join("+"),
+            vec!["true"; MAX_DEEPENING / 2].join("&&"),
+            vec!["true?true"; MAX_DEEPENING].join(":") + ":true",
+            format!("object{}", ".a".repeat(MAX_DEEPENING + 1)),
+            "x".repeat(MAX_EXPRESSION + 1),
+        ];
+        for expression in nested {
+            let rules = [ConditionRule {
+                condition: "A".into(),
+                type_: ConditionRuleType::Cel,
+                cel_expressions: vec![expression],
+                message: String::new(),
+                message_expression: String::new(),
+            }];
+            let found = evaluate(&rules, &Arc::new(json!({"apiVersion": "v1", "kind": "X"}))).await;
+            assert_eq!(found.len(), 1);
+        }
     }
 
     #[tokio::test]

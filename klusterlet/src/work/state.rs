@@ -143,7 +143,9 @@ impl State {
     /// A look ended with the object at this revision. When a drift watch saw just that last, as it does of our own
     /// writes, there is nothing more to look at.
     pub fn settled(&mut self, key: &ObjectKey, work: &str, ordinal: usize, revision: &str) {
-        let Some(seen) = self.seen.get_mut(key) else { return };
+        let Some(seen) = self.seen.get_mut(key) else {
+            return;
+        };
         let same = |object: &Arc<Value>| object["metadata"]["resourceVersion"] == revision;
         let manifests = self.works.get_mut(work).map(|w| &mut w.manifests);
         if seen.object.as_ref().is_some_and(same)
@@ -277,7 +279,12 @@ mod tests {
         for (last, looked_at_again) in [("1", false), ("2", true)] {
             let mut state = State::default();
             state.work_applied(work(1, "u"));
-            state.works.get_mut("w").unwrap().manifests.push(ManifestState::default());
+            state
+                .works
+                .get_mut("w")
+                .unwrap()
+                .manifests
+                .push(ManifestState::default());
             state.own(&key(), "w", 0);
             // The object is created at revision 1; somebody may write it before the creation is answered.
             state.object_seen(&key(), object("1"));

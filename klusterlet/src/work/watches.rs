@@ -154,7 +154,10 @@ async fn follow(
                 continue;
             }
         };
-        backoff = Backoff::default();
+        // Every try begins with Init, also one that is refused.
+        if !matches!(event, watcher::Event::Init) {
+            backoff = Backoff::default();
+        }
         match event {
             watcher::Event::Init => fresh.clear(),
             watcher::Event::InitApply(object) => {

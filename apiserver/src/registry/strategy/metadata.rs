@@ -92,7 +92,10 @@ fn validate_finalizers(meta: &Value) -> Vec<FieldError> {
         for message in names::qualified_name(name) {
             errors.push(FieldError::invalid(&field, &json!(name), &message));
         }
-        let standard = matches!(*name, "kubernetes" | "orphan" | "foregroundDeletion" | CRD_CLEANUP);
+        let standard = matches!(
+            *name,
+            "kubernetes" | "orphan" | "foregroundDeletion" | CRD_CLEANUP
+        );
         if !name.contains('/') && !standard {
             let message = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid(&field, &json!(name), message));

@@ -65,6 +65,29 @@ async fn a_reopened_store_has_everything_and_its_revision() {
 }
 
 #[tokio::test]
+async fn a_store_that_skipped_ahead_has_everything_and_no_past() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.redb");
+    let key = key("n", "a");
+    {
+        let store = open(&path);
+        create(&store, &key, 1).await;
+        let seen = store.revision();
+        store.skip_to(1_000_000);
+        assert_eq!(store.revision(), 1_000_000);
+        store.skip_to(5);
+        assert_eq!(store.revision(), 1_000_000, "it went back");
+        let watch = store.watch(&key.resource, None, seen);
+        assert!(matches!(watch, Err(StoreError::Compacted(1_000_000))));
+        let mut watch = store.watch(&key.resource, None, 1_000_000).unwrap();
+        assert_eq!(update(&store, &key, 2).await.revision, 1_000_001);
+        assert_eq!(next(&mut watch).await.unwrap().revision, 1_000_001);
+    }
+    let store = open(&path);
+    assert_eq!((store.revision(), store.count(&key.resource)), (1_000_001, 1));
+}
+
+#[tokio::test]
 async fn what_is_no_store_is_refused_with_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store.redb");

@@ -42,7 +42,10 @@ impl Agent {
                     continue;
                 }
             };
-            backoff = Backoff::default();
+            // Every try begins with Init, also one that is refused.
+            if !matches!(event, watcher::Event::Init) {
+                backoff = Backoff::default();
+            }
             match event {
                 watcher::Event::Init => fresh.clear(),
                 watcher::Event::InitApply(work) => {
@@ -164,7 +167,10 @@ impl Agent {
                     continue;
                 }
             };
-            backoff = Backoff::default();
+            // Every try begins with Init, also one that is refused.
+            if !matches!(event, watcher::Event::Init) {
+                backoff = Backoff::default();
+            }
             match event {
                 watcher::Event::Init => fresh.clear(),
                 watcher::Event::InitApply(applied) => {

@@ -44,6 +44,13 @@ impl Agent {
         } else {
             Some(self.ensure_applied(name, &known.work).await?)
         };
+        let evicting = |a: &&Arc<AppliedManifestWork>| {
+            a.status.as_ref().is_some_and(|s| s.eviction_start_time.is_some())
+        };
+        if let Some(applied) = applied.as_ref().filter(evicting) {
+            // The work was gone and is back within the grace period.
+            self.queue.add(Key::Applied(applied.name_any()));
+        }
         let owner = applied
             .as_deref()
             .map(applied::owner_reference)
@@ -64,7 +71,9 @@ impl Agent {
             let mut settled = Vec::new();
             for (ordinal, outcome) in outcomes {
                 again = soonest(again, outcome.retry);
-                if let (Some(key), Some(revision), Retry::No) = (&outcome.key, &outcome.settled, outcome.retry) {
+                if let (Some(key), Some(revision), Retry::No) =
+                    (&outcome.key, &outcome.settled, outcome.retry)
+                {
                     settled.push((ordinal, key.clone(), revision.clone()));
                 }
                 if let Some(manifest) = current.manifests.get_mut(ordinal) {

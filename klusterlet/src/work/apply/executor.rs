@@ -11,22 +11,23 @@ const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 /// Kinds that give rights: the server itself must say that the executor has what it would give.
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-/// A client whose requests are made as the service account.
-pub fn impersonating(client: &Client, account: &ManifestWorkSubjectServiceAccount) -> Client {
+/// A client whose requests are made as the service account; `None` where its name can not stand in a header. Never one that
+/// makes them as the agent.
+pub fn impersonating(client: &Client, account: &ManifestWorkSubjectServiceAccount) -> Option<Client> {
+    let headers: Vec<(&'static str, http::HeaderValue)> =
+        std::iter::once(("impersonate-user", user(account)))
+            .chain(groups(account).map(|g| ("impersonate-group", g)))
+            .map(|(name, value)| Some((name, http::HeaderValue::from_str(&value).ok()?)))
+            .collect::<Option<_>>()?;
     let inner = client.clone();
-    let headers: Vec<(&'static str, String)> = std::iter::once(("impersonate-user", user(account)))
-        .chain(groups(account).map(|g| ("impersonate-group", g)))
-        .collect();
     let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
         let inner = inner.clone();
         for (name, value) in &headers {
-            if let Ok(value) = http::HeaderValue::from_str(value) {
-                request.headers_mut().append(*name, value);
-            }
+            request.headers_mut().append(*name, value.clone());
         }
         async move { inner.send(request).await }
     });
-    Client::new(service, "default")
+    Some(Client::new(service, "default"))
 }
 
 fn user(account: &ManifestWorkSubjectServiceAccount) -> String {
@@ -55,6 +56,9 @@ impl Applier {
         target: &Target<'_>,
         owns: bool,
     ) -> Result<Option<String>, RequestError> {
+        let Some(client) = impersonating(&self.spoke, account) else {
+            return Ok(Some(denied(account, target, "is no name of a service account")));
+        };
         let mut verbs = vec!["create", "update", "patch", "get"];
         if owns {
             verbs.push("delete");
@@ -76,7 +80,7 @@ impl Applier {
         if target.served.group != RBAC {
             return Ok(None);
         }
-        match self.dry_run(account, target).await {
+        match self.dry_run(&client, target).await {
             Ok(_) => Ok(None),
             Err(error) if matches!(error.code(), 401 | 403) => {
                 Ok(Some(denied(account, target, &error.to_string())))
@@ -86,16 +90,11 @@ impl Applier {
     }
 
     /// Writes as the executor, without effect: the API server's own check against giving rights that one does not have.
-    async fn dry_run(
-        &self,
-        account: &ManifestWorkSubjectServiceAccount,
-        target: &Target<'_>,
-    ) -> Result<Value, RequestError> {
-        let client = impersonating(&self.spoke, account);
+    async fn dry_run(&self, client: &Client, target: &Target<'_>) -> Result<Value, RequestError> {
         let object = drift::created(&target.required, &target.marks);
         let path = format!("{}?dryRun=All", target.collection);
         let post = http::Method::POST;
-        match objects::request(&client, post, &path, objects::JSON, Some(&object)).await {
+        match objects::request(client, post, &path, objects::JSON, Some(&object)).await {
             Err(error) if error.already_exists() => {}
             other => return other,
         }
@@ -103,7 +102,7 @@ impl Applier {
         match drift::decide(&target.required, &live, &target.marks) {
             Decision::Replace(new) => {
                 let path = format!("{}?dryRun=All", target.path);
-                objects::request(&client, http::Method::PUT, &path, objects::JSON, Some(&new)).await
+                objects::request(client, http::Method::PUT, &path, objects::JSON, Some(&new)).await
             }
             Decision::Keep | Decision::Recreate => Ok(live),
         }
@@ -120,4 +119,40 @@ fn denied(account: &ManifestWorkSubjectServiceAccount, target: &Target<'_>, why:
         account.namespace,
         account.name
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[tokio::test]
+    async fn every_request_is_made_as_the_account_or_not_at_all() {
+        let seen: Arc<Mutex<Vec<http::HeaderMap>>> = Arc::default();
+        let record = seen.clone();
+        let server = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            record.lock().unwrap().push(request.headers().clone());
+            let answer = http::Response::new(kube::client::Body::from(b"{}".to_vec()));
+            async move { Ok::<_, std::convert::Infallible>(answer) }
+        });
+        let client = Client::new(server, "default");
+        let account = |name: &str| ManifestWorkSubjectServiceAccount {
+            namespace: "ns".into(),
+            name: name.into(),
+        };
+        let acting = impersonating(&client, &account("sa")).unwrap();
+        objects::get(&acting, "/api/v1/x").await.unwrap();
+        let headers = seen.lock().unwrap().pop().unwrap();
+        assert_eq!(headers["impersonate-user"], "system:serviceaccount:ns:sa");
+        let groups: Vec<_> = headers.get_all("impersonate-group").iter().collect();
+        assert_eq!(
+            groups,
+            [
+                "system:serviceaccounts",
+                "system:serviceaccounts:ns",
+                "system:authenticated"
+            ]
+        );
+        assert!(impersonating(&client, &account("a\nb")).is_none());
+    }
 }

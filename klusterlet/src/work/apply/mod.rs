@@ -9,6 +9,7 @@ mod ssa;
 mod target;
 mod update;
 
+use super::bounded;
 use super::contention::Contention;
 use super::difference::{self, Difference};
 use super::drift::{self, Decision, Marks};
@@ -168,19 +169,17 @@ impl Applier {
                 name: meta.name.clone(),
             },
             served,
-            writer: match account {
-                Some(account) if self.impersonate => executor::impersonating(&self.spoke, account),
-                _ => self.spoke.clone(),
-            },
+            writer: self.spoke.clone(),
             policy: Policy::default(),
             raw: self.raw,
             contention: Mutex::new(look.contention.clone()),
             meta,
         };
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .own(&target.key, work.metadata.name.as_deref().unwrap_or_default(), look.ordinal);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).own(
+            &target.key,
+            work.metadata.name.as_deref().unwrap_or_default(),
+            look.ordinal,
+        );
         if look.complete {
             return match self.observe(&target).await {
                 Ok(live) => target.outcome(Came::Seen(live)).await,
@@ -197,6 +196,13 @@ impl Applier {
         }
         if let Some(account) = account {
             let denied = match self.executor_may(account, &target, owns).await {
+                Ok(None) if self.impersonate => match executor::impersonating(&self.spoke, account) {
+                    Some(client) => {
+                        target.writer = client;
+                        None
+                    }
+                    None => Some(("the executor is no service account".to_owned(), Retry::No)),
+                },
                 Ok(None) => None,
                 Ok(Some(denied)) => Some((denied, Retry::After(NOT_ALLOWED_RETRY))),
                 Err(error) => Some((error.to_string(), Retry::Backoff)),
@@ -225,7 +231,8 @@ impl Applier {
             }
             Err(Failure::IgnoreFields(problem)) => {
                 let reason = reasons::APPLIED_MANIFEST_SSA_IGNORE_FIELD_ERROR;
-                self.failed(&target, reason, problem, Retry::No).await
+                self.failed(&target, reason, problem, Retry::After(bounded::PENALTY))
+                    .await
             }
         }
     }
@@ -281,7 +288,7 @@ impl Applier {
             // Without our label the kind's watch does not see it.
             Known::Absent | Known::Unknown => {
                 let live = self.fetch(target).await?;
-                if live.as_ref().is_none_or(|l| !policy::is_ours(l)) {
+                if live.as_ref().is_none_or(|l| !policy::is_labelled(l)) {
                     self.watch_alone(target);
                 }
                 Ok(live)
@@ -299,7 +306,9 @@ impl Applier {
     fn hands_off(&self, target: &Target<'_>, live: &Arc<Value>) -> Option<Came> {
         if !live["metadata"]["deletionTimestamp"].is_null() {
             // Its end is an event, and then it is made again at once.
-            self.watch_alone(target);
+            if !policy::is_labelled(live) {
+                self.watch_alone(target);
+            }
             return Some(Came::Terminating(live.clone()));
         }
         if target.policy.take_over == TakeOver::Always || policy::is_ours(live) {

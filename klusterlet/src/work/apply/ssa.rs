@@ -3,8 +3,9 @@
 use super::{Applier, Came, Failure, Known, Look, Target};
 use crate::work::contention::Verdict;
 use crate::work::policy::TakeOver;
-use crate::work::{drift, objects};
-use muster_crds::constants::labels;
+use crate::work::{drift, ignore, manifest, objects};
+use muster_crds::constants::{annotations, labels};
+use muster_crds::work::v1::{IgnoreFieldsCondition, ServerSideApplyConfig};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -16,9 +17,7 @@ impl Applier {
             .and_then(|s| s.server_side_apply.clone())
             .unwrap_or_default();
         if !config.ignore_fields.is_empty() {
-            return Err(Failure::IgnoreFields(
-                "ignoreFields of ServerSideApply is not supported by this klusterlet".into(),
-            ));
+            return self.apply_around(target, look, &config).await;
         }
         let mut wanted = target.required.clone();
         wanted["metadata"]["labels"][labels::APPLIED] = "true".into();
@@ -42,18 +41,78 @@ impl Applier {
                 }
             }
         }
+        self.send(target, &config, &wanted).await
+    }
+
+    async fn send(
+        &self,
+        target: &Target<'_>,
+        config: &ServerSideApplyConfig,
+        wanted: &Value,
+    ) -> Result<Came, Failure> {
         let path = format!(
             "{}?fieldManager={}&force={}",
             target.path, config.field_manager, config.force
         );
         let method = http::Method::PATCH;
         let live =
-            objects::request(&target.writer, method, &path, objects::APPLY_PATCH, Some(&wanted)).await?;
+            objects::request(&target.writer, method, &path, objects::APPLY_PATCH, Some(wanted)).await?;
         let live = Arc::new(live);
         if let Some(came) = self.hands_off(target, &live) {
             return Ok(came);
         }
         self.own(target, live).await
+    }
+
+    /// Applies around the fields that are left to others. The hash of what was applied is on the object, so that what was
+    /// changed is known without memory: the manifest (its `OnSpokeChange` fields count again), or the object (they do not).
+    async fn apply_around(
+        &self,
+        target: &Target<'_>,
+        look: &Look,
+        config: &ServerSideApplyConfig,
+    ) -> Result<Came, Failure> {
+        use IgnoreFieldsCondition::{OnSpokeChange, OnSpokePresent};
+        let fields = &config.ignore_fields;
+        let ignored = async |object: &Value, when: &[IgnoreFieldsCondition]| {
+            ignore::without(object, fields, when)
+                .await
+                .map_err(Failure::IgnoreFields)
+        };
+        let reduced = ignored(&target.required, &[OnSpokePresent]).await?;
+        let hash = manifest::hash(&reduced);
+        let marked = |mut object: Value| {
+            object["metadata"]["labels"][labels::APPLIED] = "true".into();
+            object["metadata"]["annotations"][annotations::CONFIG_SPEC_HASH] = hash.as_str().into();
+            object
+        };
+        let Some(live) = self.observe(target).await? else {
+            return self.send(target, config, &marked(target.required.clone())).await;
+        };
+        if let Some(came) = self.hands_off(target, &live) {
+            return Ok(came);
+        }
+        let unchanged = live["metadata"]["annotations"][annotations::CONFIG_SPEC_HASH] == hash.as_str();
+        let (mut wanted, left): (Value, &[IgnoreFieldsCondition]) = if unchanged {
+            let bare = marked(ignored(&reduced, &[OnSpokeChange]).await?);
+            if drift::covers(&live, &bare) {
+                return self.own(target, live).await;
+            }
+            if look.trusted
+                && let Verdict::Wait(wait) = target.drifted(&live, &drift::overlaid(&live, &bare))
+            {
+                return Ok(Came::Contended(live, wait));
+            }
+            (bare, &[OnSpokePresent, OnSpokeChange])
+        } else {
+            (marked(reduced), &[OnSpokePresent])
+        };
+        // Ignored fields that are still ours from when we made the object stay as they are now.
+        let ours = ignore::owned(&live, &config.field_manager);
+        if let Ok(kept) = ignored(&ours, left).await {
+            ignore::graft(&mut wanted, &ours, &kept);
+        }
+        self.send(target, config, &wanted).await
     }
 
     /// Several works may apply the same object as the same manager: owners are not part of what is applied.

@@ -10,7 +10,7 @@ use crate::work::policy::{Drift, Policy};
 use crate::work::settings::Settings;
 use crate::work::state::ObjectKey;
 use crate::work::status::{self, Applied, Availability, Report};
-use crate::work::{health, rules};
+use crate::work::{bounded, health, rules};
 use kube::Client;
 use muster_crds::conditions::NewCondition;
 use muster_crds::constants::{conditions as types, reasons};
@@ -115,6 +115,12 @@ impl Target<'_> {
             report.conditions = rules::evaluate(self.settings.conditions, live).await;
             report.derive(status::health_conditions(health::derive(live)));
         }
+        let late = |c: &NewCondition| c.message == rules::OVER_BUDGET;
+        let retry = match retry {
+            // It may have been a busy moment.
+            Retry::No if report.conditions.iter().any(late) => Retry::After(bounded::PENALTY),
+            other => other,
+        };
         let contention = self.fight().clone();
         if let Some(told) = contention.told() {
             report.set(NewCondition::new(types::DEGRADED, true, reasons::CONTENDED, told));

@@ -5,21 +5,18 @@
 //! written from (was the manifest changed?), and `managedFields` (who else wrote what?). Nothing else is remembered, so a
 //! restart decides the same.
 
+mod overlay;
+mod typed;
+
 use super::manifest;
 use muster_crds::constants::{annotations, labels};
+use overlay::{same, take_back};
 use serde_json::{Map, Value};
+
+pub use overlay::{covers, is_foreign, overlaid};
 
 /// Field manager of the `Update` strategy.
 pub const FIELD_MANAGER: &str = "work-agent";
-
-/// Managers whose writes belong to how Kubernetes itself runs an object: never drift.
-const CONTROL_PLANE: [&str; 5] = [
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kubelet",
-    "kube-apiserver",
-    "muster-apiserver",
-];
 
 /// What to do with an object that exists.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,14 +58,14 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     let core = required["apiVersion"].as_str() == Some("v1");
     let hash = manifest::hash(required);
     let known = live["metadata"]["annotations"][annotations::OBJECT_HASH].as_str();
-    if core && kind == "Secret" && must_recreate_secret(required, live) {
+    if core && kind == "Secret" && typed::must_recreate_secret(required, live) {
         return Decision::Recreate;
     }
     let metadata_only = core && matches!(kind, "Pod" | "ServiceAccount");
     let mut target = if metadata_only {
         live.clone()
     } else if known.is_some_and(|k| k != hash) {
-        replaced(required, live)
+        typed::replaced(required, live)
     } else {
         let mut target = overlaid(live, required);
         for entry in live["metadata"]["managedFields"].as_array().into_iter().flatten() {
@@ -78,6 +75,9 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
         }
         target
     };
+    if !metadata_only {
+        typed::keep(required, live, &mut target);
+    }
     target["metadata"] = merged_metadata(required, live, marks, &hash);
     if let Some(status) = live.get("status") {
         target["status"] = status.clone();
@@ -98,259 +98,6 @@ pub fn decide_marks(live: &Value, marks: &Marks) -> Option<Value> {
     apply_owner(metadata, marks);
     mark(metadata, None);
     (!same(&target, live)).then_some(target)
-}
-
-/// Whether the live object already has everything the manifest says.
-pub fn covers(live: &Value, required: &Value) -> bool {
-    let labels_covered = |field: &str| {
-        let wanted = required["metadata"][field].as_object();
-        wanted
-            .into_iter()
-            .flatten()
-            .all(|(k, v)| live["metadata"][field].get(k) == Some(v))
-    };
-    labels_covered("labels") && labels_covered("annotations") && same(&overlaid(live, required), live)
-}
-
-/// The manifest changed: its fields replace the live ones, save those that only the server can know.
-fn replaced(required: &Value, live: &Value) -> Value {
-    let mut target = required.clone();
-    let kind = required["kind"].as_str().unwrap_or_default();
-    let kept: &[&[&str]] = match kind {
-        "Service" => &[
-            &["spec", "clusterIP"],
-            &["spec", "clusterIPs"],
-            &["spec", "ipFamilies"],
-            &["spec", "ipFamilyPolicy"],
-            &["spec", "healthCheckNodePort"],
-        ],
-        "PersistentVolumeClaim" => &[
-            &["spec", "volumeName"],
-            &["spec", "storageClassName"],
-            &["spec", "volumeMode"],
-        ],
-        "PersistentVolume" => &[&["spec", "claimRef"]],
-        "Job" => &[&["spec", "selector"], &["spec", "template", "metadata", "labels"]],
-        "CustomResourceDefinition" => &[&["spec", "conversion", "webhook", "clientConfig", "caBundle"]],
-        "ClusterRole" if !required["aggregationRule"].is_null() => &[&["rules"]],
-        _ => &[],
-    };
-    for path in kept {
-        let value = path.iter().try_fold(live, |v, key| v.get(key));
-        if let Some(value) = value {
-            fill(&mut target, path, value);
-        }
-    }
-    if kind == "Service" {
-        keep_node_ports(&mut target, live);
-    }
-    target
-}
-
-fn fill(target: &mut Value, path: &[&str], value: &Value) {
-    match path {
-        [] => {}
-        [last] => {
-            let Value::Object(map) = target else { return };
-            match map.get_mut(*last) {
-                None => {
-                    map.insert((*last).to_owned(), value.clone());
-                }
-                // Labels of a Job's template: ours plus those the server added.
-                Some(Value::Object(mine)) => {
-                    if let Value::Object(theirs) = value {
-                        for (k, v) in theirs {
-                            mine.entry(k.clone()).or_insert_with(|| v.clone());
-                        }
-                    }
-                }
-                Some(_) => {}
-            }
-        }
-        [first, rest @ ..] => {
-            if let Some(next) = target.get_mut(*first) {
-                fill(next, rest, value);
-            }
-        }
-    }
-}
-
-fn keep_node_ports(target: &mut Value, live: &Value) {
-    let Some(ports) = target.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else {
-        return;
-    };
-    for port in ports.iter_mut().filter(|p| p["nodePort"].is_null()) {
-        let same_port = |l: &&Value| {
-            l["port"] == port["port"]
-                && l["protocol"].as_str().unwrap_or("TCP") == port["protocol"].as_str().unwrap_or("TCP")
-        };
-        let found = live["spec"]["ports"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(same_port);
-        if let Some(node_port) = found.map(|l| l["nodePort"].clone()).filter(|n| !n.is_null()) {
-            port["nodePort"] = node_port;
-        }
-    }
-}
-
-/// The live object with every field of the manifest as the manifest has it; what the manifest leaves open stays.
-pub fn overlaid(live: &Value, required: &Value) -> Value {
-    overlay(live, required, false)
-}
-
-/// `quantities` says that the values are resource quantities, which servers rewrite in their own form.
-fn overlay(live: &Value, required: &Value, quantities: bool) -> Value {
-    match (live, required) {
-        (Value::Object(live), Value::Object(required)) => {
-            let mut out = live.clone();
-            let top = required.contains_key("kind") && required.contains_key("apiVersion");
-            for (key, value) in required {
-                if top && matches!(key.as_str(), "metadata" | "status") {
-                    continue;
-                }
-                let merged = match live.get(key) {
-                    Some(old) => overlay(old, value, quantities || holds_quantities(key)),
-                    None if is_empty(value) => continue,
-                    None => value.clone(),
-                };
-                out.insert(key.clone(), merged);
-            }
-            Value::Object(out)
-        }
-        // Lists are the manifest's. Where the items are the same ones, the server's defaults inside them stay.
-        (Value::Array(live), Value::Array(required)) if live.len() == required.len() => Value::Array(
-            live.iter()
-                .zip(required)
-                .map(|(l, r)| overlaid_item(l, r))
-                .collect(),
-        ),
-        (live, Value::Null) => live.clone(),
-        (live, required) if quantities && quantities_equal(live, required) => live.clone(),
-        (_, required) => required.clone(),
-    }
-}
-
-fn overlaid_item(live: &Value, required: &Value) -> Value {
-    let same_name = [
-        "name",
-        "key",
-        "port",
-        "containerPort",
-        "mountPath",
-        "uid",
-        "ip",
-        "type",
-    ]
-    .iter()
-    .all(|k| required.get(k).is_none() || live.get(k) == required.get(k));
-    if same_name {
-        overlaid(live, required)
-    } else {
-        required.clone()
-    }
-}
-
-/// Fields of the built-in types that hold quantities.
-fn holds_quantities(field: &str) -> bool {
-    let fields = [
-        "limits",
-        "requests",
-        "capacity",
-        "allocatable",
-        "hard",
-        "min",
-        "max",
-        "default",
-    ];
-    fields.contains(&field)
-        || matches!(
-            field,
-            "defaultRequest" | "maxLimitRequestRatio" | "sizeLimit" | "divisor" | "averageValue"
-        )
-        || matches!(field, "podFixed" | "overhead")
-}
-
-/// An absent map or list and an empty one are the same to every Kubernetes type.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(map) => map.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
-    }
-}
-
-/// `cpu: 1` and `cpu: "1"`, `1000m` and `1`.
-fn quantities_equal(a: &Value, b: &Value) -> bool {
-    let number = |v: &Value| match v {
-        Value::Number(n) => n.as_f64(),
-        Value::String(s) => super::quantity::parse(s),
-        _ => None,
-    };
-    matches!((number(a), number(b)), (Some(x), Some(y)) if (x - y).abs() <= f64::EPSILON * x.abs())
-}
-
-/// Whether an entry of managedFields is neither ours nor the control plane's.
-pub fn is_foreign(entry: &Value) -> bool {
-    let manager = entry["manager"].as_str().unwrap_or_default();
-    let status = entry["subresource"].as_str() == Some("status");
-    !status && manager != FIELD_MANAGER && manager != "work" && !CONTROL_PLANE.contains(&manager)
-}
-
-/// Removes from `target` the fields that `fields` (fieldsV1 of another manager) names and the manifest does not have.
-fn take_back(target: &mut Value, required: Option<&Value>, fields: &Value, top: bool) {
-    let Some(fields) = fields.as_object() else { return };
-    for (selector, inner) in fields {
-        let leaf = inner.as_object().is_none_or(|m| m.keys().all(|k| k == "."));
-        if let Some(name) = selector.strip_prefix("f:") {
-            if top && matches!(name, "metadata" | "status" | "apiVersion" | "kind") {
-                continue;
-            }
-            let wanted = required.and_then(|r| r.get(name));
-            let Value::Object(map) = target else { return };
-            match (wanted, map.get_mut(name)) {
-                (None, Some(_)) if leaf => {
-                    map.remove(name);
-                }
-                (wanted, Some(child)) if !leaf => {
-                    take_back(child, wanted, inner, false);
-                    if wanted.is_none() && is_empty(child) {
-                        map.remove(name);
-                    }
-                }
-                _ => {}
-            }
-        } else if let Some(keys) = selector.strip_prefix("k:") {
-            let (Ok(keys), Value::Array(items)) =
-                (serde_json::from_str::<Map<String, Value>>(keys), &mut *target)
-            else {
-                continue;
-            };
-            let matches = |item: &Value| keys.iter().all(|(k, v)| item.get(k) == Some(v));
-            // The manifest may leave out a key that has a default (`protocol: TCP`).
-            let wants = |item: &Value| keys.iter().all(|(k, v)| item.get(k).is_none_or(|have| have == v));
-            let wanted = required
-                .and_then(Value::as_array)
-                .and_then(|r| r.iter().find(|i| wants(i)));
-            if let Some(at) = items.iter().position(matches) {
-                match wanted {
-                    Some(wanted) => take_back(&mut items[at], Some(wanted), inner, false),
-                    None if inner.get(".").is_some() => {
-                        items.remove(at);
-                    }
-                    None => take_back(&mut items[at], None, inner, false),
-                }
-            }
-        }
-    }
-}
-
-fn must_recreate_secret(required: &Value, live: &Value) -> bool {
-    let kind = |s: &Value| s["type"].as_str().unwrap_or("Opaque").to_owned();
-    let immutable = |s: &Value| s["immutable"].as_bool().unwrap_or_default();
-    kind(required) != kind(live) || (immutable(live) && !immutable(required))
 }
 
 fn merged_metadata(required: &Value, live: &Value, marks: &Marks, hash: &str) -> Value {
@@ -452,23 +199,6 @@ fn map_at<'a>(object: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
     match object {
         Value::Object(map) => child(map, key),
         _ => unreachable!("made an object just above"),
-    }
-}
-
-/// Equal but for `managedFields`, and for empty maps and lists, which servers drop.
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Object(a), Value::Object(b)) => {
-            let keys = a.keys().chain(b.keys().filter(|k| !a.contains_key(*k)));
-            keys.filter(|k| *k != "managedFields")
-                .all(|key| match (a.get(key), b.get(key)) {
-                    (Some(x), Some(y)) => same(x, y),
-                    (Some(x), None) | (None, Some(x)) => is_empty(x),
-                    (None, None) => true,
-                })
-        }
-        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(x, y)| same(x, y)),
-        (a, b) => a == b,
     }
 }
 

@@ -1,0 +1,126 @@
+//! The lease by which the hub knows that the agent lives (wire §2.6).
+
+use super::session::{News, Shared, is_accepted};
+use crate::work::objects::{self, RequestError};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use muster_crds::cluster::v1::ManagedCluster;
+use muster_crds::constants::{annotations, names::CLUSTER_LEASE, names::DEFAULT_LEASE_DURATION};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the lease is renewed.
+pub fn period(cluster: Option<&ManagedCluster>) -> Duration {
+    let seconds = cluster.and_then(|c| c.spec.lease_duration_seconds).unwrap_or(0);
+    match u64::try_from(seconds) {
+        Ok(seconds @ 1..) => Duration::from_secs(seconds),
+        _ => DEFAULT_LEASE_DURATION,
+    }
+}
+
+/// Writes a renewal into the lease. Where the clocks differ by more than the lease lasts, a hub that compares the renewal with
+/// its own clock would take a living cluster for lost, or a lost one for living: then the time is the hub's, and an annotation
+/// says by how much the cluster's differs.
+pub fn renewed(lease: &mut Value, here: Timestamp, offset: SignedDuration, period: Duration) {
+    let correct = offset.unsigned_abs() > period;
+    let time = if correct {
+        here.checked_add(offset).unwrap_or(here)
+    } else {
+        here
+    };
+    lease["spec"]["renewTime"] = json!(MicroTime(time));
+    lease["spec"]["holderIdentity"] = CLUSTER_LEASE.into();
+    if correct {
+        lease["metadata"]["annotations"][annotations::CLOCK_OFFSET] = offset.as_secs().to_string().into();
+    } else if let Some(list) = lease["metadata"]["annotations"].as_object_mut() {
+        list.remove(annotations::CLOCK_OFFSET);
+    }
+}
+
+/// Renews while the hub accepts the cluster, for ever.
+pub async fn keep(shared: Arc<Shared>) {
+    let mut cluster = shared.cluster.subscribe();
+    let mut known: Option<Lease> = None;
+    loop {
+        let accepted = |c: &Option<Arc<ManagedCluster>>| c.as_ref().is_some_and(|c| is_accepted(c));
+        let period = match cluster.wait_for(accepted).await {
+            Ok(cluster) => period(cluster.as_deref()),
+            Err(_) => return,
+        };
+        let answer = renew(&shared, known.take(), period).await;
+        shared.tell(News::Pulse);
+        let next = match answer {
+            Ok(lease) => {
+                known = Some(lease);
+                shared.heard.send_replace(tokio::time::Instant::now());
+                period.mul_f64(rand::random_range(1.0..1.25))
+            }
+            Err(error) => {
+                // The hub makes the lease after it accepted: shortly afterwards it is there.
+                tracing::debug!(%error, "the lease was not renewed");
+                let early = if error.is_not_found() { 0.1 } else { 2.0 };
+                Duration::from_secs_f64(early * rand::random_range(1.0..2.0)).min(period)
+            }
+        };
+        let deadline = tokio::time::Instant::now() + next;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => break,
+                changed = cluster.changed() => {
+                    if changed.is_err() { return; }
+                    if self::period(cluster.borrow_and_update().as_deref()) != period { break; }
+                }
+            }
+        }
+    }
+}
+
+async fn renew(shared: &Shared, known: Option<Lease>, period: Duration) -> Result<Lease, RequestError> {
+    let cluster = &shared.identity.cluster;
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{cluster}/leases/{CLUSTER_LEASE}");
+    let broken = |e| RequestError::Kube(Box::new(kube::Error::SerdeError(e)));
+    let mut lease = match known {
+        Some(lease) => serde_json::to_value(lease).map_err(broken)?,
+        None => objects::get(&shared.hub, &path).await?,
+    };
+    let clock = &shared.context.clock;
+    renewed(&mut lease, clock.here(), clock.offset(), period);
+    let answer = objects::replace(&shared.hub, &path, &lease).await?;
+    serde_json::from_value(answer).map_err(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_period_has_a_default() {
+        let mut cluster = ManagedCluster::default();
+        for (seconds, expected) in [(None, 60), (Some(0), 60), (Some(-5), 60), (Some(5), 5)] {
+            cluster.spec.lease_duration_seconds = seconds;
+            assert_eq!(period(Some(&cluster)), Duration::from_secs(expected));
+        }
+    }
+
+    #[test]
+    fn clocks_that_differ_much_do_not_make_a_stale_lease() {
+        let here = Timestamp::from_second(10_000).unwrap();
+        let minute = Duration::from_secs(60);
+        for (offset, expected, told) in [
+            (0, "1970-01-01T02:46:40", None),
+            (50, "1970-01-01T02:46:40", None),
+            (7200, "1970-01-01T04:46:40", Some("7200")),
+            (-7200, "1970-01-01T00:46:40", Some("-7200")),
+        ] {
+            let mut lease = json!({"metadata": {"annotations": {annotations::CLOCK_OFFSET: "1", "a": "b"}}});
+            renewed(&mut lease, here, SignedDuration::from_secs(offset), minute);
+            let time = lease["spec"]["renewTime"].as_str().unwrap();
+            assert!(time.starts_with(expected), "{offset}: {time}");
+            let found = &lease["metadata"]["annotations"];
+            assert_eq!(found[annotations::CLOCK_OFFSET].as_str(), told);
+            assert_eq!(found["a"], "b");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! One attempt to register at a hub with bootstrap data (wire §2.2, §2.3): who is there, the ManagedCluster, a certificate.
+//! Every way it can fail has its own error, because the person who reads it must know what to do.
+
+use super::bootstrap::Bootstrap;
+use super::credentials::{Credentials, Validity};
+use super::csr::{self, CsrError};
+use super::kubeconfig::Server;
+use super::machine::Failure;
+use super::session::Identity;
+use super::{Context, credentials};
+use crate::Error;
+use crate::work::Backoff;
+use crate::work::objects::{self, RequestError};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kube::Client;
+use muster_crds::cluster::v1::ManagedClusterStatus;
+use muster_crds::conditions::is_true;
+use muster_crds::constants::{annotations, conditions as types};
+use muster_crds::names;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A first contact that fails is tried again this long: hub and klusterlet may be starting together.
+const FIRST_CONTACT: Duration = Duration::from_secs(5);
+const CLUSTERS: &str = "/apis/cluster.open-cluster-management.io/v1/managedclusters";
+
+/// Registers: contact, ManagedCluster, certificate request, then the wait for the hub's decision, however long it takes.
+pub async fn register(
+    context: &Context,
+    hub: &Client,
+    bootstrap: &Bootstrap,
+    identity: &Identity,
+) -> Result<(Credentials, Validity), Error> {
+    let server = &bootstrap.server;
+    ensure_cluster(context, hub, bootstrap, identity).await?;
+    let (certificate, key) = certificate(context, hub, identity)
+        .await
+        .map_err(|error| match error {
+            CsrError::Request(error) => refusal(&error, bootstrap, "make certificate signing requests"),
+            other => Error::Csr(Box::new(other)),
+        })?;
+    let Identity { cluster, agent } = identity;
+    let credentials = Credentials::new(server, cluster, agent, &certificate, key.as_bytes());
+    let validity = credentials
+        .check(Some(server), cluster, agent, context.clock.at_hub())
+        .map_err(|problem| Error::Csr(Box::new(CsrError::Wrong(problem))))?;
+    Ok((credentials, validity))
+}
+
+/// Makes the ManagedCluster when it is not there, and finds out whether it is this cluster's.
+pub async fn ensure_cluster(
+    context: &Context,
+    hub: &Client,
+    bootstrap: &Bootstrap,
+    identity: &Identity,
+) -> Result<(), Error> {
+    let server = &bootstrap.server;
+    match first_contact(hub, bootstrap, &identity.cluster).await? {
+        Found::Cluster(cluster) => match taken(&cluster, context.spoke.uid.as_deref()) {
+            Some(problem) => Err(Error::NameTaken {
+                cluster: identity.cluster.clone(),
+                server: server.url.clone(),
+                problem,
+            }),
+            None => Ok(()),
+        },
+        Found::Nothing => create_cluster(context, hub, server, identity).await,
+        // Where clusters may not be read, the hub's operator may make them too.
+        Found::Hidden => match create_cluster(context, hub, server, identity).await {
+            Err(Error::NameForbidden { problem, .. }) => {
+                tracing::warn!(
+                    problem,
+                    "the ManagedCluster can neither be read nor made; the hub's operator may make it"
+                );
+                Ok(())
+            }
+            other => other,
+        },
+    }
+}
+
+enum Found {
+    Cluster(Value),
+    Nothing,
+    Hidden,
+}
+
+/// Whether the hub is there, is a hub, and knows the credential; and the ManagedCluster.
+async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Result<Found, Error> {
+    let server = &bootstrap.server.url;
+    let deadline = tokio::time::Instant::now() + FIRST_CONTACT;
+    let mut backoff = Backoff::default();
+    loop {
+        let answer =
+            tokio::time::timeout(FIRST_CONTACT, objects::get(hub, &format!("{CLUSTERS}/{cluster}"))).await;
+        let problem = match answer {
+            Ok(Ok(cluster)) => return Ok(Found::Cluster(cluster)),
+            Ok(Err(error)) if error.code() == 401 => {
+                return Err(refusal(&error, bootstrap, "find its ManagedCluster"));
+            }
+            Ok(Err(error)) if error.code() == 403 => return Ok(Found::Hidden),
+            Ok(Err(error)) if error.is_not_found() => {
+                // A Kubernetes API server that serves ManagedClusters says which one it misses.
+                return if error.reason() == "NotFound" && names_the_cluster(&error, cluster) {
+                    Ok(Found::Nothing)
+                } else {
+                    Err(Error::NotAHub {
+                        server: server.clone(),
+                        problem: error.to_string(),
+                    })
+                };
+            }
+            Ok(Err(RequestError::Kube(error))) => match untrusted(&error) {
+                // Waiting does not mend a certificate.
+                Some(problem) => {
+                    return Err(Error::Untrusted {
+                        server: server.clone(),
+                        path: bootstrap.origin.clone(),
+                        problem,
+                    });
+                }
+                None => innermost(&*error),
+            },
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Error::Unreachable {
+                role: "hub",
+                server: server.clone(),
+                problem,
+            });
+        }
+        backoff.wait().await;
+    }
+}
+
+fn names_the_cluster(error: &RequestError, cluster: &str) -> bool {
+    error.to_string().contains(&format!("{cluster:?}"))
+}
+
+/// The deepest cause says what is wrong; the layers above only that something is.
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+/// What is wrong with the server's certificate, in words that say what to do.
+pub fn untrusted(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    use rustls::CertificateError as C;
+    let mut cause = Some(error);
+    let found = loop {
+        let now = cause?;
+        if let Some(rustls::Error::InvalidCertificate(problem)) = now.downcast_ref() {
+            break problem;
+        }
+        // An I/O error leaves out what it wraps when it is asked for its source.
+        cause = match now
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref)
+        {
+            Some(wrapped) => Some(wrapped),
+            None => now.source(),
+        };
+    };
+    Some(match found {
+        C::UnknownIssuer | C::BadSignature => {
+            "its certificate is not signed by the CA in the kubeconfig: the CA is wrong or was replaced, or this is \
+             another server"
+                .to_owned()
+        }
+        C::NotValidForName | C::NotValidForNameContext { .. } => {
+            format!("its certificate is for other names than the kubeconfig's server ({found})")
+        }
+        C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. } => {
+            format!("its certificate is not valid now ({found}): it was not renewed, or this machine's clock is wrong")
+        }
+        other => format!("its certificate can not be trusted: {other}"),
+    })
+}
+
+/// A refused request as the error that says which credential, and what to do.
+fn refusal(error: &RequestError, bootstrap: &Bootstrap, what: &'static str) -> Error {
+    let server = bootstrap.server.url.clone();
+    match (error.code(), error) {
+        (401, _) => Error::BootstrapRefused {
+            server,
+            path: bootstrap.origin.clone(),
+            problem: error.to_string(),
+        },
+        (403, _) => Error::Forbidden {
+            server,
+            path: bootstrap.origin.clone(),
+            what,
+            problem: error.to_string(),
+        },
+        (0, RequestError::Kube(cause)) => match untrusted(cause) {
+            Some(problem) => Error::Untrusted {
+                server,
+                path: bootstrap.origin.clone(),
+                problem,
+            },
+            None => Error::Unreachable {
+                role: "hub",
+                server,
+                problem: innermost(&**cause),
+            },
+        },
+        (0, _) => Error::Unreachable {
+            role: "hub",
+            server,
+            problem: error.to_string(),
+        },
+        _ => Error::Hub {
+            server,
+            problem: error.to_string(),
+        },
+    }
+}
+
+impl Error {
+    /// What it means for the next attempt to register.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Unreachable { .. } | Self::Untrusted { .. } | Self::NotAHub { .. } => Failure::Unreachable,
+            Self::BootstrapRefused { .. } | Self::Forbidden { .. } => Failure::Refused,
+            Self::NameTaken { .. } | Self::NameForbidden { .. } => Failure::NameTaken,
+            Self::Csr(error) => match &**error {
+                CsrError::Denied { .. } => Failure::Denied,
+                CsrError::TooMany(_) => Failure::TooMany,
+                _ => Failure::Other,
+            },
+            _ => Failure::Other,
+        }
+    }
+
+    /// Before a cluster has ever joined, somebody waits for the answer: what he must mend ends the program. Afterwards nothing
+    /// does.
+    pub fn ends_first_join(&self) -> bool {
+        match self {
+            Self::Csr(_) | Self::Hub { .. } => false,
+            _ => {
+                self.failure() != Failure::Other
+                    || matches!(self, Self::Kubeconfig { .. } | Self::SpokeRefused { .. })
+            }
+        }
+    }
+}
+
+/// Whether another cluster works under this name now; in what words. A cluster that is no longer heard of gives its name to
+/// whoever is allowed to come.
+pub fn taken(cluster: &Value, uid: Option<&str>) -> Option<String> {
+    let other = cluster["metadata"]["annotations"][annotations::CLUSTER_UID].as_str()?;
+    let status: ManagedClusterStatus = serde_json::from_value(cluster["status"].clone()).unwrap_or_default();
+    let alive = is_true(&status.conditions, types::CLUSTER_AVAILABLE);
+    (alive && uid? != other).then(|| {
+        format!(
+            "the cluster with the kube-system UID {other} is available under it, and this cluster's is {}",
+            uid.unwrap_or_default()
+        )
+    })
+}
+
+async fn create_cluster(
+    context: &Context,
+    hub: &Client,
+    server: &Server,
+    identity: &Identity,
+) -> Result<(), Error> {
+    let object = cluster_object(context, identity);
+    match objects::create(hub, CLUSTERS, &object).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.already_exists() => Ok(()),
+        Err(error) if error.code() == 403 => Err(Error::NameForbidden {
+            cluster: identity.cluster.clone(),
+            server: server.url.clone(),
+            problem: error.to_string(),
+        }),
+        Err(error) => Err(Error::Hub {
+            server: server.url.clone(),
+            problem: format!("the ManagedCluster can not be made: {error}"),
+        }),
+    }
+}
+
+fn cluster_object(context: &Context, identity: &Identity) -> Value {
+    let options = &context.options;
+    let ca = STANDARD.encode(&context.spoke.ca);
+    let urls: Vec<Value> = options
+        .spoke_external_server_urls
+        .iter()
+        .map(|url| json!({"url": url, "caBundle": ca}))
+        .collect();
+    let mut annotations: BTreeMap<&str, &str> = options
+        .cluster_annotations
+        .iter()
+        .filter_map(|a| a.split_once('='))
+        .collect();
+    if let Some(uid) = &context.spoke.uid {
+        annotations.insert(annotations::CLUSTER_UID, uid);
+    }
+    json!({
+        "apiVersion": "cluster.open-cluster-management.io/v1",
+        "kind": "ManagedCluster",
+        "metadata": {"name": identity.cluster, "annotations": annotations},
+        "spec": {"hubAcceptsClient": false, "leaseDurationSeconds": 60, "managedClusterClientConfigs": urls},
+    })
+}
+
+/// A certificate for this identity, with whatever credentials `hub` has.
+pub async fn certificate(
+    context: &Context,
+    hub: &Client,
+    identity: &Identity,
+) -> Result<(Vec<u8>, String), CsrError> {
+    let Identity { cluster, agent } = identity;
+    let request = csr::request(cluster, agent)?;
+    let seconds = context.options.client_cert_expiration_seconds;
+    let name = csr::create(hub, cluster, &request, seconds).await?;
+    tracing::info!(
+        csr = name,
+        "waiting for the hub to approve this cluster's certificate"
+    );
+    let user = names::user(cluster, agent);
+    let certificate = csr::wait(hub, &name, &user, &|| context.clock.at_hub()).await?;
+    Ok((certificate, request.key))
+}
+
+/// Asks the hub with the agent's own credentials whether it still knows them.
+pub async fn probe(hub: &Client, cluster: &str) -> super::machine::Probe {
+    use super::machine::Probe;
+    match objects::get(hub, &format!("{CLUSTERS}/{cluster}")).await {
+        Ok(_) => Probe::Known,
+        Err(error) => match error.code() {
+            401 => Probe::Refused,
+            0 | 500.. => Probe::Unreachable,
+            _ => Probe::Known,
+        },
+    }
+}
+
+/// Credentials of an earlier run: the Secret's, or the files' where there is no Secret.
+pub async fn earlier(spoke: &Client, place: &credentials::Place) -> Result<Credentials, Error> {
+    match Credentials::read_secret(spoke, &place.namespace, &place.secret).await {
+        Ok(found) if found != Credentials::default() => Ok(found),
+        Ok(_) => Credentials::read_dir(&place.dir),
+        Err(error) => {
+            tracing::warn!(%error, "the Secret with the hub's credentials can not be read; using the files");
+            Credentials::read_dir(&place.dir)
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Registration as a whole, in virtual time, against a scripted hub and cluster.
+
+mod errors;
+mod flow;
+mod stub;

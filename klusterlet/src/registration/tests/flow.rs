@@ -1,0 +1,690 @@
+//! Joining, staying joined, and everything that may go wrong in between.
+
+use super::super::driver;
+use super::stub::{Hubs, Signing, Stub, clock, context, kubeconfig, options};
+use crate::Error;
+use jiff::SignedDuration;
+use muster_crds::constants::{annotations, conditions as types};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const CLUSTER: &str = "/apis/cluster.open-cluster-management.io/v1/managedclusters/c1";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/c1/leases/managed-cluster-lease";
+const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests/";
+const AGENT_NS: &str = "/api/v1/namespaces/open-cluster-management-agent/secrets";
+
+struct Run {
+    spoke: Stub,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), Error>>,
+    dir: tempfile::TempDir,
+}
+
+fn start_in(dir: tempfile::TempDir, spoke: &Stub, hubs: &Hubs, args: &[&str]) -> Run {
+    let place = dir.path().join("hub-kubeconfig");
+    let place = place.to_str().unwrap().to_owned();
+    let all = [&["--cluster-name=c1", "--hub-kubeconfig-dir", &place], args].concat();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(driver::run(context(spoke, hubs, options(&all)), stop.clone()));
+    Run {
+        spoke: spoke.clone(),
+        stop,
+        task,
+        dir,
+    }
+}
+
+fn file(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// One hub, one cluster, a bootstrap file.
+fn one() -> (Stub, Stub, Hubs) {
+    let clock = clock();
+    let (hub, spoke) = (Stub::new("hub", &clock), Stub::new("spoke", &clock));
+    let hubs = Hubs([("https://hub".to_owned(), hub.clone())].into());
+    (hub, spoke, hubs)
+}
+
+fn start(spoke: &Stub, hubs: &Hubs, args: &[&str]) -> Run {
+    let dir = tempfile::tempdir().unwrap();
+    let bootstrap = file(dir.path(), "bootstrap", &kubeconfig("https://hub", "t0ken"));
+    start_in(
+        dir,
+        spoke,
+        hubs,
+        &[&["--bootstrap-kubeconfig", &bootstrap], args].concat(),
+    )
+}
+
+impl Run {
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+        let deleted = self.spoke.with(|s| {
+            s.log
+                .iter()
+                .filter(|l| l.0 == "DELETE")
+                .cloned()
+                .collect::<Vec<_>>()
+        });
+        assert!(
+            deleted.is_empty(),
+            "nothing on the cluster may be deleted: {deleted:?}"
+        );
+    }
+}
+
+async fn eventually(what: &str, within: u64, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(within);
+    while !holds() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "not within {within} s: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(50.max(within))).await;
+    }
+}
+
+/// What a hub does on acceptance.
+fn accept(hub: &Stub) {
+    hub.change(CLUSTER, |c| {
+        c["spec"]["hubAcceptsClient"] = true.into();
+        c["status"]["conditions"] = json!([{"type": types::HUB_ACCEPTED, "status": "True", "reason": "R", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    });
+    hub.put(LEASE, json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"namespace": "c1"}, "spec": {}}));
+}
+
+fn condition(hub: &Stub, type_: &str) -> Option<Value> {
+    let cluster = hub.get(CLUSTER)?;
+    let list = cluster["status"]["conditions"].as_array()?.clone();
+    list.into_iter().find(|c| c["type"] == type_)
+}
+
+fn is(hub: &Stub, type_: &str, status: &str) -> bool {
+    condition(hub, type_).is_some_and(|c| c["status"] == status)
+}
+
+async fn joined(hub: &Stub) {
+    eventually("the ManagedCluster is there", 30, || hub.get(CLUSTER).is_some()).await;
+    accept(hub);
+    eventually("available", 30, || is(hub, types::CLUSTER_AVAILABLE, "True")).await;
+}
+
+fn csrs(hub: &Stub) -> usize {
+    hub.with(|s| s.objects.keys().filter(|k| k.starts_with(CSRS)).count())
+}
+
+fn requests(hub: &Stub) -> usize {
+    hub.with(|s| {
+        s.log
+            .iter()
+            .filter(|l| l.0 == "POST" && CSRS.starts_with(&l.1) && l.2 == 201)
+            .count()
+    })
+}
+
+fn hub_secret(spoke: &Stub) -> Option<Value> {
+    spoke.get(&format!("{AGENT_NS}/hub-kubeconfig-secret"))
+}
+
+fn secret(url: &str, token: &str) -> Value {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(kubeconfig(url, token));
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "open-cluster-management-agent"},
+        "data": {"kubeconfig": text}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_joins_and_tells_of_itself() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    let cluster = hub.get(CLUSTER).unwrap();
+    assert_eq!(
+        cluster["metadata"]["annotations"][annotations::CLUSTER_UID],
+        "uid-of-spoke"
+    );
+    assert!(is(&hub, types::JOINED, "True") && is(&hub, types::CERTIFICATE_ROTATED, "True"));
+    eventually("the lease is renewed", 100, || {
+        !hub.get(LEASE).unwrap()["spec"]["renewTime"].is_null()
+    })
+    .await;
+    eventually("the event is there", 10, || {
+        hub.with(|s| {
+            s.objects
+                .iter()
+                .any(|(k, e)| k.starts_with("/apis/events.k8s.io") && e["reason"] == "Available")
+        })
+    })
+    .await;
+    assert_eq!((csrs(&hub), hub.with(|s| s.refused)), (1, 0));
+    // A second look at the same changes nothing, once the works are saved, too.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let writes = |stub: &Stub| {
+        stub.with(|s| {
+            s.log
+                .iter()
+                .filter(|l| l.0 != "GET" && !l.1.contains("/leases/"))
+                .count()
+        })
+    };
+    let before = (writes(&hub), writes(&spoke));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!((writes(&hub), writes(&spoke)), before);
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_waits_for_acceptance_asks_seldom() {
+    let (hub, spoke, hubs) = one();
+    hub.with(|s| s.unaccepting = true);
+    let run = start(&spoke, &hubs, &[]);
+    eventually("it has a certificate", 30, || hub_secret(&spoke).is_some()).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let before = hub.with(|s| s.log.len());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let asked = hub.with(|s| s.log.len()) - before;
+    assert!(asked < 3600 / 2, "{asked} requests in an hour");
+    hub.with(|s| s.unaccepting = false);
+    joined(&hub).await;
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_rotations_and_never_a_401() {
+    let (hub, spoke, hubs) = one();
+    hub.with(|s| s.lifetime = SignedDuration::from_secs(600));
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    let mut status_lost = false;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(600 * 100);
+    while requests(&hub) <= 100 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "only {} requests",
+            requests(&hub)
+        );
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        // As a hub's garbage collector does.
+        hub.with(|s| s.objects.retain(|k, _| !k.starts_with(CSRS)));
+        status_lost |=
+            !is(&hub, types::CLUSTER_AVAILABLE, "True") || !is(&hub, types::CERTIFICATE_ROTATED, "True");
+        let renewed: jiff::Timestamp = hub.get(LEASE).unwrap()["spec"]["renewTime"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(
+            hub.clock.here().duration_since(renewed).as_secs() < 100,
+            "the lease is fresh"
+        );
+    }
+    assert_eq!((hub.with(|s| s.refused), status_lost), (0, false));
+    assert!(hub_secret(&spoke).is_some());
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_are_replaced_and_nothing_is_touched() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    let old = hub_secret(&spoke).unwrap()["data"]["tls.crt"].clone();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    hub.with(|s| s.revoked_before = Some(hub.clock.here()));
+    eventually("it registered again", 300, || {
+        hub_secret(&spoke).unwrap()["data"]["tls.crt"] != old
+    })
+    .await;
+    let refused = hub.with(|s| s.refused);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(hub.with(|s| s.refused), refused, "the new credentials are used");
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_refuses_everybody_for_a_while_gets_its_agent_back() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    hub.with(|s| {
+        s.revoked_before = Some(hub.clock.here());
+        s.bootstrap_tokens.clear();
+    });
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert!(hub.with(|s| s.refused) > 5 && csrs(&hub) == 1 && !run.task.is_finished());
+    let tries = hub.with(|s| s.refused);
+    assert!(
+        tries < 900,
+        "{tries} refusals are too many for a quarter of an hour"
+    );
+    hub.with(|s| s.revoked_before = None);
+    let before = hub.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    eventually("the old credentials work again", 600, || {
+        hub.get(LEASE).unwrap()["spec"]["renewTime"] != before
+    })
+    .await;
+    assert_eq!(csrs(&hub), 1, "nothing was asked for anew");
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bootstrap_secrets_and_files_that_change_take_hold() {
+    let clock = clock();
+    let (one, two, spoke) = (
+        Stub::new("hub", &clock),
+        Stub::new("hub2", &clock),
+        Stub::new("spoke", &clock),
+    );
+    let hubs = Hubs(
+        [
+            ("https://hub".to_owned(), one.clone()),
+            ("https://hub2".to_owned(), two.clone()),
+        ]
+        .into(),
+    );
+    let boot = format!("{AGENT_NS}/bootstrap-hub-kubeconfig");
+    // Nothing at all at first: the Secret is waited for.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bootstrap");
+    let run = start_in(
+        dir,
+        &spoke,
+        &hubs,
+        &["--bootstrap-kubeconfig-secret=bootstrap-hub-kubeconfig"],
+    );
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!run.task.is_finished());
+    spoke.put(&boot, secret("https://hub", "t0ken"));
+    joined(&one).await;
+    // Another hub.
+    spoke.put(&boot, secret("https://hub2", "t0ken"));
+    joined(&two).await;
+    let text = |v: Value| serde_json::to_string(&v).unwrap();
+    assert!(!text(hub_secret(&spoke).unwrap()).is_empty());
+    // Bad data do not cut off a hub that works.
+    spoke.change(&boot, |s| s["data"]["kubeconfig"] = "bm9uc2Vuc2U6IFs=".into());
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let lease = two.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    spoke.delete(&boot);
+    eventually("deleted data neither", 200, || {
+        two.get(LEASE).unwrap()["spec"]["renewTime"] != lease
+    })
+    .await;
+    drop(path);
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bootstrap_file_that_changes_takes_hold() {
+    let clock = clock();
+    let (one, two, spoke) = (
+        Stub::new("hub", &clock),
+        Stub::new("hub2", &clock),
+        Stub::new("spoke", &clock),
+    );
+    let hubs = Hubs(
+        [
+            ("https://hub".to_owned(), one.clone()),
+            ("https://hub2".to_owned(), two.clone()),
+        ]
+        .into(),
+    );
+    let run = start(&spoke, &hubs, &[]);
+    joined(&one).await;
+    file(run.dir.path(), "bootstrap", &kubeconfig("https://hub2", "t0ken"));
+    eventually("the other hub knows it", 120, || two.get(CLUSTER).is_some()).await;
+    joined(&two).await;
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_was_detached_joins_again_with_new_bootstrap_data() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    hub.delete(CLUSTER);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(
+        hub.get(CLUSTER).is_none(),
+        "a detached cluster does not come back by itself"
+    );
+    hub.with(|s| s.bootstrap_tokens.push("another".into()));
+    let boot = format!("{AGENT_NS}/bootstrap-hub-kubeconfig");
+    // Spoiled in between.
+    spoke.put(
+        &boot,
+        json!({"data": {"kubeconfig": "eA=="}, "metadata": {"namespace": "open-cluster-management-agent"}}),
+    );
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(hub.get(CLUSTER).is_none());
+    spoke.put(&boot, secret("https://hub", "another"));
+    joined(&hub).await;
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hub_secret_is_kept_whole() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    let key = format!("{AGENT_NS}/hub-kubeconfig-secret");
+    let data = hub_secret(&spoke).unwrap()["data"].clone();
+    spoke.delete(&key);
+    eventually("it is written again", 30, || {
+        hub_secret(&spoke).is_some_and(|s| s["data"] == data)
+    })
+    .await;
+    spoke.change(&key, |s| s["data"]["tls.crt"] = "eA==".into());
+    eventually("it is mended", 120, || {
+        hub_secret(&spoke).is_some_and(|s| s["data"] == data)
+    })
+    .await;
+    assert_eq!((csrs(&hub), hub.with(|s| s.refused)), (1, 0));
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_restarts_goes_on_with_its_credentials() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    run.end().await;
+    let lease = hub.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    let again = start(&spoke, &hubs, &[]);
+    eventually("it renews", 100, || {
+        hub.get(LEASE).unwrap()["spec"]["renewTime"] != lease
+    })
+    .await;
+    assert_eq!(csrs(&hub), 1);
+    again.end().await;
+    // So long away that the certificate expired, and the hub is away too: it stays, and registers when the hub is back.
+    tokio::time::sleep(Duration::from_secs(90_000)).await;
+    hub.with(|s| s.down = true);
+    let late = start(&spoke, &hubs, &[]);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(!late.task.is_finished());
+    hub.with(|s| s.down = false);
+    eventually("it registered", 200, || csrs(&hub) == 2).await;
+    late.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_request_is_repeated_seldom() {
+    let (hub, spoke, hubs) = one();
+    hub.with(|s| s.signing = Signing::Deny);
+    let run = start(&spoke, &hubs, &[]);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let made = requests(&hub);
+    assert!((3..=7).contains(&made), "{made} requests in an hour");
+    hub.with(|s| s.signing = Signing::Approve);
+    eventually("it asks again", 2 * 3600, || hub_secret(&spoke).is_some()).await;
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_nobody_decides_is_waited_for() {
+    let (hub, spoke, hubs) = one();
+    hub.with(|s| s.signing = Signing::Ignore);
+    let run = start(&spoke, &hubs, &[]);
+    tokio::time::sleep(Duration::from_secs(36_000)).await;
+    assert_eq!(requests(&hub), 1);
+    // Somebody removes it: another is made.
+    hub.with(|s| s.signing = Signing::Approve);
+    let key = hub
+        .with(|s| s.objects.keys().find(|k| k.starts_with(CSRS)).cloned())
+        .unwrap();
+    hub.delete(&key);
+    eventually("it joined", 60, || hub_secret(&spoke).is_some()).await;
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denied_renewal_is_told_and_ended_by_an_approval() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    hub.with(|s| s.signing = Signing::Deny);
+    eventually("the condition tells", 24 * 3600, || {
+        is(&hub, types::CERTIFICATE_ROTATED, "False")
+    })
+    .await;
+    let told = condition(&hub, types::CERTIFICATE_ROTATED).unwrap();
+    assert_eq!(told["reason"], "ClientCertificateUpdateFailed");
+    assert!(
+        told["message"].as_str().unwrap().contains("denied: so it is"),
+        "{told}"
+    );
+    hub.with(|s| s.signing = Signing::Approve);
+    eventually("the condition tells", 3600, || {
+        is(&hub, types::CERTIFICATE_ROTATED, "True")
+    })
+    .await;
+    assert_eq!(hub.with(|s| s.refused), 0);
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_requests_are_enough() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    for i in 0..10 {
+        let labels = json!({"open-cluster-management.io/cluster-name": "c1"});
+        hub.put(
+            &format!("{CSRS}old-{i}"),
+            json!({"metadata": {"labels": labels}, "spec": {}}),
+        );
+    }
+    let before = csrs(&hub);
+    eventually("the condition tells", 24 * 3600, || {
+        is(&hub, types::CERTIFICATE_ROTATED, "False")
+    })
+    .await;
+    let told = condition(&hub, types::CERTIFICATE_ROTATED).unwrap();
+    assert_eq!(
+        told["message"],
+        "Stop creating csr since there are too many csr created already on hub"
+    );
+    assert_eq!(csrs(&hub), before);
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_taken_name_is_refused_and_its_owner_unharmed() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    let other = Stub::new("other", &spoke.clock);
+    let cluster = hub.get(CLUSTER).unwrap();
+    let second = start(&other, &hubs, &["--agent-id=a2"]);
+    let error = second.task.await.unwrap().unwrap_err();
+    assert!(
+        matches!(&error, Error::NameTaken { cluster, .. } if cluster == "c1"),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("uid-of-spoke") && error.to_string().contains("uid-of-other"),
+        "{error}"
+    );
+    assert_eq!((csrs(&hub), hub.get(CLUSTER).unwrap()), (1, cluster));
+    // Once the owner is gone for good, the name is free.
+    run.end().await;
+    hub.change(CLUSTER, |c| {
+        let list = c["status"]["conditions"].as_array_mut().unwrap();
+        list.iter_mut()
+            .find(|c| c["type"] == types::CLUSTER_AVAILABLE)
+            .unwrap()["status"] = "Unknown".into();
+    });
+    let heir = start(&other, &hubs, &["--agent-id=a2"]);
+    let uid =
+        |hub: &Stub| hub.get(CLUSTER).unwrap()["metadata"]["annotations"][annotations::CLUSTER_UID].clone();
+    eventually("the name is the other's", 60, || uid(&hub) == "uid-of-other").await;
+    heir.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn clocks_that_differ_neither_silence_nor_lose_a_cluster() {
+    for hours in [2, -2, 48] {
+        let (hub, spoke, hubs) = one();
+        hub.with(|s| s.ahead = SignedDuration::from_hours(hours));
+        let run = start(&spoke, &hubs, &[]);
+        joined(&hub).await;
+        hub.change(CLUSTER, |c| {
+            c["status"]["conditions"].as_array_mut().unwrap().push(json!({"type": types::CLOCK_SYNCED, "status": "False",
+                "reason": "ManagedClusterClockOutOfSync", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}));
+            c["spec"]["leaseDurationSeconds"] = 10.into();
+        });
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let lease = hub.get(LEASE).unwrap();
+        let renewed: jiff::Timestamp = lease["spec"]["renewTime"].as_str().unwrap().parse().unwrap();
+        let there = hub.clock.here() + SignedDuration::from_hours(hours);
+        assert!(
+            there.duration_since(renewed).abs().as_secs() < 15,
+            "{renewed} {there}"
+        );
+        let told = &lease["metadata"]["annotations"][annotations::CLOCK_OFFSET];
+        let told: i64 = told.as_str().unwrap().parse().unwrap();
+        assert!((told - hours * 3600).abs() <= 1, "{told}");
+        // It still reports.
+        hub.change(CLUSTER, |c| {
+            let list = c["status"]["conditions"].as_array_mut().unwrap();
+            list.iter_mut()
+                .find(|c| c["type"] == types::CLUSTER_AVAILABLE)
+                .unwrap()["status"] = "Unknown".into();
+        });
+        eventually("it says that it is available", 10, || {
+            is(&hub, types::CLUSTER_AVAILABLE, "True")
+        })
+        .await;
+        assert_eq!((csrs(&hub), hub.with(|s| s.refused)), (1, 0), "{hours}");
+        run.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn managed_namespaces_are_made_and_left() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    let label = super::super::namespaces::label("https://hub");
+    let value = |name: &str| {
+        spoke
+            .get(&format!("/api/v1/namespaces/{name}"))
+            .map(|n| n["metadata"]["labels"][&label].clone())
+    };
+    hub.change(CLUSTER, |c| {
+        c["status"]["managedNamespaces"] = json!([{"name": "team", "clusterSet": "s"}]);
+    });
+    eventually("it is there", 10, || value("team") == Some("true".into())).await;
+    let told =
+        |hub: &Stub| hub.get(CLUSTER).unwrap()["status"]["managedNamespaces"][0]["conditions"][0].clone();
+    eventually("and told", 10, || {
+        told(&hub)["type"] == "NamespaceAvailable" && told(&hub)["status"] == "True"
+    })
+    .await;
+    spoke.change("/api/v1/namespaces/team", |n| n["metadata"]["labels"] = json!({}));
+    eventually("it is labelled again", 10, || {
+        value("team") == Some("true".into())
+    })
+    .await;
+    hub.change(CLUSTER, |c| c["status"]["managedNamespaces"] = json!([]));
+    eventually("it is released", 10, || value("team") == Some("false".into())).await;
+    run.end().await;
+}
+
+fn two(dir: &Path) -> (Stub, Stub, Stub, Hubs, String) {
+    let clock = clock();
+    let (one, two, spoke) = (
+        Stub::new("hub", &clock),
+        Stub::new("hub2", &clock),
+        Stub::new("spoke", &clock),
+    );
+    let hubs = Hubs(
+        [
+            ("https://hub".to_owned(), one.clone()),
+            ("https://hub2".to_owned(), two.clone()),
+        ]
+        .into(),
+    );
+    let files =
+        [("b1", "https://hub"), ("b2", "https://hub2")].map(|(n, u)| file(dir, n, &kubeconfig(u, "t0ken")));
+    (one, two, spoke, hubs, files.join(","))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_is_denied_goes_to_the_next_hub_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two, spoke, hubs, files) = two(dir.path());
+    let run = start_in(
+        dir,
+        &spoke,
+        &hubs,
+        &[
+            "--feature-gates=MultipleHubs=true",
+            "--bootstrap-kubeconfigs",
+            &files,
+        ],
+    );
+    joined(&one).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(two.get(CLUSTER).is_none(), "the first good one is kept");
+    one.change(CLUSTER, |c| c["spec"]["hubAcceptsClient"] = false.into());
+    eventually("the second hub knows it", 60, || two.get(CLUSTER).is_some()).await;
+    joined(&two).await;
+    one.change(CLUSTER, |c| c["spec"]["hubAcceptsClient"] = true.into());
+    let lease = one.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    two.with(|s| s.down = true);
+    eventually("back at the first", 900, || {
+        one.get(LEASE).unwrap()["spec"]["renewTime"] != lease
+    })
+    .await;
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_is_silent_is_left_after_the_timeout_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two, spoke, hubs, files) = two(dir.path());
+    let args = [
+        "--feature-gates=MultipleHubs=true",
+        "--hub-connection-timeout-seconds=200",
+        "--bootstrap-kubeconfigs",
+        &files,
+    ];
+    let run = start_in(dir, &spoke, &hubs, &args);
+    joined(&one).await;
+    one.with(|s| s.down = true);
+    tokio::time::sleep(Duration::from_secs(110)).await;
+    assert!(two.get(CLUSTER).is_none());
+    eventually("the second hub knows it", 150, || two.get(CLUSTER).is_some()).await;
+    joined(&two).await;
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_shorter_than_the_lease_loses_no_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two, spoke, hubs, files) = two(dir.path());
+    let args = [
+        "--feature-gates=MultipleHubs=true",
+        "--hub-connection-timeout-seconds=20",
+        "--bootstrap-kubeconfigs",
+        &files,
+    ];
+    let run = start_in(dir, &spoke, &hubs, &args);
+    joined(&one).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let asked = two.with(|s| s.log.len());
+    // Six questions of access and one for the cluster, at the start.
+    assert_eq!((asked, csrs(&one)), (7, 1));
+    run.end().await;
+}

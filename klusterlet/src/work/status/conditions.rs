@@ -1,0 +1,172 @@
+//! Conditions by rules and by derivation: set and taken away again, and summed up to the work (wire §3.5).
+
+use super::{Applied, Availability, Report};
+use crate::work::health::Health;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use muster_crds::conditions::{NewCondition, Status, set_condition};
+use muster_crds::constants::{conditions as types, reasons};
+use muster_crds::work::v1::ManifestCondition;
+use std::collections::BTreeMap;
+
+/// What an object's health says in conditions.
+pub fn health_conditions(health: Option<Health>) -> Vec<NewCondition> {
+    let both = |progressing: bool, degraded: bool, message: &str| {
+        // The words of progress change often; they are said once.
+        let quiet = if degraded {
+            message
+        } else {
+            "Nothing says that something is wrong"
+        };
+        let reason = |holds: bool, reason| if holds { reason } else { reasons::WORKLOAD_CURRENT };
+        vec![
+            NewCondition::new(
+                types::PROGRESSING,
+                progressing,
+                reason(progressing, reasons::WORKLOAD_PROGRESSING),
+                message,
+            ),
+            NewCondition::new(
+                types::DEGRADED,
+                degraded,
+                reason(degraded, reasons::WORKLOAD_DEGRADED),
+                quiet,
+            ),
+        ]
+    };
+    match health {
+        None => Vec::new(),
+        Some(Health::Current(message)) => both(false, false, &message),
+        Some(Health::Progressing(message)) => both(true, false, &message),
+        Some(Health::Degraded(message)) => both(true, true, &message),
+    }
+}
+
+/// Whether a condition comes from a rule (also `ConditionRulesAggregated`, wire §3.5).
+fn by_rule(reason: &str) -> bool {
+    reason.starts_with("ConditionRule")
+}
+
+/// Whether a condition is one that this agent derives, so that it may take it away again.
+fn derived(condition: &Condition) -> bool {
+    [
+        reasons::WORKLOAD_PROGRESSING,
+        reasons::WORKLOAD_CURRENT,
+        reasons::WORKLOAD_DEGRADED,
+        reasons::CONTENDED,
+        reasons::MANIFESTS_NOT_APPLIED,
+        reasons::MANIFESTS_PROGRESSING,
+        reasons::MANIFESTS_CURRENT,
+        reasons::MANIFESTS_DEGRADED,
+        reasons::DRIFTED,
+        reasons::IN_SYNC,
+    ]
+    .contains(&condition.reason.as_str())
+}
+
+/// Sets the new conditions, and removes those of rules and derivations that were not given this time.
+pub fn exchange(list: &mut Vec<Condition>, new: Vec<NewCondition>, generation: Option<i64>, now: Timestamp) {
+    list.retain(|c| !(by_rule(&c.reason) || derived(c)) || new.iter().any(|n| n.type_ == c.type_));
+    for condition in new {
+        set_condition(list, condition.observed(generation), now);
+    }
+}
+
+/// The same for a manifest. What a rule said of an object that is gone since stays for its generation: a finished Job
+/// that was cleaned up is finished. Of an object that could not be read everything stays.
+pub fn exchange_of_manifest(
+    list: &mut Vec<Condition>,
+    report: &Report,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let new = report.conditions.clone();
+    let kept = list.iter().filter(|c| match report.availability {
+        Availability::Exists => false,
+        Availability::Missing => by_rule(&c.reason) && c.observed_generation == generation,
+        Availability::Unknown { .. } => by_rule(&c.reason) || derived(c),
+    });
+    let kept: Vec<Condition> = kept
+        .filter(|c| !new.iter().any(|n| n.type_ == c.type_))
+        .cloned()
+        .collect();
+    exchange(list, new, generation, now);
+    list.extend(kept);
+}
+
+/// The work's conditions from those of its manifests, sorted by type.
+///
+/// Types that a rule gives are summed up over the rules alone, as OCM does: `Progressing` is True when any is, others are
+/// False when any is (wire §3.5). `Degraded` is True when any manifest is: one that works must not hide one that does not.
+/// Progressing and Degraded that no rule gives come from what was derived, and are always there.
+pub fn aggregated(manifests: &[ManifestCondition], reports: &[Report]) -> Vec<NewCondition> {
+    let mut by_type: BTreeMap<&str, Vec<&Condition>> = BTreeMap::new();
+    let counts = |c: &&Condition| by_rule(&c.reason) || derived(c);
+    for condition in manifests.iter().flat_map(|m| &m.conditions).filter(counts) {
+        by_type.entry(&condition.type_).or_default().push(condition);
+    }
+    for type_ in [types::PROGRESSING, types::DEGRADED] {
+        by_type.entry(type_).or_default();
+    }
+    let unapplied = reports
+        .iter()
+        .filter(|r| matches!(r.applied, Applied::No { .. }))
+        .count();
+    let mut out = Vec::new();
+    for (type_, list) in by_type {
+        let ruled = list.iter().any(|c| by_rule(&c.reason));
+        let counted: Vec<&Condition> = list
+            .into_iter()
+            .filter(|c| !ruled || by_rule(&c.reason) || c.reason == reasons::CONTENDED)
+            .collect();
+        let order = match type_ {
+            types::PROGRESSING | types::DEGRADED | types::DRIFTED => {
+                [Status::True, Status::Unknown, Status::False]
+            }
+            _ => [Status::False, Status::Unknown, Status::True],
+        };
+        let status = order
+            .into_iter()
+            .find(|s| counted.iter().any(|c| c.status == s.as_str()))
+            .unwrap_or(Status::False);
+        let message = match counted.as_slice() {
+            [only] if ruled => only.message.clone(),
+            all if ruled => format!("Aggregated from {} manifest conditions", all.len()),
+            all if status == Status::True => {
+                let mut alike = all.iter().filter(|c| c.status == status.as_str());
+                let first = alike.next().map_or("", |c| c.message.as_str());
+                match alike.count() {
+                    0 => first.to_owned(),
+                    more => format!("{first}; and {more} more"),
+                }
+            }
+            _ if type_ == types::PROGRESSING => "Every manifest is what it should be".to_owned(),
+            _ if type_ == types::DEGRADED => "No manifest is degraded".to_owned(),
+            _ => "Nothing differs from the manifests".to_owned(),
+        };
+        if !ruled && type_ == types::PROGRESSING && unapplied > 0 {
+            let message = format!("{unapplied} of {} manifests are not applied", reports.len());
+            out.push(NewCondition::new(
+                type_,
+                true,
+                reasons::MANIFESTS_NOT_APPLIED,
+                message,
+            ));
+            continue;
+        }
+        let contended = counted
+            .iter()
+            .any(|c| c.status == status.as_str() && c.reason == reasons::CONTENDED);
+        let reason = match (type_, status) {
+            _ if contended => reasons::CONTENDED,
+            _ if ruled => reasons::CONDITION_RULES_AGGREGATED,
+            (types::PROGRESSING, Status::True) => reasons::MANIFESTS_PROGRESSING,
+            (types::DEGRADED, Status::True) => reasons::MANIFESTS_DEGRADED,
+            (types::DRIFTED, Status::True) => reasons::DRIFTED,
+            (types::DRIFTED, _) => reasons::IN_SYNC,
+            _ => reasons::MANIFESTS_CURRENT,
+        };
+        out.push(NewCondition::new(type_, status, reason, message));
+    }
+    out
+}

@@ -1,0 +1,410 @@
+//! A hub and the clusters it manages: control planes, the hub's controllers and the klusterlets, all in this process, each
+//! klusterlet behind a link to the hub that can be cut.
+
+use crate::Link;
+use crate::control_plane::{BOOTSTRAP_USER, ControlPlane, Role, is_embedded};
+use crate::kube::Kube;
+use crate::objects;
+use crate::wait::SOON;
+use anyhow::Context as _;
+use muster_apiserver::server::ServerOptions;
+use muster_hub::{Feature, FeatureGate, HubOptions};
+use muster_klusterlet::Options;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Shared control planes serve one fleet at a time.
+static TURN: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
+
+/// What a fleet is made of.
+#[derive(Debug, Clone)]
+pub struct FleetOptions {
+    /// How many clusters.
+    pub clusters: usize,
+    /// The hub accepts clusters and approves their first certificates by itself.
+    pub auto_approve: bool,
+    /// The hub's control plane is on disk and can be stopped and started (embedded only).
+    pub durable_hub: bool,
+    /// Nodes that each managed cluster pretends to have (embedded only).
+    pub nodes: usize,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        Self {
+            clusters: 1,
+            auto_approve: true,
+            durable_hub: false,
+            nodes: 0,
+        }
+    }
+}
+
+/// A task that can be ended in order or at once.
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), String>>,
+}
+
+impl Running {
+    fn start<E: std::fmt::Display + 'static>(
+        run: impl FnOnce(CancellationToken) -> std::pin::Pin<Box<dyn Future<Output = Result<(), E>> + Send>>,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let future = run(stop.clone());
+        Self {
+            stop,
+            task: tokio::spawn(async { future.await.map_err(|e| e.to_string()) }),
+        }
+    }
+
+    /// Ends it in order; says how it ended.
+    async fn stop(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(SOON, self.task)
+            .await
+            .context("it does not stop when told")?;
+        ended?.map_err(anyhow::Error::msg)
+    }
+
+    /// Ends it as a crash does: in the middle of whatever it does.
+    async fn abort(self) {
+        self.task.abort();
+        // Cancelled is how it should have ended.
+        let _ = self.task.await;
+    }
+}
+
+/// The hub of a fleet.
+#[derive(Debug)]
+pub struct Hub {
+    /// Its control plane.
+    pub plane: ControlPlane,
+    options: HubOptions,
+    running: Option<Running>,
+}
+
+impl Hub {
+    /// Starts the controllers.
+    pub fn start(&mut self) {
+        let (client, options) = (self.plane.kube().client(), self.options.clone());
+        self.running = Some(Running::start(|stop| {
+            Box::pin(muster_hub::run(client, options, stop))
+        }));
+    }
+
+    /// Stops the controllers in order.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        match self.running.take() {
+            Some(running) => running.stop().await.context("hub"),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the controllers at once.
+    pub async fn crash(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort().await;
+        }
+    }
+}
+
+/// A managed cluster of a fleet.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its name at the hub, which is its namespace there.
+    pub name: String,
+    /// Its control plane.
+    pub plane: ControlPlane,
+    /// The only way from its klusterlet to the hub.
+    pub link: Link,
+    /// Its klusterlet's options.
+    pub options: Options,
+    running: Option<Running>,
+    dir: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// An administrator's client of the managed cluster.
+    pub fn kube(&self) -> Kube {
+        self.plane.kube()
+    }
+
+    /// A namespace on the managed cluster for what tests apply; the fleet makes it.
+    pub fn namespace(&self) -> String {
+        format!("app-{}", self.name)
+    }
+
+    /// The folder with the hub's credentials.
+    pub fn credentials(&self) -> PathBuf {
+        self.dir.path().join("hub-kubeconfig")
+    }
+
+    /// Starts the klusterlet.
+    pub fn start(&mut self) {
+        let options = self.options.clone();
+        self.running = Some(Running::start(|stop| {
+            Box::pin(muster_klusterlet::run(options, stop))
+        }));
+    }
+
+    /// Stops the klusterlet in order.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        match self.running.take() {
+            Some(running) => running
+                .stop()
+                .await
+                .with_context(|| format!("klusterlet of {}", self.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the klusterlet at once.
+    pub async fn crash(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort().await;
+        }
+    }
+
+    /// Waits for the klusterlet to give up; its error.
+    pub async fn failure(&mut self) -> anyhow::Result<String> {
+        let running = self.running.take().context("it does not run")?;
+        match tokio::time::timeout(SOON, running.task)
+            .await
+            .context("it does not give up")??
+        {
+            Ok(()) => anyhow::bail!("it ended without an error"),
+            Err(error) => Ok(error),
+        }
+    }
+
+    /// What this cluster's klusterlet itself may do at the hub: a client with its credentials.
+    pub async fn at_hub(&self) -> anyhow::Result<Kube> {
+        let label = format!("hub as {}'s klusterlet", self.name);
+        Kube::from_file(&label, &self.credentials().join("kubeconfig")).await
+    }
+}
+
+/// A hub and its clusters. Everything ends with it.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The hub.
+    pub hub: Hub,
+    /// The clusters.
+    pub clusters: Vec<Cluster>,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Fleet {
+    /// A running fleet with the defaults and this many clusters, all Available.
+    pub async fn joined(clusters: usize) -> anyhow::Result<Self> {
+        let fleet = Self::start(FleetOptions {
+            clusters,
+            ..FleetOptions::default()
+        })
+        .await?;
+        fleet.until_available().await?;
+        Ok(fleet)
+    }
+
+    /// A running fleet; its clusters join as it returns.
+    pub async fn start(options: FleetOptions) -> anyhow::Result<Self> {
+        let mut fleet = Self::prepare(options).await?;
+        for cluster in &mut fleet.clusters {
+            cluster.start();
+        }
+        Ok(fleet)
+    }
+
+    /// A hub that runs, and clusters whose klusterlets do not yet.
+    pub async fn prepare(options: FleetOptions) -> anyhow::Result<Self> {
+        let turn = if is_embedded() {
+            None
+        } else {
+            Some(TURN.clone().acquire_owned().await?)
+        };
+        let plane = if options.durable_hub && is_embedded() {
+            ControlPlane::durable("hub").await?
+        } else {
+            ControlPlane::start("hub", Role::Hub).await?
+        };
+        let mut hub_options = HubOptions::default();
+        if options.auto_approve {
+            hub_options.feature_gates = vec![FeatureGate {
+                feature: Feature::ManagedClusterAutoApproval,
+                enabled: true,
+            }];
+            hub_options.auto_approved_csr_users = vec![BOOTSTRAP_USER.to_owned()];
+        }
+        let mut hub = Hub {
+            plane,
+            options: hub_options,
+            running: None,
+        };
+        hub.start();
+        let mut fleet = Self {
+            hub,
+            clusters: Vec::new(),
+            _turn: turn,
+        };
+        fleet
+            .hub
+            .plane
+            .until_served("managedclusters.cluster.open-cluster-management.io")
+            .await?;
+        fleet
+            .hub
+            .plane
+            .until_served("manifestworks.work.open-cluster-management.io")
+            .await?;
+        for number in 1..=options.clusters {
+            fleet.add(number, options.nodes).await?;
+        }
+        Ok(fleet)
+    }
+
+    async fn add(&mut self, number: usize, nodes: usize) -> anyhow::Result<()> {
+        // On shared control planes a name must be nobody else's.
+        let name = if is_embedded() {
+            format!("cluster{number}")
+        } else {
+            format!("cluster{number}-{:08x}", rand::random::<u32>())
+        };
+        let plane = if is_embedded() {
+            ControlPlane::embedded(
+                &name,
+                ServerOptions {
+                    simulate_nodes: nodes,
+                    ..ServerOptions::default()
+                },
+            )
+            .await?
+        } else {
+            ControlPlane::start(&name, Role::Managed).await?
+        };
+        let link = Link::open(self.hub.plane.address())?;
+        let dir = tempfile::TempDir::with_prefix("muster-test-klusterlet-")?;
+        let options = klusterlet_options(&name, &self.hub.plane, link.address(), &plane, &dir).await?;
+        let cluster = Cluster {
+            name,
+            plane,
+            link,
+            options,
+            running: None,
+            dir,
+        };
+        cluster
+            .kube()
+            .ensure("/api/v1/namespaces", &objects::namespace(&cluster.namespace()))
+            .await?;
+        self.clusters.push(cluster);
+        Ok(())
+    }
+
+    /// An administrator's client of the hub.
+    pub fn kube(&self) -> Kube {
+        self.hub.plane.kube()
+    }
+
+    /// Waits until every cluster is accepted, joined and available.
+    pub async fn until_available(&self) -> anyhow::Result<()> {
+        for cluster in &self.clusters {
+            self.until_condition(&cluster.name, "ManagedClusterConditionAvailable", "True")
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a condition of a cluster.
+    pub async fn until_condition(&self, cluster: &str, condition: &str, status: &str) -> anyhow::Result<()> {
+        let what = format!("{cluster} has {condition}={status}");
+        self.kube()
+            .until(&objects::cluster_path(cluster), SOON, &what, |o| {
+                objects::has_condition(o, condition, status)
+            })
+            .await
+    }
+
+    /// Creates a work on a cluster.
+    pub async fn create(&self, work: &serde_json::Value) -> anyhow::Result<()> {
+        let cluster = work["metadata"]["namespace"]
+            .as_str()
+            .context("a work has a namespace")?;
+        self.kube().create(&objects::works_path(cluster), work).await?;
+        Ok(())
+    }
+
+    /// Waits until a work is applied and available at its present generation; the work.
+    pub async fn until_applied(&self, cluster: &str, name: &str) -> anyhow::Result<serde_json::Value> {
+        self.until_work(cluster, name, "it is applied", |work| {
+            objects::is_applied(Some(work))
+        })
+        .await
+    }
+
+    /// Waits for something to be true of a work; the work.
+    pub async fn until_work(
+        &self,
+        cluster: &str,
+        name: &str,
+        what: &str,
+        check: impl Fn(&serde_json::Value) -> Result<(), String>,
+    ) -> anyhow::Result<serde_json::Value> {
+        let path = objects::work_path(cluster, name);
+        let what = format!("work {cluster}/{name}: {what}");
+        self.kube()
+            .until(&path, SOON, &what, |work| {
+                let work = work.ok_or("it is not there")?;
+                check(work).map(|()| work.clone())
+            })
+            .await
+    }
+
+    /// Changes the manifests of a work.
+    pub async fn set_manifests(
+        &self,
+        cluster: &str,
+        name: &str,
+        manifests: &[serde_json::Value],
+    ) -> anyhow::Result<()> {
+        let patch = json!({"spec": {"workload": {"manifests": manifests}}});
+        self.kube()
+            .merge(&objects::work_path(cluster, name), &patch)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Options of a klusterlet of `spoke` that reaches the hub at `hub_address`.
+async fn klusterlet_options(
+    name: &str,
+    hub: &ControlPlane,
+    hub_address: SocketAddr,
+    spoke: &ControlPlane,
+    dir: &tempfile::TempDir,
+) -> anyhow::Result<Options> {
+    let agent = format!("agent-{name}");
+    let flags: [(&str, PathBuf); 7] = [
+        ("--cluster-name", name.into()),
+        (
+            "--bootstrap-kubeconfig",
+            hub.bootstrap_kubeconfig(hub_address).await?,
+        ),
+        ("--spoke-kubeconfig", spoke.kubeconfig().to_owned()),
+        ("--hub-kubeconfig-dir", dir.path().join("hub-kubeconfig")),
+        ("--agent-id", agent.clone().into()),
+        // Clusters that share a control plane have a namespace each.
+        ("--namespace", agent.into()),
+        ("--appliedmanifestwork-eviction-grace-period", "1h".into()),
+    ];
+    let flags = flags
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.into(), value.into_os_string()]);
+    Ok(Options::from_flags(flags)?)
+}
