@@ -1,5 +1,6 @@
 //! Command line of the API server, shared by its own binary and the `muster` one.
 
+use crate::rest::inflight;
 use crate::server::ServerOptions;
 use clap::Args;
 use std::net::SocketAddr;
@@ -31,6 +32,12 @@ pub struct ApiServerArgs {
     /// DNS names and IP addresses the serving certificate is good for, besides loopback and the bind address.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub server_names: Vec<String>,
+    /// Reading requests worked on at once; more wait a moment, then get a 429. 0 is no limit.
+    #[arg(long, value_name = "N", default_value_t = inflight::READING)]
+    pub max_requests_inflight: usize,
+    /// Writing requests worked on at once; more wait a moment, then get a 429. 0 is no limit.
+    #[arg(long, value_name = "N", default_value_t = inflight::WRITING)]
+    pub max_mutating_requests_inflight: usize,
     /// Make the cluster look alive: so many ready Nodes, and workloads that become ready.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub simulate_nodes: usize,
@@ -48,6 +55,8 @@ impl From<&ApiServerArgs> for ServerOptions {
             simulate_nodes: args.simulate_nodes,
             server_names: args.server_names.clone(),
             external_url: args.kubeconfig_server.clone(),
+            max_requests_inflight: args.max_requests_inflight,
+            max_mutating_requests_inflight: args.max_mutating_requests_inflight,
         }
     }
 }

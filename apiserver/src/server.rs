@@ -7,12 +7,14 @@ use crate::kubeconfig::{self, Credentials};
 use crate::pki::{Ca, PkiError};
 use crate::registry::Registry;
 use crate::rest::Api;
+use crate::rest::inflight::{self, InFlight};
 use crate::serve::{self, Limits, ServeError, Tls};
 use crate::simulate;
 use crate::store::{Store, StoreError, StoreOptions};
 use jiff::Timestamp;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 /// How many past revisions stay watchable and listable.
 const KEEP_REVISIONS: usize = 20_000;
 /// User and group of the administrator's kubeconfig.
-const ADMIN: (&str, &str) = ("kubernetes-admin", crate::auth::SYSTEM_MASTERS);
+const ADMIN: (&str, &str) = ("admin", crate::auth::SYSTEM_MASTERS);
 /// Life of the administrator's certificate.
 const ADMIN_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long open requests may go on once the server stops.
@@ -39,6 +41,10 @@ pub struct ServerOptions {
     pub server_names: Vec<String>,
     /// URL in kubeconfigs, where it is not the bind address.
     pub external_url: Option<String>,
+    /// Reading requests worked on at once; 0 is no limit. More wait a moment, then get a 429.
+    pub max_requests_inflight: usize,
+    /// Writing requests worked on at once, likewise.
+    pub max_mutating_requests_inflight: usize,
 }
 
 impl Default for ServerOptions {
@@ -50,6 +56,8 @@ impl Default for ServerOptions {
             simulate_nodes: 0,
             server_names: Vec::new(),
             external_url: None,
+            max_requests_inflight: inflight::READING,
+            max_mutating_requests_inflight: inflight::WRITING,
         }
     }
 }
@@ -148,7 +156,11 @@ impl Server {
         let keys = ServiceAccountKeys::load_or_create(pki.as_deref())?;
         let authorizer = Authorizer::new(store.clone());
         let authenticator = Authenticator::new(store.clone(), keys, authorizer.clone(), Vec::new())?;
-        let api = Api::new(store, Registry::new(), authorizer, authenticator.into());
+        let mut api = Api::new(store, Registry::new(), authorizer, authenticator.into());
+        api.in_flight = Arc::new(InFlight::new(
+            options.max_requests_inflight,
+            options.max_mutating_requests_inflight,
+        ));
         api.bootstrap().await?;
 
         let mut names = options.server_names.clone();
@@ -216,7 +228,7 @@ impl Server {
         self.api.client_as(user)
     }
 
-    /// A kubeconfig of `kubernetes-admin` in `system:masters`, good for a year.
+    /// A kubeconfig of `admin` in `system:masters`, good for a year.
     pub fn admin_kubeconfig(&self) -> Result<String, PkiError> {
         self.kubeconfig(ADMIN.0, &[ADMIN.1], ADMIN_TTL)
     }

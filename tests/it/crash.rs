@@ -11,7 +11,7 @@ use muster_tests::objects::{
 };
 use muster_tests::program::Process;
 use muster_tests::wait::SOON;
-use muster_tests::{Kube, Program, Seed};
+use muster_tests::{Kube, Program, Seed, eventually};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,19 +35,7 @@ struct World {
 
 impl World {
     fn start_hub(&self) -> anyhow::Result<Process> {
-        let _ = std::fs::remove_file(self.program.home().join("hub/admin.kubeconfig"));
-        self.program.spawn(&[
-            "hub",
-            "--standalone",
-            "--data-dir",
-            "hub",
-            "--bind",
-            &self.hub_address,
-            "--feature-gates",
-            "ManagedClusterAutoApproval=true",
-            "--auto-approved-csr-users",
-            BOOTSTRAP_USER,
-        ])
+        start_hub(&self.program, &self.hub_address)
     }
 
     fn start_klusterlet(&self) -> anyhow::Result<Process> {
@@ -67,12 +55,45 @@ impl World {
     }
 }
 
+fn start_hub(program: &Program, address: &str) -> anyhow::Result<Process> {
+    program.spawn(&[
+        "hub",
+        "--standalone",
+        "--data-dir",
+        "hub",
+        "--bind",
+        address,
+        "--feature-gates",
+        "ManagedClusterAutoApproval=true",
+        "--auto-approved-csr-users",
+        BOOTSTRAP_USER,
+    ])
+}
+
 /// What the person at the hub knows: the value each work must have in the end; `None` where it must be gone.
 type Acknowledged = BTreeMap<usize, Option<u64>>;
 
+/// How the two sides come back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Return {
+    /// One after the other: a klusterlet finds its hub.
+    InTurn,
+    /// At the same moment: the klusterlet starts without its hub, on what it had put by.
+    Together,
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_moment_everything_converges() -> Result {
-    let mut seed = Seed::of("killed_at_any_moment_everything_converges");
+async fn killed_in_turn_at_any_moment_everything_converges() -> Result {
+    survive("killed_in_turn", Return::InTurn).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_together_at_any_moment_everything_converges() -> Result {
+    survive("killed_together", Return::Together).await
+}
+
+async fn survive(test: &str, how: Return) -> Result {
+    let mut seed = Seed::of(test);
     let program = Program::new(MUSTER)?;
     let spoke = ControlPlane::embedded(CLUSTER, ServerOptions::default()).await?;
     spoke
@@ -84,18 +105,7 @@ async fn killed_at_any_moment_everything_converges() -> Result {
 
     // The first start makes the hub's CA, and with it what clients need.
     let admin = program.home().join("hub/admin.kubeconfig");
-    let mut hub_process = program.spawn(&[
-        "hub",
-        "--standalone",
-        "--data-dir",
-        "hub",
-        "--bind",
-        &hub_address,
-        "--feature-gates",
-        "ManagedClusterAutoApproval=true",
-        "--auto-approved-csr-users",
-        BOOTSTRAP_USER,
-    ])?;
+    let mut hub_process = start_hub(&program, &hub_address)?;
     hub_process.until_file(&admin).await?;
     let hub = Kube::from_file("standalone hub", &admin).await?;
     let bootstrap = muster_tests::control_plane::bootstrap_kubeconfig(&hub, &admin, program.home()).await?;
@@ -111,19 +121,45 @@ async fn killed_at_any_moment_everything_converges() -> Result {
     let done = Arc::new(AtomicBool::new(false));
     let person = tokio::spawn(person(
         world.hub.clone(),
-        Seed::of("the person at the hub"),
+        Seed::of(&format!("{test}, the person at the hub")),
         done.clone(),
     ));
-    let witness = tokio::spawn(witness(world.spoke.kube(), done.clone()));
-    for _ in 0..KILLS {
+    let witness = tokio::spawn(witness(world.spoke.kube(), how, done.clone()));
+    for round in 0..KILLS {
         tokio::time::sleep(seed.moment(Duration::from_millis(1500))).await;
         hub_process.kill()?;
         tokio::time::sleep(seed.moment(Duration::from_millis(200))).await;
-        hub_process = world.start_hub()?;
-        tokio::time::sleep(seed.moment(Duration::from_millis(1500))).await;
-        klusterlet.kill()?;
-        tokio::time::sleep(seed.moment(Duration::from_millis(200))).await;
-        klusterlet = world.start_klusterlet()?;
+        if how == Return::Together {
+            klusterlet.kill()?;
+            klusterlet = world.start_klusterlet()?;
+            tokio::time::sleep(seed.moment(Duration::from_millis(1500))).await;
+            hub_process = world.start_hub()?;
+        } else {
+            hub_process = world.start_hub()?;
+            eventually(SOON, "the hub is back", async || {
+                world
+                    .hub
+                    .list(&works_path(CLUSTER))
+                    .await
+                    .map(drop)
+                    .map_err(|e| e.to_string())
+            })
+            .await?;
+            tokio::time::sleep(seed.moment(Duration::from_millis(1500))).await;
+            klusterlet.kill()?;
+            tokio::time::sleep(seed.moment(Duration::from_millis(200))).await;
+            klusterlet = world.start_klusterlet()?;
+            // Once it applied what is new, it has heard its hub.
+            let marker = format!("marker{round}");
+            let object = work(CLUSTER, &marker, &[configmap(NAMESPACE, &marker, "0")]);
+            world.hub.create(&works_path(CLUSTER), &object).await?;
+            let what = "the klusterlet is back";
+            world
+                .hub
+                .until(&work_path(CLUSTER, &marker), SOON, what, is_applied)
+                .await?;
+            world.hub.delete(&work_path(CLUSTER, &marker)).await?;
+        }
     }
     done.store(true, Ordering::Relaxed);
     let acknowledged = person.await??;
@@ -207,9 +243,11 @@ async fn wish(
     }
 }
 
-/// Sees that no value is applied twice: on the cluster, an object's value only ever goes up.
-async fn witness(spoke: Kube, done: Arc<AtomicBool>) -> Result {
-    let mut highest: BTreeMap<String, u64> = BTreeMap::new();
+/// Sees that nothing is applied twice: an object that comes again has a newer value than any before it, and an object's
+/// value only goes up. Without its hub a klusterlet goes by what it had put by, which may be a moment older; then only the
+/// first holds.
+async fn witness(spoke: Kube, how: Return, done: Arc<AtomicBool>) -> Result {
+    let mut known: BTreeMap<String, (Value, u64)> = BTreeMap::new();
     let maps = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
     while !done.load(Ordering::Relaxed) {
         for map in spoke.list(&maps).await? {
@@ -217,9 +255,19 @@ async fn witness(spoke: Kube, done: Arc<AtomicBool>) -> Result {
                 continue;
             };
             let name = map["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            let known = highest.entry(name.clone()).or_default();
-            anyhow::ensure!(value >= *known, "{name}: {value} was applied after {known}");
-            *known = value;
+            let uid = &map["metadata"]["uid"];
+            let (before, highest) = known.entry(name.clone()).or_insert_with(|| (uid.clone(), value));
+            let came_again = *before != *uid;
+            anyhow::ensure!(
+                !came_again || value > *highest,
+                "{name} came again with {value} after {highest}"
+            );
+            anyhow::ensure!(
+                how == Return::Together || value >= *highest,
+                "{name}: {value} was applied after {highest}"
+            );
+            *before = uid.clone();
+            *highest = value.max(*highest);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -280,10 +328,10 @@ async fn converged(world: &World, acknowledged: &Acknowledged) -> Result {
             SOON,
             "there is one AppliedManifestWork for each work",
             |applied| {
-                let mut found: Vec<_> = applied
+                let names = applied
                     .values()
-                    .filter_map(|a| a["spec"]["manifestWorkName"].as_str())
-                    .collect();
+                    .filter_map(|a| a["spec"]["manifestWorkName"].as_str());
+                let mut found: Vec<_> = names.collect();
                 found.sort_unstable();
                 let wanted: Vec<_> = left.keys().map(String::as_str).collect();
                 if found == wanted {

@@ -3,6 +3,7 @@
 
 mod cli;
 mod crash;
+mod crash_store;
 mod demo;
 mod kubectl;
 mod laws;

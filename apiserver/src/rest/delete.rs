@@ -32,6 +32,8 @@ pub struct Deleted {
     pub outcome: Outcome,
     /// It no longer exists.
     pub gone: bool,
+    /// For the client.
+    pub warnings: Vec<String>,
 }
 
 /// Kinds whose DELETE answers with the object also when it is gone.
@@ -178,12 +180,9 @@ impl Api {
             dry_run: options.dry_run,
         };
         admission::before(self, &review)?;
-        admission::validate(
-            self,
-            &review,
-            None,
-            Some(&convert::from_storage(r, current.clone())),
-        )?;
+        let old = convert::from_storage(r, current.clone());
+        let mut warnings = admission::mutate(self, &review, None, Some(&old)).await?;
+        warnings.extend(admission::validate(self, &review, None, Some(&old)).await?);
         let now = rfc3339(self.clock.now());
         let new = marked(r, &current, options, &now);
         let state = new.as_ref().unwrap_or(&current);
@@ -198,7 +197,11 @@ impl Api {
                 self.after_crd_write(r, target.name);
                 Outcome::Unstored(last.value())
             };
-            return Ok(Deleted { outcome, gone: true });
+            return Ok(Deleted {
+                outcome,
+                gone: true,
+                warnings,
+            });
         }
         let outcome = match new {
             None => Outcome::Stored(Arc::clone(entry)),
@@ -212,7 +215,11 @@ impl Api {
                 Outcome::Stored(put)
             }
         };
-        Ok(Deleted { outcome, gone: false })
+        Ok(Deleted {
+            outcome,
+            gone: false,
+            warnings,
+        })
     }
 }
 
@@ -251,11 +258,9 @@ pub async fn delete(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respons
     if !deleted.gone || returns_object(&call.resource) {
         let waits = !deleted.gone && options.propagation == Some(Propagation::Foreground);
         let code = if waits { 202 } else { 200 };
-        return Ok(respond::stored(
-            code,
-            view.object(&deleted.outcome.json()),
-            view.accept.format,
-        ));
+        let mut response = respond::stored(code, view.object(&deleted.outcome.json()), view.accept.format);
+        respond::warn(&mut response, &deleted.warnings);
+        return Ok(response);
     }
     let value = deleted.outcome.value();
     let mut details =
@@ -266,7 +271,9 @@ pub async fn delete(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respons
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
     });
-    Ok(respond::value(200, &status, view.accept.format))
+    let mut response = respond::value(200, &status, view.accept.format);
+    respond::warn(&mut response, &deleted.warnings);
+    Ok(response)
 }
 
 /// DELETE of a selection. Answers with the objects as they were when they were chosen.

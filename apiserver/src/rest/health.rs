@@ -1,10 +1,10 @@
 //! `/healthz`, `/livez`, `/readyz`, `/metrics`, `/version`, and the keys of ServiceAccount tokens.
 
-use super::Api;
 use super::negotiate::Format;
 use super::params::Query;
 use super::path::RequestInfo;
 use super::respond::{self, Body};
+use super::{Api, metrics};
 use crate::auth::openid_configuration;
 use crate::auth::tokens::ISSUER;
 use http::Response;
@@ -39,11 +39,9 @@ fn version() -> Value {
 pub fn serve(api: &Api, info: &RequestInfo, query: &Query) -> Option<Response<Body>> {
     let path = info.path.trim_matches('/');
     if path == "metrics" {
-        let objects = api.store.resources();
-        return Some(respond::text(
-            200,
-            api.metrics.render(api.store.revision(), &objects),
-        ));
+        // The version of the text format that is written.
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        return Some(respond::with_type(200, kind, Body::full(metrics::render(api))));
     }
     match path {
         "version" => return Some(respond::value(200, &version(), Format::Json)),

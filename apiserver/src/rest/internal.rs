@@ -197,7 +197,7 @@ impl Api {
         }
         set_meta(&mut object, "uid", Some(uuid::Uuid::new_v4().to_string().into()));
         set_meta(&mut object, "creationTimestamp", Some(rfc3339(now).into()));
-        admission::mutate(self, &review, &mut object, None)?;
+        let mut warnings = admission::mutate(self, &review, Some(&mut object), None).await?;
         let context = strategy::Context {
             store: &self.store,
             user,
@@ -206,8 +206,8 @@ impl Api {
         strategy::prepare_create(r, &context, &mut object);
         invalid(r, &name, strategy::validate_create(r, &object))?;
         invalid(r, &name, strategy::validate_allocation(r, &context, &object))?;
-        admission::validate(self, &review, Some(&object), None)?;
-        let warnings = strategy::warnings(r, &object);
+        warnings.extend(admission::validate(self, &review, Some(&object), None).await?);
+        warnings.extend(strategy::warnings(r, &object));
         let stored = convert::to_storage(r, object);
         let key = key(r, namespace, &name);
         let outcome = if options.dry_run {
@@ -417,7 +417,7 @@ impl Api {
             dry_run: options.dry_run,
         };
         admission::before(self, &review)?;
-        admission::mutate(self, &review, &mut new, Some(&old))?;
+        warnings.extend(admission::mutate(self, &review, Some(&mut new), Some(&old)).await?);
         let context = strategy::Context {
             store: &self.store,
             user,
@@ -427,6 +427,7 @@ impl Api {
         managed::keep_times(&old, &mut new);
         let unchanged = without_version(&new) == without_version(&old);
         if unchanged && !finished(&new) {
+            warnings.extend(admission::validate_hooks(self, &review, Some(&new), Some(&old)).await?);
             let outcome = Outcome::Stored(Arc::clone(entry));
             return Ok(Some(Written {
                 outcome,
@@ -439,7 +440,7 @@ impl Api {
             target.name,
             metadata_twice(strategy::validate_update(r, target.subresource, &new, &old)),
         )?;
-        admission::validate(self, &review, Some(&new), Some(&old))?;
+        warnings.extend(admission::validate(self, &review, Some(&new), Some(&old)).await?);
         warnings.extend(strategy::warnings(r, &new));
         let gone = finished(&new);
         let storage = convert::to_storage(r, new);

@@ -13,6 +13,7 @@ pub mod decode;
 pub mod delete;
 pub mod discovery;
 pub mod health;
+pub mod inflight;
 pub mod internal;
 pub mod metrics;
 pub mod negotiate;
@@ -38,6 +39,7 @@ use crate::auth::{Authenticator, Authorizer, UserInfo};
 use crate::error::Subject;
 use crate::registry::{Registry, Resource};
 use crate::store::{Key, Store, StoreError};
+use inflight::InFlight;
 use jiff::Timestamp;
 use metrics::Metrics;
 use params::Query;
@@ -58,8 +60,12 @@ pub struct Api {
     pub authenticator: Arc<Authenticator>,
     /// What `now` is.
     pub clock: Clock,
+    /// Webhooks and policies that have a say in writes.
+    pub hooks: admission::Hooks,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Seats for requests.
+    pub in_flight: Arc<InFlight>,
     /// Ends watches when the server stops.
     pub shutdown: CancellationToken,
     /// Held while the served custom resources follow their CustomResourceDefinitions.
@@ -195,7 +201,9 @@ impl Api {
             authorizer,
             authenticator,
             clock: Clock::system(),
+            hooks: admission::Hooks::default(),
             metrics: Arc::default(),
+            in_flight: Arc::default(),
             shutdown: CancellationToken::new(),
             crd_lock: Arc::default(),
         };

@@ -15,7 +15,7 @@ use http::{Method, Request, Response};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the rest of a body nobody wants is waited for.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -46,6 +46,7 @@ impl Api {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
+        let begun = Instant::now();
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
@@ -67,8 +68,10 @@ impl Api {
         };
         let code = response.status().as_u16();
         tracing::debug!(verb = %info.verb, path = %info.path, code, "request");
+        let served = self.registry.find(&info.group, &info.version, &info.resource);
+        let served = served.filter(|_| info.is_resource);
         self.metrics
-            .request(&info.verb, &info.group, &info.resource, code);
+            .request(&info.verb, served.as_deref(), code, begun.elapsed());
         response
     }
 
@@ -84,6 +87,7 @@ impl Api {
         B::Error: std::fmt::Display,
     {
         let user = self.who(parts)?;
+        let _seat = self.in_flight.seat(&user, &info.verb).await?;
         self.authorizer.require(&user, &attributes(info, query))?;
         if !info.is_resource {
             return self.other_path(parts, info, query);

@@ -280,3 +280,81 @@ async fn apply_creates_and_dry_run_stores_nothing() {
         .unwrap_err();
     assert!(matches!(conflict, kube::Error::Api(s) if s.code == 409));
 }
+
+#[tokio::test]
+async fn large_bodies_and_crowds_are_refused() {
+    use super::inflight::InFlight;
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Full, StreamBody};
+    use std::convert::Infallible;
+
+    const PATH: &str = "/api/v1/namespaces/default/configmaps";
+    fn request<B>(user: &UserInfo, method: &str, body: B) -> http::Request<B> {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(PATH)
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap();
+        request.extensions_mut().insert(user.clone());
+        request
+    }
+    let mut api = api().await;
+    api.in_flight = InFlight::new(1, 1).impatient().into();
+    let root = UserInfo::loopback();
+    let send = async |user: &UserInfo, method: &str, body: Vec<u8>| {
+        let answer = api.answer(request(user, method, Full::<Bytes>::from(body))).await;
+        let (code, retry) = (
+            answer.status().as_u16(),
+            answer.headers().get("retry-after").cloned(),
+        );
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        (code, retry, body)
+    };
+    let (code, _, status) = send(&root, "POST", vec![b' '; super::body::BODY_LIMIT + 1]).await;
+    assert_eq!(
+        (code, status["reason"].as_str()),
+        (413, Some("RequestEntityTooLarge"))
+    );
+
+    let binding = json!({"metadata": {"name": "alice"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "alice"}]});
+    kube::Api::<k8s_openapi::api::rbac::v1::ClusterRoleBinding>::all(api.client())
+        .create(&PostParams::default(), &serde_json::from_value(binding).unwrap())
+        .await
+        .unwrap();
+    let alice = UserInfo::new("alice", ["system:authenticated"]);
+    // Its body does not come, so it stays in flight.
+    let endless = futures::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>();
+    let held = tokio::spawn({
+        let (api, request) = (api.clone(), request(&alice, "POST", StreamBody::new(endless)));
+        async move { api.answer(request).await.status() }
+    });
+    while api.in_flight.taken().1 == 0 {
+        tokio::task::yield_now().await;
+    }
+    let map = |name: &str| json!({"metadata": {"name": name}}).to_string().into_bytes();
+    let (code, retry, status) = send(&alice, "POST", map("a")).await;
+    assert_eq!((code, status["reason"].as_str()), (429, Some("TooManyRequests")));
+    assert_eq!(status["details"]["retryAfterSeconds"], 1);
+    assert_eq!(retry.unwrap(), "1");
+    assert_eq!(
+        send(&alice, "GET", Vec::new()).await.0,
+        200,
+        "reading has seats of its own"
+    );
+    assert_eq!(
+        send(&root, "POST", map("b")).await.0,
+        201,
+        "an administrator gets in"
+    );
+    held.abort();
+    held.await.unwrap_err();
+    assert_eq!(
+        send(&alice, "POST", map("a")).await.0,
+        201,
+        "the seat is free again"
+    );
+}

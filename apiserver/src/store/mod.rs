@@ -21,7 +21,7 @@ use serde_json::Value;
 use state::{Action, Scope, State, Write};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use writer::Writer;
 
@@ -212,6 +212,8 @@ fn write(shared: &Shared) -> RwLockWriteGuard<'_, State> {
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
+    /// The file, where there is one.
+    path: Option<Arc<Path>>,
     /// `None` in memory: then writes commit in the caller.
     writer: Option<Arc<Writer>>,
 }
@@ -223,9 +225,14 @@ impl Store {
         match options.path {
             None => Ok(Self {
                 shared: Arc::new(RwLock::new(State::new(1, 0, options.keep_revisions))),
+                path: None,
                 writer: None,
             }),
-            Some(path) => Self::on(Disk::file(path), options.keep_revisions),
+            Some(path) => {
+                let known = Some(Arc::from(path.as_path()));
+                let store = Self::on(Disk::file(path), options.keep_revisions)?;
+                Ok(Self { path: known, ..store })
+            }
         }
     }
 
@@ -236,6 +243,7 @@ impl Store {
         let writer = Writer::start(disk, Arc::clone(&shared))?;
         Ok(Self {
             shared,
+            path: None,
             writer: Some(Arc::new(writer)),
         })
     }
@@ -267,6 +275,17 @@ impl Store {
     /// How many objects of a resource there are.
     pub fn count(&self, resource: &str) -> usize {
         read(&self.shared).count(resource)
+    }
+
+    /// Size of the file; `None` in memory.
+    pub fn file_bytes(&self) -> Option<u64> {
+        let metadata = std::fs::metadata(self.path.as_deref()?).ok()?;
+        Some(metadata.len())
+    }
+
+    /// How many past changes are kept, and the bytes of their objects.
+    pub fn kept(&self) -> (usize, usize) {
+        read(&self.shared).kept()
     }
 
     /// Every resource that has or had objects, with how many there are, unordered.

@@ -140,6 +140,10 @@ impl State {
         self.kinds.get(resource).map_or(0, |k| k.count)
     }
 
+    pub(super) fn kept(&self) -> (usize, usize) {
+        (self.all.len(), self.log_bytes)
+    }
+
     pub(super) fn resources(&self) -> Vec<(Arc<str>, usize)> {
         self.kinds
             .values()

@@ -50,7 +50,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// A fleet of so many clusters that keeps its files in `dir`, and its hub's data too when `keep` says so.
+    /// A fleet of so many clusters that keeps its files in `dir`, and the data of hub and clusters too when `keep` says so.
     /// A part that ends before it is to end is told of through the receiver.
     pub fn new(dir: PathBuf, size: usize, keep: bool) -> (Self, mpsc::Receiver<Error>) {
         // Only the first failure is told: the others follow from it.
@@ -91,8 +91,14 @@ impl Fleet {
     /// Starts the clusters, each an API server with nodes that are pretended.
     pub async fn start_clusters(&mut self) -> Result<(), Error> {
         let hub = self.server()?.address();
+        let this = &*self;
         let started = (1..=self.size).map(|number| async move {
+            // A kept hub knows its clusters: under the same names others would be refused.
+            let data_dir = this
+                .keep
+                .then(|| this.dir.join(format!("cluster{number}")).join("data"));
             let server = Server::start(ServerOptions {
+                data_dir,
                 simulate_nodes: NODES,
                 ..ServerOptions::default()
             })

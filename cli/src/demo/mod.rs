@@ -22,7 +22,7 @@ pub struct Options {
     /// End when all is shown
     #[arg(long)]
     exit: bool,
-    /// Keep the hub's data and the kubeconfigs here. Default: a temporary folder, removed at the end
+    /// Keep the data of hub and clusters and the kubeconfigs here. Default: a temporary folder, removed at the end
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -103,7 +103,7 @@ fn what_next(fleet: &Fleet) -> String {
         if fleet.is_kept() {
             ""
         } else {
-            " Then it is gone; --dir DIR keeps the hub."
+            " Then it is gone; --dir DIR keeps hub and clusters."
         }
     )
 }

@@ -15,8 +15,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Changes are gathered this long before they are written: never in the way of applying.
-const QUIET: Duration = Duration::from_secs(1);
+/// Saving takes no more than this part of the time, so that many changes of many works share a write...
+const SHARE: u32 = 10;
+/// ...and yet what is saved is never older than this. Without its hub an agent that restarts goes by it.
+const OLDEST: Duration = Duration::from_secs(1);
 /// Uncompressed size that one Secret aims at. Works compress at least threefold; the limit of a Secret is 1 MiB.
 const SHARD_BYTES: usize = 1_500_000;
 /// More than this is not unpacked: a damaged or hostile Secret must not fill the memory.
@@ -72,9 +74,11 @@ impl Saved {
 
     /// Writes whenever something changed, for ever.
     pub async fn keep(&self, state: &Mutex<State>) {
+        let mut quiet = Duration::ZERO;
         loop {
             self.changed.notified().await;
-            tokio::time::sleep(QUIET).await;
+            tokio::time::sleep(quiet).await;
+            let began = tokio::time::Instant::now();
             let works: Option<Vec<ManifestWork>> = {
                 let state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 state
@@ -85,6 +89,7 @@ impl Saved {
             if let Err(error) = self.store(works).await {
                 tracing::warn!(%error, "the known works can not be saved on the managed cluster; tried again at the next change");
             }
+            quiet = began.elapsed().saturating_mul(SHARE).min(OLDEST);
         }
     }
 

@@ -215,6 +215,9 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
                 ));
             }
         }
+        for (field, expression, why) in crate::rest::admission::policy::problems(spec) {
+            errors.push(FieldError::invalid(field, &expression.into(), &why));
+        }
     } else if items(spec, "mutations").next().is_none() {
         let message = "mutations must contain at least one item";
         errors.push(FieldError::required("spec.mutations", message));

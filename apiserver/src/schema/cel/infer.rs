@@ -3,6 +3,7 @@
 //! With a CRD at hand only types matter: undeclared names and fields are errors. With an object at hand its sizes give a
 //! bound on the steps an evaluation takes, in the interpreter's way of working: it copies what it selects and iterates.
 
+use super::authorizer::is_authorizer_function;
 use super::functions::{is_function, returns};
 use super::nodes::{Nodes, Sizes};
 use kube::core::cel::cel::IdedExpr;
@@ -92,6 +93,19 @@ impl<'a> Infer<'a> {
         };
         this.scope.push(("oldSelf".into(), info(old)));
         this
+    }
+
+    /// For an expression over names of which nothing more is known.
+    pub(super) fn over<'n>(nodes: &'a Nodes, source: &'a str, names: impl Iterator<Item = &'n str>) -> Self {
+        Self {
+            nodes,
+            sizes: None,
+            source,
+            scope: names
+                .map(|n| (n.to_owned(), Info::scalar(Ty::Dyn, 1.0)))
+                .collect(),
+            errors: Vec::new(),
+        }
     }
 
     fn size(&self, ty: &Ty) -> (f64, f64) {
@@ -376,7 +390,7 @@ impl<'a> Infer<'a> {
         if let Some(info) = self.operator(name, &args, cost) {
             return info;
         }
-        if !is_function(name) {
+        if !is_function(name) && !(target.is_some() && is_authorizer_function(name)) {
             self.error(
                 name,
                 &format!("undeclared reference to '{name}' (in container '')"),

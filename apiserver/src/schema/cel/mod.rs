@@ -3,6 +3,8 @@
 //! The `cel` crate has no type checker and counts no cost, so both are done here: [`infer`] finds undeclared fields and
 //! names when a CRD is written, and bounds an evaluation by the sizes of the actual values before it starts.
 
+mod authorizer;
+pub mod free;
 mod functions;
 mod infer;
 mod nodes;

@@ -471,6 +471,15 @@ fn duration(text: &str) -> Option<Cel> {
     Some(Cel::Duration(later - epoch))
 }
 
+/// A value as expressions see it that know no schema, and how many values are in it.
+pub(super) fn untyped(value: &Value) -> (Cel, u32) {
+    let mut sizes = Sizes {
+        sizes: Vec::new(),
+        free: (0, 0),
+    };
+    free(value, &mut sizes)
+}
+
 /// A value no schema describes.
 fn free(value: &Value, sizes: &mut Sizes) -> (Cel, u32) {
     let mut weight: u32 = 1;

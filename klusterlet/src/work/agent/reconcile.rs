@@ -34,6 +34,11 @@ impl Agent {
         if known.work.metadata.deletion_timestamp.is_some() {
             return self.finalize_work(name, &known).await;
         }
+        if known.cached && !self.is_in_place(name) {
+            // Known from the last run only, and not on the cluster: it may have been deleted since it was put by. Without
+            // the hub what is in place is kept, and nothing is made.
+            return Ok(None);
+        }
         // A completed work is frozen: it is looked at, and nothing of it is applied (wire §3.5).
         let frozen = conditions::is_true(&known.status.conditions, types::COMPLETE);
         if !known.cached {
@@ -153,6 +158,16 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Whether the cluster has a record of the work, that is not about to go.
+    fn is_in_place(&self, name: &str) -> bool {
+        let applied = applied_manifest_work_name(&self.settings.hub_hash, name);
+        let state = self.state();
+        state
+            .applied
+            .get(&applied)
+            .is_some_and(|a| a.metadata.deletion_timestamp.is_none())
     }
 
     pub(super) async fn ensure_applied(

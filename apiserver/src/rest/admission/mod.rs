@@ -1,7 +1,18 @@
 //! What may refuse or change a write besides the rules of its kind.
 //!
 //! Every write passes four points, in kube-apiserver's order: [`before`] (namespace lifecycle), [`mutate`] (mutating
-//! policies and webhooks will be called there), strategy and validation, [`validate`] (validating policies and webhooks).
+//! webhooks), strategy and validation, [`validate`] (validating policies and webhooks). MutatingAdmissionPolicies are
+//! stored and not run.
+
+mod call;
+mod conditions;
+mod hooks;
+mod matching;
+pub(crate) mod policy;
+mod seen;
+mod webhook;
+
+pub use hooks::Hooks;
 
 use super::{Api, subject};
 use crate::ApiError;
@@ -10,6 +21,8 @@ use crate::error::Subject;
 use crate::object;
 use crate::registry::Resource;
 use crate::store::Key;
+use hooks::Index;
+use seen::Seen;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -93,22 +106,72 @@ fn terminating(r: &Resource, review: &Review<'_>) -> ApiError {
     ApiError::Status(Box::new(status))
 }
 
-/// May change the new object, before its kind's own rules see it.
-pub fn mutate(api: &Api, review: &Review<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
-    let _ = (api, review, new, old);
-    Ok(())
+/// Mutating webhooks: may change the new object, before its kind's own rules see it. `new` is `None` for a deletion.
+/// Gives warnings for the client.
+pub async fn mutate(
+    api: &Api,
+    review: &Review<'_>,
+    new: Option<&mut Value>,
+    old: Option<&Value>,
+) -> Result<Vec<String>, ApiError> {
+    let index = index(api)?;
+    if !index.mutates() || matching::is_exempt(review.resource) {
+        return Ok(Vec::new());
+    }
+    let before = new.as_deref().cloned();
+    let seen = Seen {
+        api,
+        review,
+        new: before.as_ref(),
+        old,
+    };
+    webhook::mutate(&seen, &index, new).await
 }
 
-/// May refuse the write, once the object is as it will be stored. `new` is `None` for a deletion.
-pub fn validate(
+/// May refuse the write, once the object is as it will be stored: nobody gives away rights they do not have, then
+/// policies, then webhooks. `new` is `None` for a deletion. Gives warnings for the client.
+pub async fn validate(
     api: &Api,
     review: &Review<'_>,
     new: Option<&Value>,
     old: Option<&Value>,
-) -> Result<(), ApiError> {
-    let Some(new) = new else { return Ok(()) };
-    let r = review.resource;
-    // Nobody gives away rights they do not have.
-    api.authorizer
-        .check_write(review.user, &r.group, &r.plural, new, old)
+) -> Result<Vec<String>, ApiError> {
+    if let Some(new) = new {
+        let r = review.resource;
+        api.authorizer
+            .check_write(review.user, &r.group, &r.plural, new, old)?;
+    }
+    validate_hooks(api, review, new, old).await
 }
+
+/// As [`validate`], with policies and webhooks alone: all that looks at a write that changes nothing.
+pub async fn validate_hooks(
+    api: &Api,
+    review: &Review<'_>,
+    new: Option<&Value>,
+    old: Option<&Value>,
+) -> Result<Vec<String>, ApiError> {
+    let index = index(api)?;
+    if !index.validates() || matching::is_exempt(review.resource) {
+        return Ok(Vec::new());
+    }
+    let seen = Seen {
+        api,
+        review,
+        new,
+        old,
+    };
+    let mut warnings = policy::validate(&seen, &index)?;
+    warnings.extend(webhook::validate(&seen, &index).await?);
+    Ok(warnings)
+}
+
+/// Without knowing who has a say nothing is let through.
+fn index(api: &Api) -> Result<Arc<Index>, ApiError> {
+    api.hooks
+        .current(&api.store)
+        .map_err(|e| ApiError::Internal(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

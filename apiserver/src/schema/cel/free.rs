@@ -1,0 +1,445 @@
+//! Expressions that know no schema: admission policies and match conditions, over `object`, `request` and the like.
+//!
+//! `variables.x` is computed when it is first asked for. What an object makes an expression do is bounded while it runs:
+//! every round of a loop is counted, weighed by how much there is to look at.
+
+use super::authorizer;
+use super::infer::{Infer, Ty};
+use super::nodes::{Nodes, untyped};
+use super::{LONGEST_MESSAGE, evaluate, parse};
+use crate::auth::{Attributes, Authorizer, UserInfo};
+use kube::core::cel::KubeCelExt as _;
+use kube::core::cel::cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
+use kube::core::cel::cel::context::VariableResolver;
+use kube::core::cel::cel::{Context, ExecutionError, IdedExpr, Value as Cel};
+use serde_json::Value;
+use std::cell::Cell;
+use std::fmt;
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+
+/// Work all expressions of one policy may do on one request: rounds of loops, by the size of their bodies and values.
+const BUDGET: i64 = 20_000_000;
+const TICK: &str = "@tick";
+const OVER_BUDGET: &str =
+    "validation failed due to running out of cost budget, no further validation rules will be run";
+const REQUEST_RESOURCE: &str = "authorizer.requestResource";
+
+static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| {
+    let mut context = Context::default().with_all();
+    context.add_function(TICK, tick);
+    authorizer::register(&mut context);
+    context
+});
+
+thread_local! {
+    /// What is left of the running evaluation's budget, and what one node of a loop's body costs.
+    static LEFT: Cell<(i64, i64)> = const { Cell::new((0, 1)) };
+}
+
+/// Called before each round of a loop with its condition and the size of its body.
+fn tick(condition: bool, nodes: i64) -> Result<Cel, ExecutionError> {
+    let (left, unit) = LEFT.get();
+    let left = left.saturating_sub(nodes.saturating_mul(unit));
+    LEFT.set((left, unit));
+    if left < 0 {
+        return Err(ExecutionError::function_error(TICK, OVER_BUDGET));
+    }
+    Ok(Cel::Bool(condition))
+}
+
+/// What an expression is to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gives {
+    /// Yes or no.
+    Bool,
+    /// Text.
+    Text,
+    /// Text, or null for none.
+    TextOrNull,
+    /// Any value.
+    Anything,
+}
+
+impl Gives {
+    fn allows(self, ty: &Ty) -> bool {
+        match (self, ty) {
+            (Self::Anything, _)
+            | (_, Ty::Dyn)
+            | (Self::Bool, Ty::Bool)
+            | (Self::Text | Self::TextOrNull, Ty::String)
+            | (Self::TextOrNull, Ty::Null) => true,
+            _ => false,
+        }
+    }
+
+    fn refusal(self) -> &'static str {
+        match self {
+            Self::Bool => "must evaluate to bool",
+            Self::Text => "must evaluate to string",
+            Self::TextOrNull | Self::Anything => "must evaluate to one of [string null_type]",
+        }
+    }
+}
+
+/// An expression that makes sense in its scope.
+#[derive(Clone)]
+pub struct Expression {
+    text: Box<str>,
+    ast: Arc<IdedExpr>,
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Expression").field(&self.text).finish()
+    }
+}
+
+impl Expression {
+    /// As written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// The names expressions may use.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    names: Vec<&'static str>,
+    variables: Vec<(Box<str>, Expression)>,
+}
+
+impl Scope {
+    /// A scope with these names; `authorizer` brings `authorizer.requestResource` along.
+    pub fn new(names: &[&'static str]) -> Self {
+        Self {
+            names: names.to_vec(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// Adds `variables.<name>`, for the expressions that are compiled from here on.
+    pub fn declare(&mut self, name: &str, text: &str) -> Result<(), String> {
+        let expression = self.compile(text, Gives::Anything)?;
+        self.variables.push((name.into(), expression));
+        Ok(())
+    }
+
+    /// Compiles; the error is what Kubernetes' validation says about the expression.
+    pub fn compile(&self, text: &str, gives: Gives) -> Result<Expression, String> {
+        let failed = |e: String| format!("compilation failed: {e}");
+        let parsed = parse(text).map_err(failed)?;
+        let named = self.names_in((*parsed).clone()).map_err(failed)?;
+        let nodes = Nodes::default();
+        let lazy: Vec<String> = self
+            .variables
+            .iter()
+            .map(|(name, _)| format!("variables.{name}"))
+            .collect();
+        let resource = self.names.contains(&"authorizer").then_some(REQUEST_RESOURCE);
+        let names = self.names.iter().copied().chain(resource);
+        let mut infer = Infer::over(&nodes, text, names.chain(lazy.iter().map(String::as_str)));
+        let info = infer.expression(&named);
+        if !infer.errors.is_empty() {
+            return Err(failed(infer.errors.join("\n")));
+        }
+        if !gives.allows(&info.ty) {
+            return Err(gives.refusal().into());
+        }
+        Ok(Expression {
+            text: text.into(),
+            ast: Arc::new(counted(named).0),
+        })
+    }
+
+    /// `variables.x` and `authorizer.requestResource` as names of their own.
+    fn names_in(&self, expression: IdedExpr) -> Result<IdedExpr, String> {
+        let id = expression.id;
+        if let Expr::Select(select) = &expression.expr
+            && let Expr::Ident(of) = &select.operand.expr
+        {
+            if of == "variables" && !self.variables.is_empty() {
+                if !self.variables.iter().any(|(name, _)| **name == *select.field) {
+                    return Err(format!("ERROR: <input>:1:1: undefined field '{}'", select.field));
+                }
+                let expr = if select.test {
+                    Expr::Literal(LiteralValue::Boolean(true.into()))
+                } else {
+                    Expr::Ident(format!("variables.{}", select.field))
+                };
+                return Ok(IdedExpr { id, expr });
+            }
+            if of == "authorizer" && select.field == "requestResource" && !select.test {
+                let expr = Expr::Ident(REQUEST_RESOURCE.into());
+                return Ok(IdedExpr { id, expr });
+            }
+        }
+        mapped(expression, &mut |e| self.names_in(e))
+    }
+}
+
+/// An expression with its direct parts replaced.
+fn mapped<F>(expression: IdedExpr, f: &mut F) -> Result<IdedExpr, String>
+where
+    F: FnMut(IdedExpr) -> Result<IdedExpr, String>,
+{
+    let IdedExpr { id, expr } = expression;
+    let expr = match expr {
+        Expr::Call(mut call) => {
+            if let Some(target) = call.target.take() {
+                call.target = Some(Box::new(f(*target)?));
+            }
+            call.args = call.args.into_iter().map(f).collect::<Result<_, _>>()?;
+            Expr::Call(call)
+        }
+        Expr::Comprehension(mut c) => {
+            for part in [
+                &mut c.iter_range,
+                &mut c.accu_init,
+                &mut c.loop_cond,
+                &mut c.loop_step,
+                &mut c.result,
+            ] {
+                *part = f(std::mem::take(part))?;
+            }
+            Expr::Comprehension(c)
+        }
+        Expr::List(mut list) => {
+            list.elements = list.elements.into_iter().map(f).collect::<Result<_, _>>()?;
+            Expr::List(list)
+        }
+        Expr::Map(mut map) => {
+            for entry in &mut map.entries {
+                if let EntryExpr::MapEntry(entry) = &mut entry.expr {
+                    entry.key = f(std::mem::take(&mut entry.key))?;
+                    entry.value = f(std::mem::take(&mut entry.value))?;
+                }
+            }
+            Expr::Map(map)
+        }
+        Expr::Select(mut select) => {
+            *select.operand = f(std::mem::take(&mut *select.operand))?;
+            Expr::Select(select)
+        }
+        other => other,
+    };
+    Ok(IdedExpr { id, expr })
+}
+
+/// The expression with its loops counting their rounds, and its size.
+fn counted(expression: IdedExpr) -> (IdedExpr, i64) {
+    let mut size: i64 = 1;
+    let counting = mapped(expression.clone(), &mut |part| {
+        let (part, nodes) = counted(part);
+        size += nodes;
+        Ok(part)
+    });
+    let Ok(mut counting) = counting else {
+        return (expression, size);
+    };
+    if let Expr::Comprehension(c) = &mut counting.expr {
+        let condition = std::mem::take(&mut c.loop_cond);
+        let nodes = IdedExpr {
+            id: 0,
+            expr: Expr::Literal(LiteralValue::Int(size.into())),
+        };
+        c.loop_cond = IdedExpr {
+            id: 0,
+            expr: Expr::Call(CallExpr {
+                func_name: TICK.into(),
+                target: None,
+                args: vec![condition, nodes],
+            }),
+        };
+    }
+    (counting, size)
+}
+
+/// The values of a scope's names for one request; runs its expressions.
+pub struct Evaluation<'a> {
+    values: Context<'static>,
+    variables: &'a [(Box<str>, Expression)],
+    computed: Vec<OnceLock<Result<Cel, String>>>,
+    failure: Mutex<Option<String>>,
+    weight: i64,
+    left: Cell<i64>,
+}
+
+/// Computes variables when they are asked for.
+struct Lazy<'a> {
+    values: &'a Context<'static>,
+    variables: &'a [(Box<str>, Expression)],
+    computed: &'a [OnceLock<Result<Cel, String>>],
+    failure: &'a Mutex<Option<String>>,
+}
+
+impl VariableResolver for Lazy<'_> {
+    fn resolve(&self, variable: &str) -> Option<Cel> {
+        let name = variable.strip_prefix("variables.")?;
+        let at = self.variables.iter().position(|(n, _)| **n == *name)?;
+        let made = self.computed.get(at)?.get_or_init(|| {
+            // A variable sees those before it only, so this ends.
+            let earlier = Lazy {
+                variables: &self.variables[..at],
+                ..*self
+            };
+            let mut scope = self.values.new_inner_scope();
+            scope.set_variable_resolver(&earlier);
+            evaluate(&self.variables[at].1.ast, &scope)
+        });
+        match made {
+            Ok(value) => Some(value.clone()),
+            Err(error) => {
+                let message = format!("composited variable {name:?} fails to evaluate: {error}");
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(message);
+                None
+            }
+        }
+    }
+}
+
+impl<'a> Evaluation<'a> {
+    /// An evaluation of expressions of `scope`, whose names are still to be [set](Self::set).
+    pub fn new(scope: &'a Scope) -> Self {
+        Self {
+            values: FUNCTIONS.new_inner_scope(),
+            variables: &scope.variables,
+            computed: scope.variables.iter().map(|_| OnceLock::new()).collect(),
+            failure: Mutex::default(),
+            weight: 0,
+            left: Cell::new(BUDGET),
+        }
+    }
+
+    /// Gives a name its value.
+    pub fn set(&mut self, name: &str, value: &Value) {
+        let (value, weight) = untyped(value);
+        self.weight += i64::from(weight);
+        self.values.add_variable_from_value(name, value);
+    }
+
+    /// Gives `authorizer` its value: questions about `user`, with the request itself as `requestResource`.
+    pub fn set_authorizer(&mut self, authorizer: &Arc<Authorizer>, user: &UserInfo, request: Attributes) {
+        self.values
+            .add_variable_from_value("authorizer", authorizer::root(authorizer, user));
+        let resource = authorizer::request_resource(authorizer, user, request);
+        self.values.add_variable_from_value(REQUEST_RESOURCE, resource);
+    }
+
+    fn run(&self, expression: &Expression) -> Result<Cel, String> {
+        if self.left.get() < 0 {
+            return Err(OVER_BUDGET.into());
+        }
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let lazy = Lazy {
+            values: &self.values,
+            variables: self.variables,
+            computed: &self.computed,
+            failure: &self.failure,
+        };
+        let mut scope = self.values.new_inner_scope();
+        scope.set_variable_resolver(&lazy);
+        LEFT.set((self.left.get(), 1 + self.weight / 256));
+        let outcome = evaluate(&expression.ast, &scope);
+        self.left.set(LEFT.get().0);
+        if self.left.get() < 0 {
+            return Err(OVER_BUDGET.into());
+        }
+        outcome.map_err(|error| {
+            let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+            failure.unwrap_or(error)
+        })
+    }
+
+    /// Runs an expression that gives yes or no.
+    pub fn check(&self, expression: &Expression) -> Result<bool, String> {
+        match self.run(expression)? {
+            Cel::Bool(yes) => Ok(yes),
+            _ => Err("expression did not evaluate to a bool".into()),
+        }
+    }
+
+    /// Runs an expression that makes a message. `None` when it does not make a usable one.
+    pub fn message(&self, expression: &Expression) -> Option<String> {
+        let Ok(Cel::String(text)) = self.run(expression) else {
+            return None;
+        };
+        let text = text.trim();
+        let usable = !text.is_empty() && text.len() <= LONGEST_MESSAGE && !text.contains('\n');
+        usable.then(|| text.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(
+        names: &[(&'static str, Value)],
+        variables: &[(&str, &str)],
+        text: &str,
+    ) -> Result<bool, String> {
+        let declared: Vec<&'static str> = names.iter().map(|(n, _)| *n).collect();
+        let mut scope = Scope::new(&declared);
+        for (name, text) in variables {
+            scope.declare(name, text)?;
+        }
+        let expression = scope.compile(text, Gives::Bool)?;
+        let mut evaluation = Evaluation::new(&scope);
+        for (name, value) in names {
+            evaluation.set(name, value);
+        }
+        evaluation.check(&expression)
+    }
+
+    #[test]
+    fn variables_are_computed_when_asked_for() {
+        let object = json!({"spec": {"replicas": 3}, "metadata": {"namespace": "n"}});
+        let names = [("object", object), ("oldObject", Value::Null)];
+        let broken = ("broken", "object.nothing.here == 1");
+        let twice = ("twice", "object.spec.replicas * 2");
+        for (text, want) in [
+            ("variables.twice == 6", Ok(true)),
+            ("variables.next == 7", Ok(true)),
+            ("[1, 2].all(i, i < variables.twice)", Ok(true)),
+            ("has(object.spec) || variables.broken", Ok(true)),
+            ("oldObject == null && object.metadata.namespace == 'n'", Ok(true)),
+            ("has(variables.twice)", Ok(true)),
+            (
+                "variables.broken",
+                Err("composited variable \"broken\" fails to evaluate: no such key: nothing".to_owned()),
+            ),
+        ] {
+            let variables = [broken, twice, ("next", "variables.twice + 1")];
+            assert_eq!(check(&names, &variables, text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_declared_does_not_compile() {
+        let scope = Scope::new(&["object"]);
+        for text in [
+            "params.x == 1",
+            "object.x(",
+            "object.x.frob()",
+            "variables.x == 1",
+        ] {
+            let error = scope.compile(text, Gives::Bool).unwrap_err();
+            assert!(error.starts_with("compilation failed: ERROR"), "{text}: {error}");
+        }
+        assert_eq!(
+            scope.compile("'text'", Gives::Bool).unwrap_err(),
+            "must evaluate to bool"
+        );
+    }
+
+    #[test]
+    fn loops_over_large_values_end() {
+        let many: Vec<Value> = (0..3000).map(Value::from).collect();
+        let names = [("object", json!({"l": many}))];
+        let text = "object.l.all(a, object.l.all(b, object.l.all(c, a + b + c >= 0)))";
+        assert_eq!(check(&names, &[], text), Err(OVER_BUDGET.into()));
+        let small = [("object", json!({"l": [1, 2, 3]}))];
+        assert_eq!(check(&small, &[], text), Ok(true));
+    }
+}
