@@ -6,7 +6,6 @@ use crate::kubeconfig::Connection;
 use crate::{Error, names, output, token};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use clap::Parser as _;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use muster_crds::constants::names::{SECRET_CLUSTER_NAME, SECRET_KUBECONFIG};
@@ -107,13 +106,6 @@ fn prefix(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The klusterlet's own flags.
-#[derive(clap::Parser)]
-struct KlusterletFlags {
-    #[command(flatten)]
-    options: muster_klusterlet::Options,
-}
-
 /// Joins and runs the klusterlet until `stop`.
 pub async fn run(join: Join, stop: CancellationToken) -> Result<(), Error> {
     let token = match (&join.token, &join.token_file) {
@@ -154,7 +146,6 @@ pub async fn run(join: Join, stop: CancellationToken) -> Result<(), Error> {
     }
     crate::apiserver::write_kubeconfig(&bootstrap, &text)?;
     let mut flags: Vec<OsString> = vec![
-        "klusterlet".into(),
         "--cluster-name".into(),
         name.clone().into(),
         "--bootstrap-kubeconfig".into(),
@@ -169,9 +160,8 @@ pub async fn run(join: Join, stop: CancellationToken) -> Result<(), Error> {
         flags.extend(["--spoke-kubeconfig".into(), path.into()]);
     }
     flags.extend(join.flags.iter().cloned());
-    let options = KlusterletFlags::try_parse_from(flags)
-        .map_err(|e| Error::Input(crate::error::one_line(&e.to_string())))?
-        .options;
+    let options = muster_klusterlet::Options::from_flags(flags)
+        .map_err(|e| Error::Input(crate::error::one_line(&e.to_string())))?;
     output::note(&format!(
         "Joining {} as {name}; credentials are kept in {}",
         join.hub,

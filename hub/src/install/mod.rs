@@ -1,6 +1,7 @@
 //! What a hub needs before it can work: its CustomResourceDefinitions and the role of agents that are not accepted
 //! yet.
 
+pub mod admission;
 pub mod bootstrap;
 pub mod crds;
 
@@ -14,6 +15,8 @@ pub async fn install(writer: &Writer) -> Result<(), Error> {
     loop {
         let result = async {
             crds::install(writer).await?;
+            admission::install(writer).await?;
+            // Last: who waits for the hub waits for this.
             bootstrap::install(writer).await
         };
         match result.await {

@@ -1,0 +1,249 @@
+//! What the API server itself refuses, hub up or down (ocm-wire §8): ValidatingAdmissionPolicies, on servers that have
+//! them (Kubernetes 1.30). They say what OCM's webhooks say of ManagedClusters and ManagedClusterSetBindings, as far as
+//! one object and its author tell; that a taint gets its time and a cluster its default set, controllers see to, and
+//! that a cluster whose namespace is going is not let in.
+
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use muster_crds::{
+    cluster,
+    constants::{labels, names},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::{
+    error::Error,
+    writer::{FIELD_MANAGER, Writer, what},
+};
+
+const GROUP_VERSION: &str = "admissionregistration.k8s.io/v1";
+const PLURAL: &str = "validatingadmissionpolicies";
+
+/// A policy for one kind: name, version, plural, variables and validations.
+struct Policy {
+    name: &'static str,
+    version: &'static str,
+    plural: &'static str,
+    variables: Value,
+    validations: Value,
+}
+
+fn policies() -> [Policy; 2] {
+    [clusters(), bindings()]
+}
+
+fn clusters() -> Policy {
+    let set = labels::CLUSTER_SET;
+    let label = |object: &str| {
+        format!(
+            "{object} != null && has({object}.metadata.labels) && '{set}' in {object}.metadata.labels \
+             ? {object}.metadata.labels['{set}'] : ''"
+        )
+    };
+    let accepts = |object: &str| {
+        format!(
+            "{object} != null && has({object}.spec) && has({object}.spec.hubAcceptsClient) && \
+             {object}.spec.hubAcceptsClient"
+        )
+    };
+    let may_join = |name: &str| {
+        format!(
+            "authorizer.group('{}').resource('managedclustersets').subresource('join').name({name})\
+             .check('create').allowed()",
+            cluster::GROUP
+        )
+    };
+    Policy {
+        name: "managedclustervalidators.admission.cluster.open-cluster-management.io",
+        version: "v1",
+        plural: "managedclusters",
+        variables: json!([
+            {"name": "unchanged", "expression": "oldObject != null && has(object.spec) == has(oldObject.spec) && (!has(object.spec) || object.spec == oldObject.spec)"},
+            {"name": "badUrls", "expression": "has(object.spec) && has(object.spec.managedClusterClientConfigs) ? object.spec.managedClusterClientConfigs.filter(c, !c.url.startsWith('https://')).map(c, c.url) : []"},
+            {"name": "accepts", "expression": accepts("object")},
+            {"name": "accepted", "expression": accepts("oldObject")},
+            {"name": "set", "expression": label("object")},
+            {"name": "oldSet", "expression": label("oldObject")},
+        ]),
+        validations: json!([
+            {
+                "expression": "oldObject != null || (size(object.metadata.name) <= 63 && object.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'))",
+                "messageExpression": "'metadata.name format is not correct: ' + object.metadata.name",
+                "reason": "Invalid",
+            },
+            {
+                "expression": "variables.unchanged || size(variables.badUrls) == 0",
+                "messageExpression": "'url \"' + variables.badUrls[0] + '\" is invalid in client configs'",
+                "reason": "Invalid",
+            },
+            {
+                "expression": format!(
+                    "!variables.accepts || variables.accepted || authorizer.group('{}').resource('managedclusters')\
+                     .subresource('accept').name(object.metadata.name).check('update').allowed()",
+                    names::REGISTER_GROUP
+                ),
+                "messageExpression": "'user \"' + request.userInfo.username + '\" cannot update the HubAcceptsClient field'",
+                "reason": "Forbidden",
+            },
+            {
+                "expression": format!(
+                    "variables.set == variables.oldSet || variables.set == '' || {}",
+                    may_join("variables.set")
+                ),
+                "messageExpression": "'user \"' + request.userInfo.username + '\" cannot add/remove a ManagedCluster to/from ManagedClusterSet \"' + variables.set + '\"'",
+                "reason": "Forbidden",
+            },
+            {
+                "expression": format!(
+                    "variables.set == variables.oldSet || variables.oldSet == '' || {}",
+                    may_join("variables.oldSet")
+                ),
+                "messageExpression": "'user \"' + request.userInfo.username + '\" cannot add/remove a ManagedCluster to/from ManagedClusterSet \"' + variables.oldSet + '\"'",
+                "reason": "Forbidden",
+            },
+        ]),
+    }
+}
+
+fn bindings() -> Policy {
+    Policy {
+        name: "managedclustersetbindingvalidators.admission.cluster.open-cluster-management.io",
+        version: "v1beta2",
+        plural: "managedclustersetbindings",
+        variables: json!([
+            {"name": "set", "expression": "has(object.spec) && has(object.spec.clusterSet) ? object.spec.clusterSet : ''"},
+            {"name": "oldSet", "expression": "oldObject != null && has(oldObject.spec) && has(oldObject.spec.clusterSet) ? oldObject.spec.clusterSet : ''"},
+        ]),
+        validations: json!([
+            {
+                "expression": "object.metadata.name == variables.set || (oldObject != null && variables.set == variables.oldSet)",
+                "message": "The ManagedClusterSetBinding must have the same name as the target ManagedClusterSet",
+                "reason": "Invalid",
+            },
+            {
+                "expression": format!(
+                    "oldObject != null || authorizer.group('{}').resource('managedclustersets').subresource('bind')\
+                     .name(variables.set).check('create').allowed()",
+                    cluster::GROUP
+                ),
+                "messageExpression": "'user \"' + request.userInfo.username + '\" is not allowed to bind cluster set \"' + variables.set + '\"'",
+                "reason": "Forbidden",
+            },
+        ]),
+    }
+}
+
+fn objects(policy: &Policy) -> (Value, Value) {
+    let object = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": GROUP_VERSION,
+            "kind": kind,
+            "metadata": {"name": policy.name},
+            "spec": spec,
+        })
+    };
+    let rules = json!([{
+        "apiGroups": [cluster::GROUP],
+        "apiVersions": [policy.version],
+        "operations": ["CREATE", "UPDATE"],
+        "resources": [policy.plural],
+    }]);
+    let spec = json!({
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": rules},
+        "variables": policy.variables,
+        "validations": policy.validations,
+    });
+    (
+        object("ValidatingAdmissionPolicy", spec),
+        object(
+            "ValidatingAdmissionPolicyBinding",
+            json!({"policyName": policy.name, "validationActions": ["Deny"]}),
+        ),
+    )
+}
+
+/// Installs the policies, or brings them up to date, where the server has such. A server that has them and takes them
+/// not is told of, and the hub goes on: what guards it there is RBAC alone.
+pub async fn install(writer: &Writer) -> Result<(), Error> {
+    let client = writer.client();
+    let served = writer.bounded(
+        format!("discover {GROUP_VERSION}"),
+        client.list_api_group_resources(GROUP_VERSION),
+    );
+    let served = match served.await {
+        Err(error) if error.status().is_some_and(|status| status.code == 404) => false,
+        Err(error) => return Err(error),
+        Ok(list) => list.resources.iter().any(|resource| resource.name == PLURAL),
+    };
+    if !served {
+        tracing::info!(
+            "the server has no ValidatingAdmissionPolicies: RBAC alone guards acceptance and sets"
+        );
+        return Ok(());
+    }
+    for policy in policies() {
+        let (object, binding) = objects(&policy);
+        let applied = async {
+            apply::<ValidatingAdmissionPolicy>(writer, policy.name, &object).await?;
+            apply::<ValidatingAdmissionPolicyBinding>(writer, policy.name, &binding).await
+        };
+        match applied.await {
+            Err(error) if error.is_permanent() => tracing::warn!(%error, "admission policy not installed"),
+            applied => applied?,
+        }
+    }
+    Ok(())
+}
+
+async fn apply<K>(writer: &Writer, name: &str, object: &Value) -> Result<(), Error>
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+        + DeserializeOwned
+        + Clone
+        + std::fmt::Debug,
+{
+    let api = Api::<K>::all(writer.client());
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let patch = Patch::Apply(object);
+    writer
+        .bounded(
+            format!("apply {}", what::<K>(name)),
+            api.patch(name, &parameters, &patch),
+        )
+        .await
+        .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_whole_and_say_why_they_refuse() {
+        for policy in policies() {
+            let (object, binding) = objects(&policy);
+            let read: ValidatingAdmissionPolicy = serde_json::from_value(object).unwrap();
+            let spec = read.spec.unwrap();
+            assert_eq!(spec.failure_policy.as_deref(), Some("Fail"));
+            let known: Vec<_> = spec.variables.unwrap().into_iter().map(|v| v.name).collect();
+            for validation in spec.validations.unwrap() {
+                assert!(validation.message.is_some() != validation.message_expression.is_some());
+                let text = validation.expression + &validation.message_expression.unwrap_or_default();
+                assert_eq!(text.matches('(').count(), text.matches(')').count(), "{text}");
+                for used in text.split("variables.").skip(1) {
+                    let name: String = used.chars().take_while(|c| c.is_alphanumeric()).collect();
+                    assert!(known.contains(&name), "{name} in {text}");
+                }
+            }
+            let read: ValidatingAdmissionPolicyBinding = serde_json::from_value(binding).unwrap();
+            assert_eq!(read.spec.policy_name, policy.name);
+        }
+    }
+}
