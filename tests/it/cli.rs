@@ -6,6 +6,7 @@ use muster_tests::program::Run;
 use muster_tests::wait::SOON;
 use muster_tests::{Fleet, FleetOptions, Kube, Program, eventually};
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt as _;
 
 /// That a program refused with one line that mentions all of these.
 fn refused(run: &Run, code: i32, mentions: &[&str]) {
@@ -401,7 +402,6 @@ async fn a_standalone_hub_is_a_hub_and_ends_in_order() -> Result {
     ])?;
     let admin = program.home().join("hub/admin.kubeconfig");
     hub.until_file(&admin).await?;
-    use std::os::unix::fs::PermissionsExt as _;
     assert_eq!(std::fs::metadata(&admin)?.permissions().mode() & 0o777, 0o600);
     let kube = Kube::from_file("standalone hub", &admin).await?;
     assert!(kube.list(objects::CLUSTERS).await?.is_empty());

@@ -635,14 +635,21 @@ async fn saved(cluster: &Cluster, work: &str) -> Result {
     let name = format!("\"name\":\"{work}\"");
     cluster
         .kube()
-        .until_all(&secrets, SOON, "the known works are saved on the cluster", |secrets| {
-            let ours = secrets.iter().filter(|((_, name), _)| name.starts_with("muster-works-"));
-            let mut found = ours.map(|(_, secret)| unpacked(secret).unwrap_or_default());
-            found
-                .any(|text| text.contains(&name))
-                .then_some(())
-                .ok_or_else(|| format!("not in any of {:?}", secrets.keys()))
-        })
+        .until_all(
+            &secrets,
+            SOON,
+            "the known works are saved on the cluster",
+            |secrets| {
+                let ours = secrets
+                    .iter()
+                    .filter(|((_, name), _)| name.starts_with("muster-works-"));
+                let mut found = ours.map(|(_, secret)| unpacked(secret).unwrap_or_default());
+                found
+                    .any(|text| text.contains(&name))
+                    .then_some(())
+                    .ok_or_else(|| format!("not in any of {:?}", secrets.keys()))
+            },
+        )
         .await
 }
 

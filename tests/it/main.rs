@@ -1,6 +1,9 @@
 //! Integration tests, one binary: a module an area. They run on the embedded API server by default, on real control planes
 //! with `KUBEBUILDER_ASSETS`, on a cluster that is there with `MUSTER_TEST_KUBECONFIG`.
 
+// What is skipped is said.
+#![allow(clippy::print_stderr)]
+
 mod cli;
 mod crash;
 mod crash_store;

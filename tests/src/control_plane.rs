@@ -54,6 +54,8 @@ pub fn is_embedded() -> bool {
     std::env::var_os(EXTERNAL).is_none() && std::env::var_os(ASSETS).is_none()
 }
 
+// There are a handful of them in a test: their size does not matter.
+#[allow(clippy::large_enum_variant)]
 enum Form {
     Embedded {
         options: ServerOptions,

@@ -245,17 +245,15 @@ impl Kube {
                 tokio::time::sleep(AGAIN).await;
             }
         };
-        match tokio::time::timeout(within, attempts).await {
-            Ok(value) => Ok(value),
-            Err(_) => {
-                let missing = missing.lock().unwrap_or_else(PoisonError::into_inner);
-                anyhow::bail!(
-                    "{}: {what}: not within {} s: {missing}",
-                    self.label,
-                    within.as_secs()
-                )
-            }
+        if let Ok(value) = tokio::time::timeout(within, attempts).await {
+            return Ok(value);
         }
+        let missing = missing.lock().unwrap_or_else(PoisonError::into_inner);
+        anyhow::bail!(
+            "{}: {what}: not within {} s: {missing}",
+            self.label,
+            within.as_secs()
+        )
     }
 
     /// Lists and watches until `check` is content. Code 200 when the watch only ended.

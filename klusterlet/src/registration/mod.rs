@@ -119,7 +119,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         // A file that makes no sense is told before anything is asked.
         Bootstrap::from_file(path)?;
     }
-    let begin = async {
+    let begin = async || {
         let mut spoke = connect_spoke(&options).await?;
         prepare::prepare(&spoke.client, &options.namespace, gates).await?;
         let (uid, agent_id) = tokio::join!(
@@ -129,10 +129,23 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         spoke.uid = uid;
         Ok::<_, Error>((spoke, agent_id))
     };
-    let Some(begun) = stop.run_until_cancelled(begin).await else {
-        return Ok(());
+    // Who has joined before keeps trying: its own cluster may be slow to come back. Who has not is told at once.
+    let joined =
+        Credentials::read_dir(&options.hub_kubeconfig_dir).is_ok_and(|c| c != Credentials::default());
+    let mut backoff = Backoff::default();
+    let (spoke, agent_id) = loop {
+        let Some(begun) = stop.run_until_cancelled(begin()).await else {
+            return Ok(());
+        };
+        match begun {
+            Ok(begun) => break begun,
+            Err(error @ (Error::Unreachable { .. } | Error::SpokeRefused { .. })) if joined => {
+                tracing::warn!(%error, "the klusterlet can not begin yet, it is tried again");
+                let _ = stop.run_until_cancelled(backoff.wait()).await;
+            }
+            Err(error) => return Err(error),
+        }
     };
-    let (spoke, agent_id) = begun?;
     let context = Context {
         spoke,
         gates,
@@ -146,7 +159,33 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         agent_id,
         options,
     };
+    if !joined {
+        something_to_join_with(&context).await?;
+    }
     driver::run(Arc::new(context), stop).await
+}
+
+/// Whoever starts a klusterlet for the first time and gives it nothing to join with is told at once. Later it waits for the
+/// bootstrap Secret, which may be written anew at any time.
+async fn something_to_join_with(context: &Context) -> Result<(), Error> {
+    let options = &context.options;
+    if options.bootstrap_kubeconfig.is_some() || !options.bootstrap_kubeconfigs.is_empty() {
+        return Ok(());
+    }
+    for name in [
+        &options.bootstrap_kubeconfig_secret,
+        &options.hub_kubeconfig_secret,
+    ] {
+        let found = Credentials::read_secret(&context.spoke.client, &options.namespace, name).await;
+        // What can not be read may be there.
+        if found.is_err() || found.is_ok_and(|f| f != Credentials::default()) {
+            return Ok(());
+        }
+    }
+    Err(Error::Option(format!(
+        "there is nothing to join a hub with: give --bootstrap-kubeconfig, or make the Secret {}/{}",
+        options.namespace, options.bootstrap_kubeconfig_secret
+    )))
 }
 
 async fn connect_spoke(options: &Options) -> Result<Spoke, Error> {
