@@ -210,6 +210,7 @@ async fn forged_requests_get_no_certificate() -> Result {
 
     // who asks, label, CN, O, signer, what is forged
     let other_signer = "example.com/signer";
+    #[allow(clippy::type_complexity)] // a table reads best as tuples
     let forged: Vec<(&Kube, &str, String, Vec<String>, &str, &str)> = vec![
         (
             &bootstrap,
