@@ -76,6 +76,18 @@ where
         })
     }
 
+    /// Everything, with namespace and name.
+    pub fn everything(&self) -> Vec<(String, String, Arc<P>)> {
+        self.read()
+            .iter()
+            .flat_map(|(namespace, objects)| {
+                objects
+                    .iter()
+                    .map(|(name, entry)| (namespace.to_string(), name.to_string(), entry.value.clone()))
+            })
+            .collect()
+    }
+
     /// How many objects the namespace has.
     pub fn count(&self, namespace: &str) -> usize {
         self.read().get(namespace).map_or(0, BTreeMap::len)

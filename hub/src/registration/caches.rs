@@ -139,6 +139,7 @@ impl Caches {
         client: &Client,
         queues: &Queues,
         waiting: &Arc<Waiting>,
+        cluster_changed: impl Fn(&str) + Send + 'static,
         shutdown: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) {
@@ -161,6 +162,7 @@ impl Caches {
                 queue.add(name);
                 roles.add(SHARED);
                 waiting.changed(name, &asked);
+                cluster_changed(name);
             },
         ));
         let (known, asked) = (self.requests.clone(), requests.clone());

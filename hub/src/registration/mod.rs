@@ -10,6 +10,7 @@ pub mod cleanup;
 pub mod cluster;
 pub mod csr;
 pub mod lease;
+pub mod membership;
 pub mod plan;
 pub mod rbac;
 pub mod sets;
@@ -60,7 +61,21 @@ pub fn start(
     };
     queues.shared.add(caches::SHARED);
     let waiting = Arc::<approve::Waiting>::default();
-    caches.start(&writer.client(), &queues, &waiting, shutdown, tasks);
+    let membership = membership::Queues {
+        sets: Queue::new(),
+        bindings: Queue::new(),
+        namespaces: Queue::new(),
+    };
+    let clusters_known = Arc::new(membership::Context {
+        sets: Cache::new(|set, _, _| sets::SetView::of(set)),
+        bindings: Cache::new(|binding, _, _| view::BindingView::of(binding)),
+        clusters: caches.clusters.clone(),
+        writer: writer.clone(),
+        seen: membership::Seen::default(),
+    });
+    let (known, concerned) = (clusters_known.clone(), membership.clone());
+    let changed = move |name: &str| known.cluster_changed(name, &concerned);
+    caches.start(&writer.client(), &queues, &waiting, changed, shutdown, tasks);
 
     let approval = Arc::new(approve::Context {
         requests: caches.requests.clone(),
@@ -118,36 +133,85 @@ pub fn start(
         queue.run("shared ClusterRoles", 1, stop, reconcile).await;
     });
 
-    if gates.enabled(Feature::DefaultClusterSet) {
-        start_sets(writer, shutdown, tasks);
-    }
+    start_sets(
+        writer,
+        clusters_known,
+        &membership,
+        gates.enabled(Feature::DefaultClusterSet),
+        shutdown,
+        tasks,
+    );
 }
 
-fn start_sets(writer: &Arc<Writer>, shutdown: &CancellationToken, tasks: &mut JoinSet<()>) {
-    let context = Arc::new(sets::Context {
-        sets: Cache::new(|set, _, _| sets::SetView::of(set)),
+/// What follows from sets, and the two sets every hub has.
+fn start_sets(
+    writer: &Arc<Writer>,
+    context: Arc<membership::Context>,
+    queues: &membership::Queues,
+    defaults: bool,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) {
+    let kept = Arc::new(sets::Context {
+        sets: context.sets.clone(),
         writer: writer.clone(),
     });
-    let queue = Queue::new();
-    queue.add(names::DEFAULT_CLUSTER_SET);
-    queue.add(names::GLOBAL_CLUSTER_SET);
-    let named = queue.clone();
+    let (known, named) = (context.clone(), queues.clone());
     tasks.spawn(context.sets.clone().run(
         "ManagedClusterSets",
         Api::all(writer.client()),
         Config::default(),
         shutdown.clone(),
-        move |_, name| named.add(name),
+        move |_, name| known.set_changed(name, &named),
     ));
-    let stop = shutdown.clone();
+    let bindings = queues.bindings.clone();
+    tasks.spawn(context.bindings.clone().run(
+        "ManagedClusterSetBindings",
+        Api::all(writer.client()),
+        Config::default(),
+        shutdown.clone(),
+        move |namespace, name| bindings.add(&format!("{namespace}/{name}")),
+    ));
+    if defaults {
+        queues.sets.add(names::DEFAULT_CLUSTER_SET);
+        queues.sets.add(names::GLOBAL_CLUSTER_SET);
+    }
+    let (queues, shutdown) = (queues.clone(), shutdown.clone());
     tasks.spawn(async move {
-        let Some(()) = stop.run_until_cancelled(context.sets.ready()).await else {
+        let known = async {
+            tokio::join!(
+                context.sets.ready(),
+                context.bindings.ready(),
+                context.clusters.ready()
+            )
+        };
+        if shutdown.run_until_cancelled(known).await.is_none() {
             return;
+        }
+        let sets = |name: Arc<str>| {
+            let (context, kept) = (context.clone(), kept.clone());
+            async move {
+                if defaults {
+                    kept.reconcile(&name).await?;
+                }
+                context.reconcile_set(&name).await
+            }
         };
-        let reconcile = |name: Arc<str>| {
+        let bindings = |key: Arc<str>| {
             let context = context.clone();
-            async move { context.reconcile(&name).await }
+            async move { context.reconcile_binding(&key).await }
         };
-        queue.run("ManagedClusterSet", 1, stop, reconcile).await;
+        let namespaces = |name: Arc<str>| {
+            let context = context.clone();
+            async move { context.reconcile_namespaces(&name).await }
+        };
+        let stop = || shutdown.clone();
+        tokio::join!(
+            queues.sets.run("ManagedClusterSet", 1, stop(), sets),
+            queues
+                .bindings
+                .run("ManagedClusterSetBinding", 1, stop(), bindings),
+            queues.namespaces.run("managed namespaces", 4, stop(), namespaces),
+        );
     });
 }

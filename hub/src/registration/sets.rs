@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{Api, api::ObjectMeta};
 use muster_crds::{
     cluster::v1beta2::{ManagedClusterSelector, ManagedClusterSet, ManagedClusterSetSpec, SelectorType},
@@ -20,12 +20,20 @@ use crate::{
 /// What is kept of a set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SetView {
-    uid: String,
-    resource_version: String,
-    deleting: bool,
+    /// Its uid.
+    pub uid: String,
+    /// Its resource version.
+    pub resource_version: String,
+    /// Whether it is being deleted.
+    pub deleting: bool,
     /// Its administrator keeps the selector.
-    own_way: bool,
-    selector: ManagedClusterSelector,
+    pub own_way: bool,
+    /// Which clusters are in it.
+    pub selector: ManagedClusterSelector,
+    /// Namespaces its clusters keep.
+    pub namespaces: Vec<String>,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
 }
 
 impl SetView {
@@ -42,6 +50,17 @@ impl SetView {
                 .and_then(|all| all.get(annotations::AUTO_UPDATE))
                 .is_some_and(|value| value == "false"),
             selector: set.spec.cluster_selector.clone(),
+            namespaces: set
+                .spec
+                .managed_namespaces
+                .iter()
+                .map(|one| one.name.clone())
+                .collect(),
+            conditions: set
+                .status
+                .as_ref()
+                .map(|status| status.conditions.clone())
+                .unwrap_or_default(),
         }
     }
 }
@@ -147,6 +166,8 @@ mod tests {
             deleting: false,
             own_way: false,
             selector: default.clone(),
+            namespaces: Vec::new(),
+            conditions: Vec::new(),
         };
         assert_eq!(decide("default", Some(&view)), Decision::Leave);
         view.selector = global;

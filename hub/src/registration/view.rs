@@ -11,7 +11,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
 };
 use muster_crds::{
-    cluster::v1::{ManagedCluster, Taint},
+    cluster::{
+        v1::{ClusterSetManagedNamespaceConfig, ManagedCluster, Taint},
+        v1beta2::ManagedClusterSetBinding,
+    },
     constants::{annotations, conditions, labels},
 };
 use serde_json::Value;
@@ -52,6 +55,10 @@ pub struct ClusterView {
     pub agent: Option<String>,
     /// The id of the join token it came with.
     pub token: Option<String>,
+    /// Its labels, which sets select by.
+    pub labels: BTreeMap<String, String>,
+    /// The namespaces it is told to keep.
+    pub managed_namespaces: Vec<ClusterSetManagedNamespaceConfig>,
 }
 
 impl ClusterView {
@@ -83,12 +90,51 @@ impl ClusterView {
                 .unwrap_or_default(),
             agent: entry(metadata.annotations.as_ref(), annotations::AGENT).map(str::to_owned),
             token: entry(metadata.annotations.as_ref(), annotations::JOINED_WITH).map(str::to_owned),
+            labels: metadata.labels.clone().unwrap_or_default(),
+            managed_namespaces: cluster
+                .status
+                .as_ref()
+                .map(|status| status.managed_namespaces.clone())
+                .unwrap_or_default(),
         }
     }
 
     /// Whether it has the finalizer.
     pub fn has_finalizer(&self, finalizer: &str) -> bool {
         self.finalizers.iter().any(|known| known == finalizer)
+    }
+}
+
+/// A ManagedClusterSetBinding.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BindingView {
+    /// Its uid.
+    pub uid: String,
+    /// Its resource version.
+    pub resource_version: String,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// The set it binds.
+    pub set: String,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
+}
+
+impl BindingView {
+    /// What is kept of a binding.
+    pub fn of(binding: &ManagedClusterSetBinding) -> Self {
+        let metadata = &binding.metadata;
+        Self {
+            uid: metadata.uid.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
+            set: binding.spec.cluster_set.clone(),
+            conditions: binding
+                .status
+                .as_ref()
+                .map(|status| status.conditions.clone())
+                .unwrap_or_default(),
+        }
     }
 }
 
