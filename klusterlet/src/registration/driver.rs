@@ -277,6 +277,12 @@ impl Driver {
                 false
             }
         };
+        let good = match self.bootstrap.clone() {
+            Some(bootstrap) if good => {
+                !is_detached(&self.context.clone(), &bootstrap, &self.identity.cluster.clone()).await
+            }
+            _ => good,
+        };
         self.step(Event::Looked { good });
         Ok(())
     }
@@ -468,4 +474,17 @@ impl Driver {
             }
         }
     }
+}
+
+/// Whether the hub no longer has this cluster, as far as the bootstrap credential can tell: good credentials are worth nothing
+/// then, and only registering anew helps. The work goes on meanwhile.
+async fn is_detached(context: &Context, bootstrap: &Bootstrap, cluster: &str) -> bool {
+    let Ok(hub) = context.connect.bootstrap(bootstrap).await else {
+        return false;
+    };
+    let detached = register::is_missing(&hub, cluster).await;
+    if detached {
+        tracing::info!(cluster, "the hub no longer has this cluster; it registers anew");
+    }
+    detached
 }

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// A first contact that fails is tried again this long: hub and klusterlet may be starting together.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
+/// A question whose answer is not needed to go on.
+const ASKED_IN_PASSING: Duration = Duration::from_secs(2);
 /// A hub that is just starting has yet to install its API.
 const BECOMES_A_HUB: Duration = Duration::from_secs(15);
 const CLUSTERS: &str = "/apis/cluster.open-cluster-management.io/v1/managedclusters";
@@ -140,6 +142,14 @@ async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Re
         }
         backoff.wait().await;
     }
+}
+
+/// Whether the hub says that it has no such cluster. No answer, and any other, is not that.
+pub async fn is_missing(hub: &Client, cluster: &str) -> bool {
+    let path = format!("{CLUSTERS}/{cluster}");
+    let answer = tokio::time::timeout(ASKED_IN_PASSING, objects::get(hub, &path)).await;
+    matches!(answer, Ok(Err(error))
+        if error.is_not_found() && error.reason() == "NotFound" && names_the_cluster(&error, cluster))
 }
 
 fn names_the_cluster(error: &RequestError, cluster: &str) -> bool {
