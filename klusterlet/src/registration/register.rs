@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// A first contact that fails is tried again this long: hub and klusterlet may be starting together.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
+/// A hub that is just starting has yet to install its API.
+const BECOMES_A_HUB: Duration = Duration::from_secs(15);
 const CLUSTERS: &str = "/apis/cluster.open-cluster-management.io/v1/managedclusters";
 
 /// Registers: contact, ManagedCluster, certificate request, then the wait for the hub's decision, however long it takes.
@@ -116,7 +118,7 @@ enum Found {
 /// Whether the hub is there, is a hub, and knows the credential; and the ManagedCluster.
 async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Result<Found, Error> {
     let server = &bootstrap.server.url;
-    let deadline = tokio::time::Instant::now() + FIRST_CONTACT;
+    let begun = tokio::time::Instant::now();
     let mut backoff = Backoff::default();
     loop {
         let answer =
@@ -129,14 +131,17 @@ async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Re
             Ok(Err(error)) if error.code() == 403 => return Ok(Found::Hidden),
             Ok(Err(error)) if error.is_not_found() => {
                 // A Kubernetes API server that serves ManagedClusters says which one it misses.
-                return if error.reason() == "NotFound" && names_the_cluster(&error, cluster) {
-                    Ok(Found::Nothing)
-                } else {
-                    Err(Error::NotAHub {
+                if error.reason() == "NotFound" && names_the_cluster(&error, cluster) {
+                    return Ok(Found::Nothing);
+                }
+                if begun.elapsed() >= BECOMES_A_HUB {
+                    return Err(Error::NotAHub {
                         server: server.clone(),
                         problem: error.to_string(),
-                    })
-                };
+                    });
+                }
+                backoff.wait().await;
+                continue;
             }
             Ok(Err(RequestError::Kube(error))) => match untrusted(&error) {
                 // Waiting does not mend a certificate.
@@ -152,7 +157,7 @@ async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Re
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer".to_owned(),
         };
-        if tokio::time::Instant::now() >= deadline {
+        if begun.elapsed() >= FIRST_CONTACT {
             return Err(Error::Unreachable {
                 role: "hub",
                 server: server.clone(),
