@@ -390,6 +390,57 @@ async fn without_approval_by_the_hub_nobody_gets_in() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_may_not_be_made_yet_comes_once_it_may() -> Result {
+    let mut fleet = Fleet::prepare(FleetOptions {
+        auto_approve: false,
+        ..FleetOptions::default()
+    })
+    .await?;
+    let hub = fleet.kube();
+    let role = format!(
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles/{}",
+        names::BOOTSTRAP_CLUSTER_ROLE
+    );
+    let whole = hub.get(&role).await?["rules"].clone();
+    // Only what certificates need.
+    let rules: Vec<&Value> = whole
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|rule| rule["apiGroups"] == json!(["certificates.k8s.io"]))
+        .collect();
+    hub.merge(&role, &json!({ "rules": rules })).await?;
+    fleet.clusters[0].start();
+    let name = fleet.clusters[0].name.clone();
+    csr_of(&hub, &name).await?;
+    assert!(hub.find(&cluster_path(&name)).await?.is_none());
+    hub.merge(&role, &json!({ "rules": whole })).await?;
+    hub.until_there(&cluster_path(&name), SOON).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_bootstrap_kubeconfig_it_waits_for_the_secret() -> Result {
+    let mut fleet = Fleet::prepare(FleetOptions::default()).await?;
+    let cluster = &mut fleet.clusters[0];
+    let file = cluster
+        .options
+        .bootstrap_kubeconfig
+        .take()
+        .context("the fleet gives one")?;
+    cluster.start();
+    let namespace = format!("/api/v1/namespaces/{}", cluster.options.namespace);
+    cluster.kube().until_there(&namespace, SOON).await?;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": names::BOOTSTRAP_SECRET},
+        "stringData": {"kubeconfig": std::fs::read_to_string(file)?}});
+    cluster
+        .kube()
+        .create(&format!("{namespace}/secrets"), &secret)
+        .await?;
+    fleet.until_available().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_klusterlet_uses_the_certificate_it_has() -> Result {
     let mut fleet = Fleet::joined(1).await?;
     let certificate = std::fs::read(fleet.clusters[0].credentials().join("tls.crt"))?;

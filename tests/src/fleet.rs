@@ -8,6 +8,7 @@ use crate::objects;
 use crate::wait::SOON;
 use anyhow::Context as _;
 use muster_apiserver::server::ServerOptions;
+use muster_crds::constants::names;
 use muster_hub::{Feature, FeatureGate, HubOptions};
 use muster_klusterlet::Options;
 use serde_json::json;
@@ -253,11 +254,10 @@ impl Fleet {
             clusters: Vec::new(),
             _turn: turn,
         };
-        fleet
-            .hub
-            .plane
-            .until_served("managedclusters.cluster.open-cluster-management.io")
-            .await?;
+        // What a hub installs last: then clusters may bootstrap.
+        let roles = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+        let path = format!("{roles}/{}", names::BOOTSTRAP_CLUSTER_ROLE);
+        fleet.kube().until_there(&path, SOON).await?;
         fleet
             .hub
             .plane

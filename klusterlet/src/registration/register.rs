@@ -38,13 +38,24 @@ pub async fn register(
     identity: &Identity,
 ) -> Result<(Credentials, Validity), Error> {
     let server = &bootstrap.server;
-    ensure_cluster(context, hub, bootstrap, identity).await?;
-    let (certificate, key) = certificate(context, hub, identity)
-        .await
-        .map_err(|error| match error {
-            CsrError::Request(error) => refusal(&error, bootstrap, "make certificate signing requests"),
-            other => Error::Csr(Box::new(other)),
-        })?;
+    let made = ensure_cluster(context, hub, bootstrap, identity).await?;
+    let certificate = certificate(context, hub, identity);
+    let certified = if made {
+        certificate.await
+    } else {
+        tracing::warn!(
+            cluster = identity.cluster,
+            "the ManagedCluster can neither be read nor made; the hub's operator may make it, and it is tried again"
+        );
+        tokio::select! {
+            certified = certificate => certified,
+            error = make_cluster(context, hub, bootstrap, identity) => return Err(error),
+        }
+    };
+    let (certificate, key) = certified.map_err(|error| match error {
+        CsrError::Request(error) => refusal(&error, bootstrap, "make certificate signing requests"),
+        other => Error::Csr(Box::new(other)),
+    })?;
     let Identity { cluster, agent } = identity;
     let credentials = Credentials::new(server, cluster, agent, &certificate, key.as_bytes());
     let validity = credentials
@@ -53,13 +64,29 @@ pub async fn register(
     Ok((credentials, validity))
 }
 
-/// Makes the ManagedCluster when it is not there, and finds out whether it is this cluster's.
+/// Tries to make the ManagedCluster until it may: the hub may be giving the right to at this moment. Ends only with an
+/// error that somebody must mend.
+async fn make_cluster(context: &Context, hub: &Client, bootstrap: &Bootstrap, identity: &Identity) -> Error {
+    let mut backoff = Backoff::default();
+    loop {
+        backoff.wait().await;
+        match ensure_cluster(context, hub, bootstrap, identity).await {
+            Ok(true) => return std::future::pending().await,
+            Ok(false) => {}
+            Err(error) if error.failure() == Failure::NameTaken => return error,
+            Err(error) => tracing::debug!(%error, "the ManagedCluster could not be made, it is tried again"),
+        }
+    }
+}
+
+/// Makes the ManagedCluster when it is not there, and finds out whether it is this cluster's. False when the credential may
+/// neither see nor make it.
 pub async fn ensure_cluster(
     context: &Context,
     hub: &Client,
     bootstrap: &Bootstrap,
     identity: &Identity,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let server = &bootstrap.server;
     match first_contact(hub, bootstrap, &identity.cluster).await? {
         Found::Cluster(cluster) => match taken(&cluster, context.spoke.uid.as_deref()) {
@@ -68,19 +95,18 @@ pub async fn ensure_cluster(
                 server: server.url.clone(),
                 problem,
             }),
-            None => Ok(()),
+            None => Ok(true),
         },
-        Found::Nothing => create_cluster(context, hub, server, identity).await,
+        Found::Nothing => create_cluster(context, hub, server, identity)
+            .await
+            .map(|()| true),
         // Where clusters may not be read, the hub's operator may make them too.
         Found::Hidden => match create_cluster(context, hub, server, identity).await {
             Err(Error::NameForbidden { problem, .. }) => {
-                tracing::warn!(
-                    problem,
-                    "the ManagedCluster can neither be read nor made; the hub's operator may make it"
-                );
-                Ok(())
+                tracing::debug!(problem, "the ManagedCluster can neither be read nor made");
+                Ok(false)
             }
-            other => other,
+            other => other.map(|()| true),
         },
     }
 }
