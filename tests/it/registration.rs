@@ -410,6 +410,22 @@ async fn a_cluster_that_may_not_be_made_yet_comes_once_it_may() -> Result {
         .filter(|rule| rule["apiGroups"] == json!(["certificates.k8s.io"]))
         .collect();
     hub.merge(&role, &json!({ "rules": rules })).await?;
+    // Rights follow their role a moment later on a kube-apiserver.
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
+        "user": "somebody", "groups": [names::BOOTSTRAP_GROUP], "resourceAttributes": {"verb": "create",
+        "group": "cluster.open-cluster-management.io", "resource": "managedclusters"}}});
+    let deadline = tokio::time::Instant::now() + SOON;
+    while hub
+        .create("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review)
+        .await?["status"]["allowed"]
+        == true
+    {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the bootstrap group may still make clusters"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     fleet.clusters[0].start();
     let name = fleet.clusters[0].name.clone();
     csr_of(&hub, &name).await?;
