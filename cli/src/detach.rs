@@ -1,7 +1,7 @@
 //! `muster detach`: letting go of a cluster, orderly, or by force when it will never come back.
 
 use crate::kubeconfig::{self, Connection, Hub};
-use crate::{Error, follow, get, names, output, work};
+use crate::{Error, follow, names, output, work};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::DynamicObject;
@@ -11,6 +11,7 @@ use muster_crds::addon::v1beta1::ManagedClusterAddOn;
 use muster_crds::cluster::v1::ManagedCluster;
 use muster_crds::conditions::{find, is_true, is_unknown};
 use muster_crds::constants::conditions as types;
+use muster_crds::validity::Validity;
 use muster_crds::work::v1::ManifestWork;
 use serde_json::json;
 use std::time::Duration;
@@ -204,12 +205,9 @@ fn remains(cluster: &ManagedCluster, left: &Left, force: bool) -> Vec<String> {
             lines.push(format!("left on the cluster: {what} {}", names.join(", ")));
         }
     }
-    let conditions = cluster
-        .status
-        .as_ref()
-        .map(|s| s.conditions.as_slice())
-        .unwrap_or_default();
-    let until = get::certificate_end(conditions).map_or(String::new(), |end| format!(" (it ends at {end})"));
+    let until = Validity::of(cluster).map_or(String::new(), |validity| {
+        format!(" (it ends at {})", validity.not_after)
+    });
     lines.push(format!(
         "left on the cluster: the klusterlet, its namespaces, its AppliedManifestWorks, and its certificate for the hub{until}, which has no rights any more"
     ));

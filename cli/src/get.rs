@@ -11,6 +11,7 @@ use kube::{Resource, ResourceExt as _};
 use muster_crds::cluster::v1::ManagedCluster;
 use muster_crds::conditions::find;
 use muster_crds::constants::conditions as types;
+use muster_crds::validity::Validity;
 use muster_crds::work::v1::ManifestWork;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -56,9 +57,15 @@ pub async fn run(get: &Get, connection: &Connection, format: Format) -> Result<(
         Get::Clusters { names } => {
             let api = Api::all_with(hub.client.clone(), &ApiResource::erase::<ManagedCluster>(&()));
             let objects = fetch(&hub, &api, names, "managedclusters", "the hub has no cluster").await?;
+            let mut warnings = Vec::new();
             show::<ManagedCluster>(objects, !names.is_empty(), format, "No clusters found", |found| {
+                warnings = overdue(found, now);
                 clusters(found, format, now)
-            })
+            })?;
+            for warning in warnings {
+                output::note(&format!("warning: {warning}"));
+            }
+            Ok(())
         }
         Get::Works { names, cluster } => {
             let kind = ApiResource::erase::<ManifestWork>(&());
@@ -208,7 +215,7 @@ fn clusters(clusters: &[ManagedCluster], format: Format, now: Timestamp) -> Stri
     ];
     let wide = format == Format::Wide;
     if wide {
-        headers.extend(["VERSION", "CPU", "MEMORY", "TAINTS", "CERT EXPIRES"]);
+        headers.extend(["VERSION", "CPU", "MEMORY", "TAINTS", "EXPIRES"]);
     }
     let mut table = Table::new(&headers);
     for cluster in clusters {
@@ -247,7 +254,7 @@ fn clusters(clusters: &[ManagedCluster], format: Format, now: Timestamp) -> Stri
                 capacity("cpu"),
                 capacity("memory"),
                 taints,
-                conditions.map_or_else(|| "<unknown>".into(), |c| certificate(c, now)),
+                certificate(Validity::of(cluster), now),
             ]);
         }
         table.row(cells);
@@ -255,25 +262,43 @@ fn clusters(clusters: &[ManagedCluster], format: Format, now: Timestamp) -> Stri
     table.render()
 }
 
-/// When the agent's certificate ends: it says so only in a message, as `... to 2027-01-31 10:00:00 +0000 UTC`.
-pub fn certificate_end(conditions: &[Condition]) -> Option<Timestamp> {
-    let message = &find(conditions, types::CERTIFICATE_ROTATED)
-        .filter(|c| c.status == "True")?
-        .message;
-    let mut words = message.rsplit_once(" to ")?.1.split_whitespace();
-    let first = words.next()?;
-    match words.next() {
-        None => first.parse().ok(),
-        Some(time) => format!("{first}T{time}Z").parse().ok(),
-    }
-}
-
-fn certificate(conditions: &[Condition], now: Timestamp) -> String {
-    match certificate_end(conditions) {
+fn certificate(validity: Option<Validity>, now: Timestamp) -> String {
+    match validity.map(|validity| validity.not_after) {
         None => "<unknown>".to_owned(),
         Some(end) if end <= now => "expired".to_owned(),
         Some(end) => format!("in {}", duration(end.as_second() - now.as_second())),
     }
+}
+
+/// So many clusters are named in a warning.
+const NAMED: usize = 5;
+
+/// What a person should know of certificates that were not renewed when they should have been; those of clusters that
+/// are let in.
+fn overdue(clusters: &[ManagedCluster], now: Timestamp) -> Vec<String> {
+    let late: Vec<(String, Validity)> = clusters
+        .iter()
+        .filter(|cluster| cluster.spec.hub_accepts_client)
+        .filter_map(|cluster| Some((cluster.name_any(), Validity::of(cluster)?)))
+        .filter(|(_, validity)| validity.is_overdue(now))
+        .collect();
+    let mut warnings: Vec<String> = late
+        .iter()
+        .take(NAMED)
+        .map(|(name, validity)| match certificate(Some(*validity), now).as_str() {
+            "expired" => format!(
+                "the certificate of cluster {name} expired at {}: its agent must register anew; look at its log",
+                validity.not_after
+            ),
+            left => format!(
+                "the certificate of cluster {name} ends {left}, and its agent should have renewed it already; look at its log"
+            ),
+        })
+        .collect();
+    if late.len() > NAMED {
+        warnings.push(format!("so it is with {} more clusters", late.len() - NAMED));
+    }
+    warnings
 }
 
 fn works(works: &[ManifestWork], with_cluster: bool, format: Format, now: Timestamp) -> String {
@@ -350,38 +375,54 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_certificate_is_read_from_the_message() {
-        let conditions = |status: &str, message: &str| {
-            let value = json!([{"type": "ClusterCertificateRotated", "status": status, "reason": "r", "message": message,
-                "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
-            serde_json::from_value::<Vec<Condition>>(value).unwrap()
+    fn certificates_that_were_not_renewed_are_told_of() {
+        let cluster = |name: &str, accepted: bool, validity: &str| {
+            let notes =
+                json!({"registration.muster.open-cluster-management.io/client-certificate": validity});
+            let object = json!({"apiVersion": "v1", "kind": "ManagedCluster",
+                "metadata": {"name": name, "annotations": notes}, "spec": {"hubAcceptsClient": accepted}});
+            serde_json::from_value::<ManagedCluster>(object).unwrap()
         };
-        let rotated = "client certificate rotated starting from 2025-12-31 23:57:00 +0000 UTC to";
-        for (status, message, want) in [
-            (
-                "True",
-                format!("{rotated} 2026-12-31 23:57:00 +0000 UTC"),
-                "in 364d",
-            ),
-            (
-                "True",
-                format!("{rotated} 2026-01-01 00:02:05 +0000 UTC"),
-                "expired",
-            ),
-            (
-                "False",
-                format!("{rotated} 2026-12-31 23:57:00 +0000 UTC"),
-                "<unknown>",
-            ),
-            ("True", "something else to say".into(), "<unknown>"),
-            ("True", String::new(), "<unknown>"),
-        ] {
-            assert_eq!(
-                certificate(&conditions(status, &message), now()),
-                want,
-                "{message}"
-            );
-        }
+        let all = [
+            cluster("fine", true, "2025-12-01T00:00:00Z/2026-02-01T00:00:00Z"),
+            cluster("late", true, "2025-12-01T00:00:00Z/2026-01-01T01:02:05Z"),
+            cluster("gone", true, "2025-12-01T00:00:00Z/2026-01-01T00:02:05Z"),
+            cluster("denied", false, "2025-12-01T00:00:00Z/2025-12-02T00:00:00Z"),
+            cluster("unread", true, "soon"),
+        ];
+        let warnings = overdue(&all, now());
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("cluster late ends in 60m"), "{warnings:?}");
+        assert!(
+            warnings[1].contains("cluster gone expired at 2026-01-01T00:02:05Z"),
+            "{warnings:?}"
+        );
+        let many: Vec<_> = (0..NAMED + 2)
+            .map(|n| {
+                cluster(
+                    &format!("c{n}"),
+                    true,
+                    "2025-12-01T00:00:00Z/2025-12-02T00:00:00Z",
+                )
+            })
+            .collect();
+        assert_eq!(
+            overdue(&many, now()).last().unwrap(),
+            "so it is with 2 more clusters"
+        );
+        let wide = clusters(&all, Format::Wide, now());
+        let cell = |name: &str| {
+            let line = wide.lines().find(|line| line.starts_with(name)).unwrap();
+            line.rsplit("   ").next().unwrap().to_owned()
+        };
+        assert_eq!(
+            (cell("NAME"), cell("fine"), cell("late")),
+            ("EXPIRES".into(), "in 30d".into(), "in 60m".into())
+        );
+        assert_eq!(
+            (cell("gone"), cell("unread")),
+            ("expired".into(), "<unknown>".into())
+        );
     }
 
     #[test]

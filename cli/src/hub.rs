@@ -58,7 +58,12 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         .run_until_cancelled(muster_hub::connect(options.kubeconfig.as_deref()))
         .await
     {
-        Some(client) => Ok(muster_hub::run(client?, options.hub, stop).await?),
+        Some(connected) => {
+            let (connected, mut hub) = (connected?, options.hub);
+            hub.certificates
+                .extend(connected.certificate.map(|validity| ("kubeconfig", validity)));
+            Ok(muster_hub::run(connected.client, hub, stop).await?)
+        }
         None => Ok(()),
     }
 }
@@ -73,7 +78,12 @@ async fn standalone(options: Options, dir: &Path, stop: CancellationToken) -> Re
     })
     .await?;
     let ending = stop.child_token();
-    let mut hub = tokio::spawn(muster_hub::run(server.client(), options.hub, ending.clone()));
+    let mut hub = options.hub;
+    // The data folder is this process's alone: there is nobody to elect.
+    hub.disable_leader_election = true;
+    let ca = muster_hub::certificate::validity(server.ca_pem().as_bytes());
+    hub.certificates.extend(ca.map(|validity| ("ca", validity)));
+    let mut hub = tokio::spawn(muster_hub::run(server.client(), hub, ending.clone()));
     let admin = dir.join(ADMIN_KUBECONFIG);
     let serve = async {
         ready(server.client()).await?;

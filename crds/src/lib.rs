@@ -14,6 +14,8 @@ pub mod multicluster;
 pub mod names;
 mod optional_spec;
 pub mod schema;
+pub mod storage;
+pub mod validity;
 pub mod work;
 
 pub use manifest::Manifest;

@@ -100,6 +100,11 @@ where
         let _ = ready.wait_for(|ready| *ready).await;
     }
 
+    /// Whether the cache holds what the API server holds.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
     /// Puts in the answer to a write. The answer to the write that takes the last finalizer off a deleted object is
     /// the object's last state, and may come after the event that tells of its end.
     pub fn wrote(&self, object: &K) {

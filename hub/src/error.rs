@@ -69,9 +69,21 @@ pub enum Error {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// The API server has no room, so that the write was not even tried.
+    #[error("cannot {what}: the hub's API server has no room to store anything")]
+    NoRoom {
+        /// What was to be done.
+        what: String,
+    },
     /// Several writes failed; they are joined in one line.
     #[error("{0}")]
     Several(String),
+    /// An option makes no sense.
+    #[error("{0}")]
+    Option(String),
+    /// The address for metrics and health checks cannot be had.
+    #[error("{0}")]
+    Listen(String),
     /// A part of the hub ended although nobody asked it to.
     #[error("the hub's {0} ended unexpectedly; restart the hub")]
     Ended(&'static str),
@@ -96,6 +108,14 @@ impl Error {
             },
             _ => None,
         }
+    }
+
+    /// Whether the API server has no room to store anything.
+    pub(crate) fn is_no_room(&self) -> bool {
+        matches!(self, Self::NoRoom { .. })
+            || self
+                .status()
+                .is_some_and(|status| muster_crds::storage::is_full(status.code, &status.message))
     }
 
     /// Whether somebody else wrote first: look again and decide anew.

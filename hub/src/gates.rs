@@ -66,7 +66,7 @@ const GATES: &[Gate] = &[
         false,
         false,
     ),
-    gate(Feature::ClusterProfile, "ClusterProfile", false, false),
+    gate(Feature::ClusterProfile, "ClusterProfile", false, true),
     gate(Feature::ClusterImporter, "ClusterImporter", false, false),
     gate(
         Feature::ManifestWorkReplicaSet,
@@ -78,7 +78,7 @@ const GATES: &[Gate] = &[
         Feature::CleanUpCompletedManifestWork,
         "CleanUpCompletedManifestWork",
         false,
-        false,
+        true,
     ),
     gate(
         Feature::NilExecutorValidating,
@@ -198,11 +198,11 @@ mod tests {
             ("Nonsense=true", "there is no feature gate \"Nonsense\""),
             ("DefaultClusterSet", "write Name=true"),
             ("DefaultClusterSet=maybe", "true or false, not \"maybe\""),
-            ("ClusterProfile=true", "does not have the feature yet"),
+            ("ClusterImporter=true", "does not have the feature yet"),
         ] {
             let error = text.parse::<FeatureGate>().unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
-        assert!("ClusterProfile=false".parse::<FeatureGate>().is_ok());
+        assert!("ClusterImporter=false".parse::<FeatureGate>().is_ok());
     }
 }

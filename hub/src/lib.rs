@@ -4,17 +4,22 @@
 //! what is stored there. [`run`] is the whole hub; [`connect`] makes its client from a kubeconfig.
 
 mod cache;
+pub mod certificate;
 mod connect;
 mod error;
 mod gates;
 pub mod install;
+pub mod leader;
+pub mod metrics;
 mod options;
 mod queue;
 pub mod registration;
+mod room;
 mod run;
+pub mod work;
 mod writer;
 
-pub use connect::connect;
+pub use connect::{Connected, connect};
 pub use error::Error;
 pub use gates::{Feature, FeatureGate, FeatureGates};
 pub use options::{GcResource, HubOptions, Label, Options};

@@ -46,8 +46,11 @@ async fn serve(options: muster_hub::Options) -> anyhow::Result<()> {
         stop.cancel();
     });
     let connect = muster_hub::connect(options.kubeconfig.as_deref());
-    let Some(client) = shutdown.run_until_cancelled(connect).await else {
+    let Some(connected) = shutdown.run_until_cancelled(connect).await else {
         return Ok(());
     };
-    Ok(muster_hub::run(client?, options.hub, shutdown).await?)
+    let (connected, mut hub) = (connected?, options.hub);
+    hub.certificates
+        .extend(connected.certificate.map(|validity| ("kubeconfig", validity)));
+    Ok(muster_hub::run(connected.client, hub, shutdown).await?)
 }

@@ -1,11 +1,15 @@
 //! What the hub can be told on its command line, by OCM's names (ocm-wire §9.1).
 
-use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
-use muster_crds::constants::names;
+use muster_crds::{constants::names, validity::Validity};
 
-use crate::gates::{FeatureGate, FeatureGates};
+use crate::{
+    error::Error,
+    gates::{FeatureGate, FeatureGates},
+    leader::{Candidate, machine::Timing},
+};
 
 /// Two renewals late by the quarter that agents may be late, and no more: one that is lost never suffices.
 const DEFAULT_GRACE_FACTOR: f64 = 2.5;
@@ -47,6 +51,28 @@ pub struct HubOptions {
     #[arg(long, value_name = "GROUP/VERSION/RESOURCE,...", value_delimiter = ',',
           default_values_t = default_gc_resources())]
     pub gc_resource_list: Vec<GcResource>,
+    /// Address for metrics and health checks over plain HTTP, like 127.0.0.1:8080. Default: they are not served
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Namespace of the hub itself: its Lease is there
+    #[arg(long, value_name = "NS", env = "POD_NAMESPACE", default_value = names::HUB_NAMESPACE)]
+    pub namespace: String,
+    /// Run the controllers at once, whoever else does: for a hub that is alone at its API server
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub disable_leader_election: bool,
+    /// How long a hub waits for a leader that is not heard of before it takes over
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub leader_election_lease_duration: Duration,
+    /// How long a leader that cannot renew its Lease goes on
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub leader_election_renew_deadline: Duration,
+    /// How often a leader renews its Lease
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub leader_election_retry_period: Duration,
+    /// The hub's own certificates, by what they are for: their end is told as a metric, and in the log when it is near.
+    #[arg(skip)]
+    pub certificates: BTreeMap<&'static str, Validity>,
     /// How many clusters, and how many certificate requests, are worked on at a time
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
@@ -62,6 +88,13 @@ impl Default for HubOptions {
             labels: Vec::new(),
             lease_grace_factor: DEFAULT_GRACE_FACTOR,
             gc_resource_list: default_gc_resources(),
+            listen: None,
+            namespace: names::HUB_NAMESPACE.to_owned(),
+            disable_leader_election: false,
+            leader_election_lease_duration: Duration::from_secs(15),
+            leader_election_renew_deadline: Duration::from_secs(10),
+            leader_election_retry_period: Duration::from_secs(2),
+            certificates: BTreeMap::new(),
             workers: 16,
         }
     }
@@ -79,6 +112,36 @@ impl HubOptions {
             .iter()
             .map(|label| (label.key.clone(), label.value.clone()))
             .collect()
+    }
+
+    /// Who runs for the lead; nobody where there is no election.
+    pub fn candidate(&self) -> Result<Option<Candidate>, Error> {
+        if self.disable_leader_election {
+            return Ok(None);
+        }
+        let timing = Timing {
+            lease: self.leader_election_lease_duration,
+            renew: self.leader_election_renew_deadline,
+            retry: self.leader_election_retry_period,
+        };
+        let wrong = |what: &str| Err(Error::Option(what.to_owned()));
+        if timing.lease <= timing.renew || timing.lease < Duration::from_secs(1) {
+            return wrong(
+                "--leader-election-lease-duration must be at least 1s, and longer than --leader-election-renew-deadline",
+            );
+        }
+        if timing.renew <= timing.retry || timing.retry.is_zero() {
+            return wrong(
+                "--leader-election-renew-deadline must be longer than --leader-election-retry-period, and that more than 0s",
+            );
+        }
+        let host = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
+        let host = host.unwrap_or_else(|_| "hub".to_owned());
+        Ok(Some(Candidate {
+            identity: format!("{host}_{}", uuid::Uuid::new_v4()),
+            namespace: self.namespace.clone(),
+            timing,
+        }))
     }
 
     /// Users whose bootstrap requests are approved by themselves, under either name of the option.
@@ -163,6 +226,15 @@ fn default_gc_resources() -> Vec<GcResource> {
     ]
 }
 
+/// A Go duration like `15s` or `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: kube::core::Duration = text.parse().map_err(|error| format!("{error}"))?;
+    if parsed.is_negative() {
+        return Err("must not be negative".to_owned());
+    }
+    Ok(parsed.into())
+}
+
 fn grace_factor(text: &str) -> Result<f64, String> {
     let factor: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
     if (1.5..=f64::from(names::LEASE_GRACE_FACTOR)).contains(&factor) {
@@ -229,6 +301,34 @@ mod tests {
     }
 
     #[test]
+    fn an_election_has_times_that_make_sense() {
+        let candidate = |arguments: &[&str]| parse(arguments).unwrap().hub.candidate();
+        let first = candidate(&["--namespace=ns"]).unwrap().unwrap();
+        assert_eq!(first.namespace, "ns");
+        assert_eq!(first.timing.lease, Duration::from_secs(15));
+        assert_ne!(first.identity, candidate(&[]).unwrap().unwrap().identity);
+        assert!(candidate(&["--disable-leader-election"]).unwrap().is_none());
+        assert!(candidate(&["--disable-leader-election=false"]).unwrap().is_some());
+        for arguments in [
+            [
+                "--leader-election-lease-duration=10s",
+                "--leader-election-renew-deadline=10s",
+            ],
+            [
+                "--leader-election-retry-period=10s",
+                "--leader-election-renew-deadline=10s",
+            ],
+            [
+                "--leader-election-retry-period=0s",
+                "--leader-election-renew-deadline=10s",
+            ],
+        ] {
+            let error = candidate(&arguments).unwrap_err().to_string();
+            assert!(error.contains("must be"), "{error}");
+        }
+    }
+
+    #[test]
     fn bad_options_are_refused_with_the_reason() {
         for (argument, reason) in [
             ("--feature-gates=Foo=true", "there is no feature gate"),
@@ -236,6 +336,8 @@ mod tests {
             ("--gc-resource-list=pods", "write group/version/resource"),
             ("--lease-grace-factor=NaN", "not between 1.5 and 5"),
             ("--lease-grace-factor=1", "not between 1.5 and 5"),
+            ("--leader-election-retry-period=-2s", "must not be negative"),
+            ("--listen=nowhere", "invalid socket address"),
             ("--nonsense", "unexpected argument"),
         ] {
             let error = parse(&[argument]).unwrap_err();

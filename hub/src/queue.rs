@@ -10,7 +10,9 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Error;
+use muster_observe::prometheus_client::metrics::{counter::Counter, histogram::Histogram};
+
+use crate::{error::Error, metrics};
 
 /// What a queue holds.
 pub type Key = Arc<str>;
@@ -38,11 +40,44 @@ struct State {
     failures: HashMap<Key, u32>,
 }
 
+/// How reconciles ended, and how long they took.
+pub struct Counts {
+    success: Counter,
+    conflict: Counter,
+    error: Counter,
+    /// How long they took.
+    pub seconds: Histogram,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            success: Counter::default(),
+            conflict: Counter::default(),
+            error: Counter::default(),
+            seconds: metrics::seconds(),
+        }
+    }
+}
+
+impl Counts {
+    /// How many ended how.
+    pub fn by_result(&self) -> [(&'static str, &Counter); 3] {
+        [
+            ("success", &self.success),
+            ("conflict", &self.conflict),
+            ("error", &self.error),
+        ]
+    }
+}
+
 /// A queue of keys and its worker.
 #[derive(Default)]
 pub struct Queue {
     state: Mutex<State>,
     wake: Notify,
+    /// How reconciles went.
+    pub counts: Counts,
 }
 
 /// How long what runs at shutdown may take to end.
@@ -52,6 +87,16 @@ impl Queue {
     /// An empty queue.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// How many keys wait for their turn.
+    pub fn depth(&self) -> usize {
+        self.lock().ready.len()
+    }
+
+    /// How many keys' last reconcile failed.
+    pub fn failing(&self) -> usize {
+        self.lock().failures.len()
     }
 
     /// Has the key looked at.
@@ -85,14 +130,17 @@ impl Queue {
         loop {
             while running.len() < workers {
                 let Some(key) = self.take() else { break };
-                let work = reconcile(key.clone());
-                running.push(async move { (key, work.await) });
+                let (work, began) = (reconcile(key.clone()), Instant::now());
+                running.push(async move { (key, work.await, began.elapsed()) });
             }
             let due = self.next_due();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                Some((key, result)) = running.next(), if !running.is_empty() => self.done(what, &key, result),
+                Some((key, result, took)) = running.next(), if !running.is_empty() => {
+                    self.counts.seconds.observe(took.as_secs_f64());
+                    self.done(what, &key, result);
+                }
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.fire(),
             }
@@ -120,6 +168,7 @@ impl Queue {
         let mut again = state.dirty.remove(key);
         let after = match result {
             Ok(next) => {
+                self.counts.success.inc();
                 state.failures.remove(key);
                 again |= next == Next::Now;
                 match next {
@@ -131,8 +180,17 @@ impl Queue {
                 let failures = state.failures.entry(key.clone()).or_default();
                 *failures += 1;
                 let after = backoff(*failures);
+                if error.is_conflict() {
+                    &self.counts.conflict
+                } else {
+                    &self.counts.error
+                }
+                .inc();
                 // A lost race is no failure to tell of: the next look sees who won.
-                if error.is_conflict() && *failures < 5 {
+                if error.is_no_room() {
+                    // Told once, for all.
+                    tracing::debug!(what, key = &**key, %error, retry_in = ?after, "not done; trying again");
+                } else if error.is_conflict() && *failures < 5 {
                     tracing::debug!(what, key = &**key, %error, "written meanwhile; looking again");
                 } else {
                     tracing::warn!(what, key = &**key, %error, retry_in = ?after, "not done; trying again");

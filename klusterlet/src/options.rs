@@ -64,6 +64,9 @@ pub struct Options {
     /// Works reconciled at the same time
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub workload_agent_workers: usize,
+    /// Address for metrics and health checks over plain HTTP, like 127.0.0.1:8080. Default: they are not served
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<std::net::SocketAddr>,
     /// Longest raw JSON value in feedback, in bytes; needs the feature gate RawFeedbackJsonString
     #[arg(long, value_name = "BYTES", default_value_t = 1024)]
     pub max_json_raw_length: usize,

@@ -9,7 +9,7 @@ use muster_tests::program::Process;
 use muster_tests::{Kube, Program, Seed};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -233,17 +233,9 @@ async fn killed_at_any_moment_it_has_what_it_acknowledged() -> Result {
 
 #[tokio::test]
 async fn a_full_disk_stops_writes_and_not_reads() -> Result {
-    let program = env!("CARGO_BIN_EXE_muster-under-test");
-    let whole = Program::new(program)?;
+    let whole = Program::new(env!("CARGO_BIN_EXE_muster-under-test"))?;
     let data = whole.home().join("data");
-    // Files may not grow beyond 4 MiB (8192 blocks of 512 bytes): the system's answer is an error, as a full disk's is.
-    let script: PathBuf = whole.home().join("full.sh");
-    std::fs::write(
-        &script,
-        format!("#!/bin/sh\ntrap '' XFSZ\nulimit -f 8192\nexec '{program}' \"$@\"\n"),
-    )?;
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-    let full = Program::new(&script.display().to_string())?;
+    let full = whole.with_little_room()?;
     let mut written = Vec::new();
     {
         let server = start(&full, &data).await?;

@@ -8,8 +8,11 @@ mod cli;
 mod crash;
 mod crash_store;
 mod demo;
+mod deploy;
 mod kubectl;
 mod laws;
+mod operator;
+mod profiles;
 mod registration;
 mod work;
 

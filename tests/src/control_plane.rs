@@ -248,6 +248,14 @@ impl ControlPlane {
         Ok(path)
     }
 
+    /// A kubeconfig of a service account with this token.
+    pub fn account_kubeconfig(&self, name: &str, token: &str) -> anyhow::Result<PathBuf> {
+        let text = std::fs::read_to_string(&self.kubeconfig)?;
+        let path = self.dir.path().join(format!("account-{name}.kubeconfig"));
+        files::write(&path, &with_token(&text, token)?)?;
+        Ok(path)
+    }
+
     /// An identity with a certificate of its own, where the CA is at hand: embedded only.
     pub async fn as_user(&self, user: &str, groups: &[&str]) -> anyhow::Result<Kube> {
         let text = {

@@ -3,6 +3,7 @@
 
 use crate::Link;
 use crate::control_plane::{BOOTSTRAP_USER, ControlPlane, Role, is_embedded};
+use crate::deploy;
 use crate::kube::Kube;
 use crate::objects;
 use crate::wait::SOON;
@@ -33,6 +34,10 @@ pub struct FleetOptions {
     pub durable_hub: bool,
     /// Nodes that each managed cluster pretends to have (embedded only).
     pub nodes: usize,
+    /// Hub and klusterlets have the rights of `deploy/`, and no others.
+    pub deployed: bool,
+    /// More feature gates of the hub.
+    pub gates: Vec<Feature>,
 }
 
 impl Default for FleetOptions {
@@ -42,6 +47,8 @@ impl Default for FleetOptions {
             auto_approve: true,
             durable_hub: false,
             nodes: 0,
+            deployed: false,
+            gates: Vec::new(),
         }
     }
 }
@@ -88,13 +95,16 @@ pub struct Hub {
     /// Its control plane.
     pub plane: ControlPlane,
     options: HubOptions,
+    /// As whom it runs; an administrator otherwise.
+    account: Option<Kube>,
     running: Option<Running>,
 }
 
 impl Hub {
     /// Starts the controllers.
     pub fn start(&mut self) {
-        let (client, options) = (self.plane.kube().client(), self.options.clone());
+        let kube = self.account.clone().unwrap_or_else(|| self.plane.kube());
+        let (client, options) = (kube.client(), self.options.clone());
         self.running = Some(Running::start(|stop| {
             Box::pin(muster_hub::run(client, options, stop))
         }));
@@ -235,7 +245,11 @@ impl Fleet {
         } else {
             ControlPlane::start("hub", Role::Hub).await?
         };
-        let mut hub_options = HubOptions::default();
+        let mut hub_options = HubOptions {
+            // A hub that crashed is started again at once.
+            disable_leader_election: true,
+            ..HubOptions::default()
+        };
         if options.auto_approve {
             hub_options.feature_gates = vec![FeatureGate {
                 feature: Feature::ManagedClusterAutoApproval,
@@ -243,9 +257,24 @@ impl Fleet {
             }];
             hub_options.auto_approved_csr_users = vec![BOOTSTRAP_USER.to_owned()];
         }
+        hub_options
+            .feature_gates
+            .extend(options.gates.iter().map(|feature| FeatureGate {
+                feature: *feature,
+                enabled: true,
+            }));
+        let account = if options.deployed {
+            let objects = deploy::objects("hub")?;
+            deploy::apply(&plane.kube(), &objects).await?;
+            let file = deploy::account(&plane, names::HUB_NAMESPACE, "muster-hub").await?;
+            Some(Kube::from_file("hub's service account", &file).await?)
+        } else {
+            None
+        };
         let mut hub = Hub {
             plane,
             options: hub_options,
+            account,
             running: None,
         };
         hub.start();
@@ -264,12 +293,12 @@ impl Fleet {
             .until_served("manifestworks.work.open-cluster-management.io")
             .await?;
         for number in 1..=options.clusters {
-            fleet.add(number, options.nodes).await?;
+            fleet.add(number, options.nodes, options.deployed).await?;
         }
         Ok(fleet)
     }
 
-    async fn add(&mut self, number: usize, nodes: usize) -> anyhow::Result<()> {
+    async fn add(&mut self, number: usize, nodes: usize, deployed: bool) -> anyhow::Result<()> {
         // On shared control planes a name must be nobody else's.
         let name = if is_embedded() {
             format!("cluster{number}")
@@ -290,7 +319,16 @@ impl Fleet {
         };
         let link = Link::open(self.hub.plane.address())?;
         let dir = tempfile::TempDir::with_prefix("muster-test-klusterlet-")?;
-        let options = klusterlet_options(&name, &self.hub.plane, link.address(), &plane, &dir).await?;
+        let mut options = klusterlet_options(&name, &self.hub.plane, link.address(), &plane, &dir).await?;
+        if deployed {
+            let objects = deploy::in_namespace(
+                deploy::objects("klusterlet")?,
+                names::AGENT_NAMESPACE,
+                &options.namespace,
+            )?;
+            deploy::apply(&plane.kube(), &objects).await?;
+            options.spoke_kubeconfig = Some(deploy::account(&plane, &options.namespace, "klusterlet").await?);
+        }
         let cluster = Cluster {
             name,
             plane,

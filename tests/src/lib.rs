@@ -8,6 +8,7 @@
 
 mod assets;
 pub mod control_plane;
+pub mod deploy;
 pub mod fleet;
 pub mod impostor;
 pub mod kube;

@@ -29,6 +29,22 @@ impl Program {
         self.home.path()
     }
 
+    /// The same program, whose files may not grow beyond 4 MiB (8192 blocks of 512 bytes): the system's answer is an error
+    /// then, as a full disk's is.
+    pub fn with_little_room(&self) -> anyhow::Result<Self> {
+        let script = self.home().join("full.sh");
+        let program = self.path.display();
+        std::fs::write(
+            &script,
+            format!("#!/bin/sh\ntrap '' XFSZ\nulimit -f 8192\nexec '{program}' \"$@\"\n"),
+        )?;
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        Ok(Self {
+            path: script,
+            home: self.home.clone(),
+        })
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.path);
         command

@@ -77,7 +77,11 @@ impl Fleet {
         })
         .await?;
         self.watch_over("the hub", {
-            let run = muster_hub::run(server.client(), HubOptions::default(), self.stop.clone());
+            let options = HubOptions {
+                disable_leader_election: true,
+                ..HubOptions::default()
+            };
+            let run = muster_hub::run(server.client(), options, self.stop.clone());
             async move { run.await.map_err(|error| hub::failure(Ok(Err(error)))) }
         });
         let client = server.client();

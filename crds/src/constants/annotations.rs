@@ -79,3 +79,6 @@ pub const TOKEN_EXPIRATION: &str = "token.muster.open-cluster-management.io/expi
 pub const JOINED_WITH: &str = "registration.muster.open-cluster-management.io/token";
 /// Muster's own, on a ManagedCluster: the name of the agent that got a certificate for it.
 pub const AGENT: &str = "registration.muster.open-cluster-management.io/agent";
+/// Muster's own, on a ManagedCluster: when the client certificate that was last issued to its agent is good, an interval
+/// of ISO 8601.
+pub const CLIENT_CERTIFICATE: &str = "registration.muster.open-cluster-management.io/client-certificate";

@@ -89,14 +89,9 @@ fn compare(one: &str, other: &str) -> Ordering {
         })
 }
 
-/// Installs the hub's definitions and waits until they are served.
-pub async fn install(writer: &Writer) -> Result<(), Error> {
-    try_join_all(
-        muster_crds::crds::hub()
-            .into_iter()
-            .map(|wanted| one(writer, wanted)),
-    )
-    .await?;
+/// Installs these definitions and waits until they are served.
+pub async fn install(writer: &Writer, wanted: Vec<CustomResourceDefinition>) -> Result<(), Error> {
+    try_join_all(wanted.into_iter().map(|wanted| one(writer, wanted))).await?;
     Ok(())
 }
 

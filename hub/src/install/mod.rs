@@ -7,14 +7,22 @@ pub mod crds;
 
 use std::time::Duration;
 
-use crate::{error::Error, writer::Writer};
+use crate::{
+    error::Error,
+    gates::{Feature, FeatureGates},
+    writer::Writer,
+};
 
 /// Installs or updates everything, and comes back when it is served. An API server that is away is waited for.
-pub async fn install(writer: &Writer) -> Result<(), Error> {
+pub async fn install(writer: &Writer, gates: &FeatureGates) -> Result<(), Error> {
+    let mut wanted = muster_crds::crds::hub();
+    if gates.enabled(Feature::ClusterProfile) {
+        wanted.push(muster_crds::crds::cluster_profile());
+    }
     let mut delay = Duration::from_millis(200);
     loop {
         let result = async {
-            crds::install(writer).await?;
+            crds::install(writer, wanted.clone()).await?;
             admission::install(writer).await?;
             // Last: who waits for the hub waits for this.
             bootstrap::install(writer).await

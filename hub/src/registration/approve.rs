@@ -21,6 +21,7 @@ use muster_crds::{
     cluster::v1::ManagedCluster,
     conditions::{is_false, is_true, is_unknown},
     constants::{annotations, conditions, labels, names, reasons},
+    validity::Validity,
 };
 use serde_json::{Value, json};
 
@@ -32,6 +33,7 @@ use super::{
 use crate::{
     cache::Cache,
     error::Error,
+    metrics::Answer,
     queue::{Next, Queue},
     writer::{Writer, guarded, what},
 };
@@ -83,8 +85,8 @@ pub enum Decision {
         /// Why, for people.
         message: String,
     },
-    /// Write down whose certificate a person approved.
-    Record(Agent),
+    /// Write down who got a certificate, and when it is good.
+    Record(Agent, Validity),
 }
 
 /// Decides about a request. `users` are those whose first requests are approved.
@@ -93,10 +95,11 @@ pub fn decide(observed: Observed<'_>, users: &[String], now: Timestamp) -> Decis
     if csr.decided {
         return match (&csr.approved, cluster) {
             (Some(_), None) => Decision::Wait("its cluster is not there yet".to_owned()),
-            (Some(agent), Some(cluster)) if cluster.agent.is_none() && !cluster.deleting => {
-                Decision::Record(agent.clone())
-            }
-            _ => Decision::Leave("it is decided".to_owned()),
+            (Some(agent), Some(cluster)) => match csr.issued.filter(|issued| news(agent, *issued, cluster)) {
+                Some(issued) => Decision::Record(agent.clone(), issued),
+                None => Decision::Leave("it is decided".to_owned()),
+            },
+            (None, _) => Decision::Leave("it is decided".to_owned()),
         };
     }
     let agent = match csr::validate(csr) {
@@ -119,6 +122,16 @@ pub fn decide(observed: Observed<'_>, users: &[String], now: Timestamp) -> Decis
             csr.user
         )),
     }
+}
+
+/// Whether a certificate that was issued is not written down yet: no agent is, or this one's earlier certificate.
+fn news(agent: &Agent, issued: Validity, cluster: &ClusterView) -> bool {
+    let known = cluster.certificate.map(|known| known.not_before);
+    !cluster.deleting
+        && match &cluster.agent {
+            None => true,
+            Some(other) => *other == agent.agent && known.is_none_or(|known| known < issued.not_before),
+        }
 }
 
 /// What the holder of a join token gets.
@@ -351,9 +364,13 @@ impl Context {
                 self.answer(name, &csr, conditions::CSR_DENIED, reason, &message)
                     .await?;
             }
-            Decision::Record(agent) => {
-                let patch = json!({"metadata": {"annotations": {annotations::AGENT: agent.agent}}});
-                self.patch_cluster(&cluster, patch).await?;
+            Decision::Record(agent, issued) => {
+                let noted = json!({
+                    annotations::AGENT: agent.agent,
+                    annotations::CLIENT_CERTIFICATE: issued.to_string(),
+                });
+                self.patch_cluster(&cluster, json!({"metadata": {"annotations": noted}}))
+                    .await?;
             }
         }
         Ok(Next::Idle)
@@ -469,6 +486,10 @@ impl Context {
         {
             Ok(answer) => {
                 self.requests.wrote(&answer);
+                let denied = type_ == conditions::CSR_DENIED;
+                self.writer
+                    .metrics()
+                    .answered(if denied { Answer::Denied } else { Answer::Approved });
                 Ok(())
             }
             // Its maker gave up on it.

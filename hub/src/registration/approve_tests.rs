@@ -285,14 +285,69 @@ fn who_has_no_say_waits_for_a_person() {
 }
 
 #[test]
-fn whom_a_person_approved_is_written_down_once() {
-    let approved = CsrView {
+fn who_got_a_certificate_is_written_down_once() {
+    let hours = |start: i64, end: i64| Validity {
+        not_before: Timestamp::from_second(3600 * start).unwrap(),
+        not_after: Timestamp::from_second(3600 * end).unwrap(),
+    };
+    let approved = |issued: Option<Validity>| CsrView {
         decided: true,
         approved: Some(agent("a1")),
+        issued,
         ..CsrView::default()
     };
-    let ask = |cluster: Option<&ClusterView>| ask(&approved, None, cluster, 0);
-    assert_eq!(ask(Some(&new_cluster())), Decision::Record(agent("a1")));
-    assert!(matches!(ask(Some(&joined("a2", "True"))), Decision::Leave(_)));
-    assert!(matches!(ask(None), Decision::Wait(_)));
+    let known = |agent: Option<&str>, certificate: Option<Validity>| ClusterView {
+        agent: agent.map(str::to_owned),
+        certificate,
+        ..new_cluster()
+    };
+    let (first, second) = (hours(0, 10), hours(8, 18));
+    let recorded = |issued| Some(Decision::Record(agent("a1"), issued));
+    for (what, issued, cluster, wanted) in [
+        ("the first", Some(first), known(None, None), recorded(first)),
+        ("not issued yet", None, known(None, None), None),
+        (
+            "of a token's agent",
+            Some(first),
+            known(Some("a1"), None),
+            recorded(first),
+        ),
+        ("again", Some(first), known(Some("a1"), Some(first)), None),
+        (
+            "renewed",
+            Some(second),
+            known(Some("a1"), Some(first)),
+            recorded(second),
+        ),
+        (
+            "an old one, after a restart",
+            Some(first),
+            known(Some("a1"), Some(second)),
+            None,
+        ),
+        (
+            "another agent's",
+            Some(second),
+            known(Some("a2"), Some(first)),
+            None,
+        ),
+    ] {
+        let decision = ask(&approved(issued), None, Some(&cluster), 0);
+        match wanted {
+            Some(wanted) => assert_eq!(decision, wanted, "{what}"),
+            None => assert!(matches!(decision, Decision::Leave(_)), "{what}: {decision:?}"),
+        }
+    }
+    let going = ClusterView {
+        deleting: true,
+        ..new_cluster()
+    };
+    assert!(matches!(
+        ask(&approved(Some(first)), None, Some(&going), 0),
+        Decision::Leave(_)
+    ));
+    assert!(matches!(
+        ask(&approved(Some(first)), None, None, 0),
+        Decision::Wait(_)
+    ));
 }

@@ -250,6 +250,19 @@ impl Caches {
         }
     }
 
+    /// Whether all that is watched is known; join tokens apart, as in [`Self::ready`].
+    pub fn is_ready(&self) -> bool {
+        self.clusters.is_ready()
+            && self.requests.is_ready()
+            && self.namespaces.is_ready()
+            && self.roles.is_ready()
+            && self.role_bindings.is_ready()
+            && self.bindings.is_ready()
+            && self.leases.is_ready()
+            && self.works.is_ready()
+            && self.cleaned.iter().all(|cleaned| cleaned.items.is_ready())
+    }
+
     /// Waits until all that is watched is known.
     pub async fn ready(&self) {
         tokio::join!(

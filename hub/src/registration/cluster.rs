@@ -96,6 +96,7 @@ impl Context {
             work: caches.bindings.get(name, &naming::work_role_binding(name)),
             lease: caches.leases.get(name, names::CLUSTER_LEASE),
             works: caches.works.count(name),
+            room_since: self.writer.room_since(),
             remaining,
         })
     }
@@ -111,6 +112,7 @@ impl Context {
             match errors.len() {
                 0 => {}
                 1 => return Err(errors.remove(0)),
+                _ if errors.iter().all(Error::is_no_room) => return Err(errors.remove(0)),
                 _ => return Err(Error::Several(joined(&errors))),
             }
         }

@@ -56,6 +56,7 @@ pub fn heard(observed: &Observed, now: Timestamp, factor: f64) -> Heard {
     let Some(last) = lease.seen.or_else(|| told.max(cluster.created)) else {
         return Heard::NoLease;
     };
+    let last = observed.room_since.map_or(last, |since| last.max(since));
     match last.checked_add(grace(cluster.lease_seconds, factor)) {
         Ok(expiry) if expiry > now => Heard::Until(expiry),
         Ok(_) => Heard::Silent,
@@ -220,6 +221,20 @@ mod tests {
             ..ClusterView::default()
         });
         assert_eq!(heard(&gone, at(5000), 5.0), Heard::Silent);
+    }
+
+    #[test]
+    fn no_cluster_is_silent_because_the_hub_had_no_room_for_its_lease() {
+        let renewal = LeaseView {
+            renewed: Some(at(2000)),
+            seen: Some(at(2000)),
+            found: Some(at(1000)),
+        };
+        let mut observed = observed(Some(renewal));
+        assert_eq!(heard(&observed, at(9000), 2.5), Heard::Silent);
+        observed.room_since = Some(at(8990));
+        assert_eq!(heard(&observed, at(9000), 2.5), Heard::Until(at(9140)));
+        assert_eq!(heard(&observed, at(9140), 2.5), Heard::Silent);
     }
 
     #[test]

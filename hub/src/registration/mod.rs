@@ -12,6 +12,7 @@ pub mod csr;
 pub mod lease;
 pub mod membership;
 pub mod plan;
+pub mod profiles;
 pub mod rbac;
 pub mod sets;
 pub mod shared;
@@ -60,12 +61,20 @@ pub fn start(
         shared: Queue::new(),
     };
     queues.shared.add(caches::SHARED);
+    let metrics = writer.metrics();
+    metrics.know(&caches);
+    metrics.follow("ManagedCluster", &queues.clusters);
+    metrics.follow("CertificateSigningRequest", &queues.requests);
+    metrics.follow("shared ClusterRoles", &queues.shared);
     let waiting = Arc::<approve::Waiting>::default();
     let membership = membership::Queues {
         sets: Queue::new(),
         bindings: Queue::new(),
         namespaces: Queue::new(),
     };
+    metrics.follow("ManagedClusterSet", &membership.sets);
+    metrics.follow("ManagedClusterSetBinding", &membership.bindings);
+    metrics.follow("managed namespaces", &membership.namespaces);
     let clusters_known = Arc::new(membership::Context {
         sets: Cache::new(|set, _, _| sets::SetView::of(set)),
         bindings: Cache::new(|binding, _, _| view::BindingView::of(binding)),
@@ -133,6 +142,9 @@ pub fn start(
         queue.run("shared ClusterRoles", 1, stop, reconcile).await;
     });
 
+    if gates.enabled(Feature::ClusterProfile) {
+        profiles::start(writer, workers, shutdown, tasks);
+    }
     start_sets(
         writer,
         clusters_known,

@@ -57,6 +57,8 @@ pub struct Observed {
     pub lease: Option<Arc<LeaseView>>,
     /// How many ManifestWorks its namespace has.
     pub works: usize,
+    /// When the hub's API server took writes again after it had no room: before that, no lease could be renewed.
+    pub room_since: Option<Timestamp>,
     /// What goes with it, kind by kind in order; only looked at when it is being deleted.
     pub remaining: Vec<Remaining>,
 }

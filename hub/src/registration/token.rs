@@ -179,6 +179,18 @@ impl TokenView {
         }
     }
 
+    /// In a word, what it is good for at `now`.
+    pub fn state(&self, now: Timestamp) -> &'static str {
+        let used = u32::try_from(self.used_by.len()).unwrap_or(u32::MAX);
+        match &self.grant {
+            _ if self.deleting => "revoked",
+            Err(_) => "invalid",
+            _ if self.expiration.is_some_and(|expiration| expiration <= now) => "expired",
+            Ok(grant) if grant.uses.is_some_and(|uses| used >= uses) => "used up",
+            Ok(_) => "valid",
+        }
+    }
+
     /// What it allows the cluster of that name at `now`, or why nothing: words that follow "the join token".
     pub fn check(&self, cluster: &str, now: Timestamp) -> Result<&Grant, String> {
         let grant = self

@@ -16,11 +16,12 @@ use muster_crds::{
         v1beta2::ManagedClusterSetBinding,
     },
     constants::{annotations, conditions, labels},
+    validity::Validity,
 };
 use serde_json::Value;
 
 use super::csr::{self, Agent};
-use crate::cache::Sighting;
+use crate::{cache::Sighting, certificate};
 
 /// A ManagedCluster.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +54,8 @@ pub struct ClusterView {
     pub conditions: Vec<Condition>,
     /// The agent that got a certificate for it, as far as the hub knows.
     pub agent: Option<String>,
+    /// When the certificate last issued to its agent is good, as the hub noted it.
+    pub certificate: Option<Validity>,
     /// The id of the join token it came with.
     pub token: Option<String>,
     /// Its labels, which sets select by.
@@ -89,6 +92,8 @@ impl ClusterView {
                 .map(|status| status.conditions.clone())
                 .unwrap_or_default(),
             agent: entry(metadata.annotations.as_ref(), annotations::AGENT).map(str::to_owned),
+            certificate: entry(metadata.annotations.as_ref(), annotations::CLIENT_CERTIFICATE)
+                .and_then(|text| text.parse().ok()),
             token: entry(metadata.annotations.as_ref(), annotations::JOINED_WITH).map(str::to_owned),
             labels: metadata.labels.clone().unwrap_or_default(),
             managed_namespaces: cluster
@@ -289,6 +294,8 @@ pub struct CsrView {
     pub decided: bool,
     /// The agent it was approved for.
     pub approved: Option<Agent>,
+    /// When the certificate it brought that agent is good.
+    pub issued: Option<Validity>,
 }
 
 impl CsrView {
@@ -311,12 +318,17 @@ impl CsrView {
             extra: spec.extra.clone().unwrap_or_default(),
             decided: approved || denied,
             approved: None,
+            issued: None,
         };
         if !whole.decided {
             return whole;
         }
         let agent = csr::validate(&whole).ok().filter(|_| approved && !denied);
+        let certificate = csr.status.as_ref().and_then(|status| status.certificate.as_ref());
         Self {
+            issued: certificate
+                .filter(|_| agent.is_some())
+                .and_then(|pem| certificate::validity(&pem.0)),
             uid: whole.uid,
             resource_version: whole.resource_version,
             decided: true,

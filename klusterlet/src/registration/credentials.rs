@@ -14,6 +14,7 @@ use muster_crds::constants::names::{
     SECRET_AGENT_NAME, SECRET_CLUSTER_NAME, SECRET_KUBECONFIG, SECRET_TLS_CRT, SECRET_TLS_KEY,
 };
 use muster_crds::names;
+pub use muster_crds::validity::Validity;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -33,15 +34,6 @@ impl From<BTreeMap<String, Vec<u8>>> for Credentials {
     fn from(data: BTreeMap<String, Vec<u8>>) -> Self {
         Self(data)
     }
-}
-
-/// When a certificate is good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Validity {
-    /// From.
-    pub not_before: Timestamp,
-    /// To.
-    pub not_after: Timestamp,
 }
 
 impl Credentials {

@@ -43,6 +43,7 @@ pub fn renewed(lease: &mut Value, here: Timestamp, offset: SignedDuration, perio
 pub async fn keep(shared: Arc<Shared>) {
     let mut cluster = shared.cluster.subscribe();
     let mut known: Option<Lease> = None;
+    let mut no_room = false;
     loop {
         let accepted = |c: &Option<Arc<ManagedCluster>>| c.as_ref().is_some_and(|c| is_accepted(c));
         let period = match cluster.wait_for(accepted).await {
@@ -53,6 +54,9 @@ pub async fn keep(shared: Arc<Shared>) {
         shared.tell(News::Pulse);
         let next = match answer {
             Ok(lease) => {
+                if std::mem::take(&mut no_room) {
+                    tracing::info!("the hub takes writes again");
+                }
                 known = Some(lease);
                 shared.heard.send_replace(tokio::time::Instant::now());
                 period.mul_f64(rand::random_range(1.0..1.25))
@@ -60,7 +64,19 @@ pub async fn keep(shared: Arc<Shared>) {
             Err(error) => {
                 // The hub makes the lease after it accepted: shortly afterwards it is there.
                 tracing::debug!(%error, "the lease was not renewed");
-                let early = if error.is_not_found() { 0.1 } else { 2.0 };
+                // Everything that is told to the hub fails then; it is said once, here.
+                if error.is_no_room() && !std::mem::replace(&mut no_room, true) {
+                    tracing::warn!(
+                        %error,
+                        "the hub has no room to store anything: this cluster will be taken for lost; works stay as they \
+                         are, and what becomes of them is told when there is room. The hub's operator has to make some"
+                    );
+                }
+                let early = match &error {
+                    error if error.is_not_found() => 0.1,
+                    error if error.is_no_room() => 8.0,
+                    _ => 2.0,
+                };
                 Duration::from_secs_f64(early * rand::random_range(1.0..2.0)).min(period)
             }
         };

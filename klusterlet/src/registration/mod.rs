@@ -24,6 +24,7 @@ pub mod status;
 mod tests;
 
 use crate::gates::Gates;
+use crate::metrics::Metrics;
 use crate::work::Backoff;
 use crate::{Error, Options};
 use bootstrap::Bootstrap;
@@ -33,7 +34,7 @@ use futures::future::BoxFuture;
 use kube::Client;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A first contact that fails is tried again this long: the cluster may be starting.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
@@ -109,6 +110,8 @@ pub struct Context {
     /// Whose the AppliedManifestWorks are: this installation's, whatever hub it works for, so that what one hub left is handed
     /// to the next. UID of the agent's namespace, where it may be read.
     pub agent_id: Option<String>,
+    /// What is counted and told.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Runs the klusterlet until `stop`. Errors end it only before it has joined for the first time.
@@ -119,6 +122,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         // A file that makes no sense is told before anything is asked.
         Bootstrap::from_file(path)?;
     }
+    let metrics = Arc::<Metrics>::default();
+    let _told = tell(&options, &metrics, &stop).await?;
     let begin = async || {
         let mut spoke = connect_spoke(&options).await?;
         prepare::prepare(&spoke.client, &options.namespace, gates).await?;
@@ -157,12 +162,34 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
         clock: Clock::default(),
         connect: Arc::new(ByKubeconfig),
         agent_id,
+        metrics,
         options,
     };
     if !joined {
         something_to_join_with(&context).await?;
     }
     driver::run(Arc::new(context), stop).await
+}
+
+/// Serves metrics and health checks, where that is asked for, until the guard goes.
+async fn tell(
+    options: &Options,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> Result<Option<DropGuard>, Error> {
+    let Some(address) = options.listen else {
+        return Ok(None);
+    };
+    let listener = muster_observe::bind(address).await.map_err(Error::Option)?;
+    let address = listener.local_addr().unwrap_or(address);
+    tracing::info!(%address, "metrics and health checks are served");
+    let stop = stop.child_token();
+    tokio::spawn(muster_observe::serve(
+        listener,
+        Arc::new(metrics.observed()),
+        stop.clone(),
+    ));
+    Ok(Some(stop.drop_guard()))
 }
 
 /// Whoever starts a klusterlet for the first time and gives it nothing to join with is told at once. Later it waits for the

@@ -162,8 +162,10 @@ async fn run(shared: Arc<Shared>, ended: CancellationToken) {
                 .on(Gate::RawFeedbackJsonString)
                 .then_some(options.max_json_raw_length),
             impersonate_executor: context.gates.on(Gate::ExecutorImpersonation),
+            counts: context.metrics.counts(),
         },
     );
+    context.metrics.follow(&shared.holding, &work);
     let spoke = &context.spoke.client;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(shared.facts.clone().follow_nodes(spoke.clone()));

@@ -72,6 +72,17 @@ impl RequestError {
         self.code() == 409 && self.reason() != "AlreadyExists"
     }
 
+    /// The server has no room to store anything.
+    pub fn is_no_room(&self) -> bool {
+        match self {
+            Self::Kube(error) => match &**error {
+                kube::Error::Api(status) => muster_crds::storage::is_full(status.code, &status.message),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// The name is taken.
     pub fn already_exists(&self) -> bool {
         self.reason() == "AlreadyExists"

@@ -109,6 +109,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         delay
     }
 
+    /// How many keys wait for their turn, and how many failed last.
+    pub fn figures(&self) -> (usize, usize) {
+        self.with(|q| (q.ready.len(), q.failures.len()))
+    }
+
     /// Forgets how often a key failed: what it needs has changed, so it is worth trying at once.
     pub fn forget(&self, key: &K) {
         self.with(|q| q.failures.remove(key));

@@ -88,6 +88,11 @@ impl Watches {
         synced
     }
 
+    /// How many run.
+    pub fn count(&self) -> usize {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Ends the watches that no work needs any more.
     pub fn keep(&self, needed: impl Fn(&Served, &Coverage) -> bool) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

@@ -609,6 +609,7 @@ pub fn context(spoke: &Stub, hubs: &Hubs, options: Options) -> Arc<Context> {
         clock: spoke.clock.clone(),
         connect: Arc::new(hubs.clone()),
         agent_id: Some("installation".into()),
+        metrics: Arc::default(),
         options,
     })
 }

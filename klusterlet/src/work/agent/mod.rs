@@ -15,7 +15,10 @@ use super::objects::{Mapper, RequestError};
 use super::queue::Queue;
 use super::state::State;
 use super::watches::Watches;
+use crate::metrics::{Counts, Figures};
 use kube::Client;
+use muster_crds::conditions::find;
+use muster_crds::constants::conditions;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +40,8 @@ pub struct Settings {
     pub raw_feedback: Option<usize>,
     /// Whether what an executor stands for is written as the executor itself.
     pub impersonate_executor: bool,
+    /// Where it counts what it does.
+    pub counts: Arc<Counts>,
 }
 
 /// Objects of one kind rank applied at the same time.
@@ -88,6 +93,7 @@ impl Agent {
             state: state.clone(),
             raw: settings.raw_feedback,
             impersonate: settings.impersonate_executor,
+            repairs: settings.counts.repairs.clone(),
         };
         let saved = super::saved::Saved::new(spoke.clone(), namespace, &settings.hub_hash);
         Arc::new(Self {
@@ -105,6 +111,23 @@ impl Agent {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How things are.
+    pub fn figures(&self) -> Figures {
+        let mut figures = Figures {
+            watches: self.applier.watches.count(),
+            ..Figures::default()
+        };
+        (figures.queued, figures.failing) = self.queue.figures();
+        let state = self.state();
+        figures.records = state.applied.len();
+        for work in state.works.values() {
+            let applied = find(&work.status.conditions, conditions::APPLIED);
+            let status = applied.map_or("Absent", |condition| condition.status.as_str());
+            *figures.works.entry(status.to_owned()).or_default() += 1;
+        }
+        figures
     }
 
     /// The hub has just accepted the cluster: what it refused a moment ago is worth asking for again.

@@ -313,9 +313,14 @@ impl Agent {
         let mut todo: Vec<Option<Look>> = todo.into_iter().map(Some).collect();
         for wave in waves {
             let looks: Vec<Look> = wave.into_iter().filter_map(|i| todo[i].take()).collect();
-            let tasks = looks
-                .into_iter()
-                .map(|look| async move { (look.ordinal, self.applier.apply(work, look, owner).await) });
+            let tasks = looks.into_iter().map(|look| async move {
+                let (ordinal, began) = (look.ordinal, tokio::time::Instant::now());
+                let outcome = self.applier.apply(work, look, owner).await;
+                self.settings
+                    .counts
+                    .looked_at(&outcome.report.applied, began.elapsed());
+                (ordinal, outcome)
+            });
             let outcomes: Vec<_> = futures::stream::iter(tasks)
                 .buffer_unordered(OBJECTS_AT_ONCE)
                 .collect()

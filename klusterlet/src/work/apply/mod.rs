@@ -24,6 +24,7 @@ use super::watches::{Coverage, Watches};
 use kube::Client;
 use muster_crds::constants::reasons;
 use muster_crds::work::v1::{ManifestResourceMeta, ManifestWork, UpdateStrategyType};
+use muster_observe::prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -50,6 +51,8 @@ pub struct Applier {
     pub raw: RawLimit,
     /// Whether executors' objects are written as the executor itself.
     pub impersonate: bool,
+    /// Counts what was changed on the cluster and is put back.
+    pub repairs: Counter,
 }
 
 /// One manifest to look at.
@@ -173,6 +176,7 @@ impl Applier {
             policy: Policy::default(),
             raw: self.raw,
             contention: Mutex::new(look.contention.clone()),
+            repairs: self.repairs.clone(),
             meta,
         };
         self.state.lock().unwrap_or_else(PoisonError::into_inner).own(

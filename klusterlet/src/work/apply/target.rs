@@ -15,6 +15,7 @@ use kube::Client;
 use muster_crds::conditions::NewCondition;
 use muster_crds::constants::{conditions as types, reasons};
 use muster_crds::work::v1::{ManifestResourceMeta, UpdateStrategyType};
+use muster_observe::prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
@@ -33,6 +34,8 @@ pub struct Target<'a> {
     pub policy: Policy,
     pub raw: RawLimit,
     pub contention: Mutex<Contention>,
+    /// Counts repairs.
+    pub repairs: Counter,
     pub meta: ManifestResourceMeta,
 }
 
@@ -58,7 +61,11 @@ impl Target<'_> {
         };
         let told = format!("{writers} keeps changing {}", difference::fields(&found));
         tracing::debug!(object = self.path, %told, "drift");
-        self.fight().drifted(Instant::now(), told)
+        let verdict = self.fight().drifted(Instant::now(), told);
+        if verdict == Verdict::Repair {
+            self.repairs.inc();
+        }
+        verdict
     }
 
     pub async fn outcome(&self, came: Came) -> Outcome {

@@ -20,6 +20,10 @@ impl Applier {
             tries += 1;
             let result = match &live {
                 None => {
+                    if look.trusted && tries == 1 {
+                        // It was there, and somebody deleted it.
+                        target.repairs.inc();
+                    }
                     let object = drift::created(&target.required, &target.marks);
                     objects::create(&target.writer, &target.collection, &object).await
                 }
