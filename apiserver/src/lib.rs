@@ -21,4 +21,7 @@ pub mod server;
 pub mod simulate;
 pub mod store;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use error::ApiError;

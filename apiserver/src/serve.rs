@@ -3,6 +3,8 @@
 //! A slow or hostile client costs others nothing: handshakes run in tasks of their own, bounded in number and time, headers
 //! are bounded in size and time, connections in number. Shutting down lets requests finish, within limits.
 
+mod patient;
+
 use crate::pki::{Ca, ClientCert, PkiError, SERVER_TTL};
 use http::{Request, Response};
 use http_body::Body;
@@ -11,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use jiff::{SignedDuration, Timestamp};
+use patient::Patient;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -40,6 +43,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// What an HTTP/2 ping may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// What an HTTP/2 connection begins with: its preface, 24 bytes.
+const H2_PREFACE: usize = 24;
 /// Concurrent requests of one HTTP/2 connection, watches included.
 const MAX_STREAMS: u32 = 250;
 
@@ -67,6 +72,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Bytes of a request's headers.
     pub header_bytes: u32,
+    /// How long a client may leave what is sent to it unread.
+    pub write_timeout: Duration,
     /// How long open requests may go on after shutdown began.
     pub drain: Duration,
 }
@@ -79,6 +86,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             header_bytes: 64 * 1024,
+            write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(5),
         }
     }
@@ -381,7 +389,19 @@ where
             request.extensions_mut().insert(peer.clone());
             service.clone().oneshot(request)
         });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        // Either by what was agreed on: finding out from the first bytes would wait for them without a limit.
+        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let (opening, mut builder) = if is_h2 {
+            (H2_PREFACE, auto::Builder::new(TokioExecutor::new()).http2_only())
+        } else {
+            (1, auto::Builder::new(TokioExecutor::new()).http1_only())
+        };
+        let stream = Patient::new(
+            stream,
+            opening,
+            self.limits.header_timeout,
+            self.limits.write_timeout,
+        );
         builder
             .http1()
             .timer(TokioTimer::new())

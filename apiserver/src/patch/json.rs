@@ -1,10 +1,15 @@
 //! The two patches that need no schema: JSON Patch (RFC 6902) and JSON Merge Patch (RFC 7386).
 
 use crate::ApiError;
+use ::json_patch::{Patch, PatchOperation};
 use serde_json::{Map, Value, json};
 
 /// Most operations one JSON Patch may have.
 const MAX_OPERATIONS: usize = 10_000;
+/// Most values one JSON Patch may move or copy: some tenths of a second, where without a bound ten thousand operations on a
+/// long list take minutes, and copies of copies take all memory.
+const MOST_MOVED: usize = 20_000_000;
+const TOO_MUCH: &str = "The JSON patch moves or copies too many values";
 
 /// Applies a JSON Patch. A body that is no list of operations is a 400, one that can not be carried out a 422.
 pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
@@ -28,12 +33,62 @@ pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
             items.len()
         )));
     }
-    let operations: json_patch::Patch =
-        serde_json::from_value(Value::Array(items)).map_err(|_| unprocessable())?;
+    let operations: Patch = serde_json::from_value(Value::Array(items)).map_err(|_| unprocessable())?;
     let mut patched = object.clone();
-    // The object is a copy, so there is nothing to roll back when an operation fails.
-    json_patch::patch_unsafe(&mut patched, &operations).map_err(|_| unprocessable())?;
-    Ok(patched)
+    let mut left = MOST_MOVED;
+    for operation in &operations.0 {
+        charge(&patched, operation, &mut left)
+            .ok_or_else(|| ApiError::RequestEntityTooLarge(TOO_MUCH.into()))?;
+        // The object is a copy, so there is nothing to roll back when an operation fails.
+        ::json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation))
+            .map_err(|_| unprocessable())?;
+    }
+    match patched {
+        // What is no document is nothing that a patch can give.
+        Value::Object(_) | Value::Array(_) => Ok(patched),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Err(unprocessable()),
+    }
+}
+
+/// Takes what an operation costs from `left`: the items of a list that move up or down, and what is copied. `None` when
+/// there is not so much left.
+fn charge(object: &Value, operation: &PatchOperation, left: &mut usize) -> Option<()> {
+    let above = |pointer: &str| {
+        let list = pointer
+            .rsplit_once('/')
+            .and_then(|(above, _)| object.pointer(above));
+        list.and_then(Value::as_array).map_or(0, Vec::len)
+    };
+    let mut take = |cost: usize| {
+        *left = left.checked_sub(cost)?;
+        Some(())
+    };
+    match operation {
+        PatchOperation::Add(o) => take(above(o.path.as_str())),
+        PatchOperation::Remove(o) => take(above(o.path.as_str())),
+        PatchOperation::Move(o) => take(above(o.from.as_str()) + above(o.path.as_str())),
+        PatchOperation::Copy(o) => {
+            take(above(o.path.as_str()))?;
+            object
+                .pointer(o.from.as_str())
+                .map_or(Some(()), |v| size(v, left))
+        }
+        PatchOperation::Replace(_) | PatchOperation::Test(_) => Some(()),
+    }
+}
+
+/// Takes the number of values in a value from `left`.
+fn size(value: &Value, left: &mut usize) -> Option<()> {
+    *left = left.checked_sub(1)?;
+    match value {
+        Value::Object(map) => map.values().try_for_each(|v| size(v, left)),
+        Value::Array(items) => items.iter().try_for_each(|v| size(v, left)),
+        Value::String(text) => {
+            *left = left.checked_sub(text.len() / 16)?;
+            Some(())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some(()),
+    }
 }
 
 /// The answer to a patch that was understood but does not fit the object.

@@ -2,11 +2,13 @@
 
 use super::fit::go_plain;
 use super::json::unprocessable;
-use super::path::same;
+use super::path::{compare_values, same};
 use super::typed::resolve;
 use crate::ApiError;
 use crate::schema::{Ref, Schema};
 use serde_json::{Map, Value};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -73,7 +75,8 @@ fn merge_map(schema: Option<&Schema>, mut old: Fields, mut patch: Fields) -> Res
                 return Err(bad_request(BAD_PRIMITIVE_LIST));
             };
             if let Some(Value::Array(kept)) = old.get_mut(list) {
-                kept.retain(|v| !gone.iter().any(|g| same(v, g)));
+                let gone = Places::of(&gone, "");
+                kept.retain(|v| gone.find(v).is_none());
             }
             continue;
         }
@@ -132,7 +135,8 @@ fn retain_keys(old: &mut Fields, patch: &mut Fields) -> Result<(), ApiError> {
     let Value::Array(keys) = keys else {
         return Err(bad_request(BAD_RETAIN_KEYS));
     };
-    let retained = |name: &str| keys.iter().any(|k| k.as_str() == Some(name));
+    let keys: BTreeSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let retained = |name: &str| keys.contains(name);
     let foreign = patch.iter().any(|(name, value)| {
         !value.is_null()
             && !name.starts_with(DELETE_FROM)
@@ -210,13 +214,60 @@ fn check_order(patch: &[Value], order: &[Value], key: &str) -> Result<(), ApiErr
     Ok(())
 }
 
+/// What tells an item of a list from others: the value of its key, or the item itself where there is no key.
+fn identity<'a>(item: &'a Value, key: &str) -> Option<&'a Value> {
+    if key.is_empty() { Some(item) } else { item.get(key) }
+}
+
 fn same_item(a: &Value, b: &Value, key: &str) -> bool {
-    if key.is_empty() {
-        return same(a, b);
-    }
-    match (a.get(key), b.get(key)) {
+    match (identity(a, key), identity(b, key)) {
         (Some(a), Some(b)) => same(a, b),
         _ => false,
+    }
+}
+
+/// A value that can be looked up by what it means.
+struct Meaning<'a>(&'a Value);
+
+impl Ord for Meaning<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare_values(self.0, other.0)
+    }
+}
+
+impl PartialOrd for Meaning<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Meaning<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Meaning<'_> {}
+
+/// Where the items of a list are, each by its first place.
+struct Places<'a> {
+    key: &'a str,
+    first: BTreeMap<Meaning<'a>, usize>,
+}
+
+impl<'a> Places<'a> {
+    fn of(items: &'a [Value], key: &'a str) -> Self {
+        let mut first = BTreeMap::new();
+        for (at, item) in items.iter().enumerate() {
+            if let Some(identity) = identity(item, key) {
+                first.entry(Meaning(identity)).or_insert(at);
+            }
+        }
+        Self { key, first }
+    }
+
+    fn find(&self, item: &Value) -> Option<usize> {
+        self.first.get(&Meaning(identity(item, self.key)?)).copied()
     }
 }
 
@@ -230,12 +281,9 @@ fn merge_list(schema: Option<&Schema>, old: Vec<Value>, patch: Vec<Value>) -> Re
     }
     let key = merge_key(schema);
     if maps == 0 {
-        let mut merged: Vec<Value> = Vec::with_capacity(old.len() + patch.len());
-        for value in old.iter().chain(&patch) {
-            if !merged.iter().any(|m| same(m, value)) {
-                merged.push(value.clone());
-            }
-        }
+        let mut met = BTreeSet::new();
+        let all = old.iter().chain(&patch).filter(|v| met.insert(Meaning(v)));
+        let merged: Vec<Value> = all.cloned().collect();
         return arrange(merged, &patch, &old, "");
     }
     if key.is_empty() {
@@ -243,19 +291,29 @@ fn merge_list(schema: Option<&Schema>, old: Vec<Value>, patch: Vec<Value>) -> Re
     }
     let (mut old, patch) = list_directives(old, patch, key)?;
     let server = old.clone();
+    let places = Places::of(&server, key);
+    // Items the patch brings, for a patch that names one twice.
+    let mut brought: BTreeMap<Meaning<'_>, usize> = BTreeMap::new();
     for item in &patch {
         let Value::Object(fields) = item else { continue };
         if !fields.contains_key(key) {
             return Err(no_merge_key(fields, key));
         }
-        if let Some(slot) = old.iter_mut().find(|o| same_item(o, item, key)) {
+        let known = identity(item, key).map(Meaning);
+        let there = places
+            .find(item)
+            .or_else(|| brought.get(known.as_ref()?).copied());
+        if let Some(slot) = there.and_then(|at| old.get_mut(at)) {
             if let Value::Object(before) = std::mem::take(slot) {
                 *slot = Value::Object(merge_map(items(schema), before, fields.clone())?);
             }
         } else {
             let mut item = item.clone();
             drop_nulls(&mut item);
-            old.extend(without_directives(item));
+            if let (Some(item), Some(known)) = (without_directives(item), known) {
+                brought.insert(known, old.len());
+                old.push(item);
+            }
         }
     }
     arrange(old, &patch, &server, key)
@@ -268,6 +326,7 @@ fn list_directives(
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), ApiError> {
     let mut left = Vec::with_capacity(patch.len());
+    let mut gone = Vec::new();
     let mut replace = false;
     for item in patch {
         let Some(directive) = item.get(PATCH) else {
@@ -279,7 +338,7 @@ fn list_directives(
             (Some("delete"), Some(fields)) if !fields.contains_key(key) => {
                 return Err(no_merge_key(fields, key));
             }
-            (Some("delete"), _) => old.retain(|o| !same_item(o, &item, key)),
+            (Some("delete"), _) => gone.push(item),
             (Some("merge"), _) => {
                 return Err(ApiError::Plain(
                     "merging lists cannot yet be specified in the patch".into(),
@@ -288,7 +347,12 @@ fn list_directives(
             (_, fields) => return Err(unknown_directive(directive, fields.cloned().unwrap_or_default())),
         }
     }
-    Ok(if replace { (left, Vec::new()) } else { (old, left) })
+    if replace {
+        return Ok((left, Vec::new()));
+    }
+    let gone = Places::of(&gone, key);
+    old.retain(|o| gone.find(o).is_none());
+    Ok((old, left))
 }
 
 /// Puts the items `order` names in that order, and the others, in the server's order, before the named item they stood
@@ -297,11 +361,11 @@ fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: &str) -> 
     if let Some(Value::Object(item)) = merged.iter().find(|m| !key.is_empty() && m.get(key).is_none()) {
         return Err(no_merge_key(item, key));
     }
-    let place = |list: &[Value], item: &Value| list.iter().position(|o| same_item(o, item, key));
+    let (order, server) = (Places::of(order, key), Places::of(server, key));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| place(order, item).is_some());
-    named.sort_by_key(|item| place(order, item));
-    others.sort_by_key(|item| place(server, item).unwrap_or(usize::MAX));
+        merged.into_iter().partition(|item| order.find(item).is_some());
+    named.sort_by_cached_key(|item| order.find(item));
+    others.sort_by_cached_key(|item| server.find(item).unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(named.len() + others.len());
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     loop {
@@ -309,7 +373,7 @@ fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: &str) -> 
             (None, None) => return Ok(out),
             (other, None) => other.is_some(),
             (None, _) => false,
-            (Some(other), Some(item)) => match (place(server, other), place(server, item)) {
+            (Some(other), Some(item)) => match (server.find(other), server.find(item)) {
                 (Some(a), Some(b)) => a < b,
                 _ => false,
             },

@@ -9,8 +9,10 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write as _};
 
 /// Largest body taken, as kube-apiserver's.
@@ -61,9 +63,35 @@ pub struct Parsed {
     pub duplicates: Vec<String>,
 }
 
+/// Where a value stands. Only what is wrong somewhere needs its name.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Root,
+    Field(&'a Place<'a>, &'a str),
+    Item(&'a Place<'a>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(Self::Root, key) => f.write_str(key),
+            Self::Field(above, key) => write!(f, "{above}.{key}"),
+            Self::Item(above, index) => write!(f, "{above}[{index}]"),
+        }
+    }
+}
+
+/// Keys met again, in order, each once.
+#[derive(Default)]
+struct Duplicates {
+    paths: Vec<String>,
+    seen: HashSet<String>,
+}
+
 struct Seed<'a> {
-    path: String,
-    duplicates: &'a RefCell<Vec<String>>,
+    place: Place<'a>,
+    duplicates: &'a RefCell<Duplicates>,
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -108,9 +136,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut out = Vec::new();
         loop {
-            let path = format!("{}[{}]", self.path, out.len());
+            let place = Place::Item(&self.place, out.len());
             match seq.next_element_seed(Seed {
-                path,
+                place,
                 duplicates: self.duplicates,
             })? {
                 Some(v) => out.push(v),
@@ -121,19 +149,21 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut out = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            let path = if self.path.is_empty() {
-                key.clone()
-            } else {
-                format!("{}.{key}", self.path)
-            };
             let value = map.next_value_seed(Seed {
-                path: path.clone(),
+                place: Place::Field(&self.place, &key),
                 duplicates: self.duplicates,
             })?;
-            if out.insert(key, value).is_some() {
-                let mut seen = self.duplicates.borrow_mut();
-                if !seen.contains(&path) {
-                    seen.push(path);
+            match out.entry(key) {
+                Entry::Vacant(free) => {
+                    free.insert(value);
+                }
+                Entry::Occupied(mut taken) => {
+                    let path = Place::Field(&self.place, taken.key()).to_string();
+                    taken.insert(value);
+                    let mut known = self.duplicates.borrow_mut();
+                    if known.seen.insert(path.clone()) {
+                        known.paths.push(path);
+                    }
                 }
             }
         }
@@ -143,10 +173,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
 /// Parses JSON; the error is worded as Go's decoder does, as far as it can be told from here.
 pub fn parse_json(bytes: &[u8]) -> Result<Parsed, String> {
-    let duplicates = RefCell::new(Vec::new());
+    let duplicates = RefCell::new(Duplicates::default());
     let mut de = serde_json::Deserializer::from_slice(bytes);
     let seed = Seed {
-        path: String::new(),
+        place: Place::Root,
         duplicates: &duplicates,
     };
     let value = seed
@@ -155,7 +185,7 @@ pub fn parse_json(bytes: &[u8]) -> Result<Parsed, String> {
         .map_err(|e| go_json_error(&e, bytes))?;
     Ok(Parsed {
         value,
-        duplicates: duplicates.into_inner(),
+        duplicates: duplicates.into_inner().paths,
     })
 }
 
@@ -208,42 +238,65 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
         };
         format!("error converting YAML to JSON: yaml: line {line}: {what}")
     })?;
+    let mut yaml = Yaml11 {
+        source: text,
+        quoted: HashMap::new(),
+    };
     Ok(Parsed {
-        value: yaml_11(value, text),
+        value: yaml.read(value),
         duplicates: Vec::new(),
     })
 }
 
 /// Kubernetes reads YAML 1.1, where a plain `y`, `yes`, `on` … is a boolean: applied to plain scalars only, which are
 /// recognised by not standing quoted in the source.
-fn yaml_11(value: Value, source: &str) -> Value {
-    match value {
-        Value::String(s) => match yaml_11_boolean(&s, source) {
-            Some(b) => Value::Bool(b),
-            None => Value::String(s),
-        },
-        Value::Array(items) => Value::Array(items.into_iter().map(|v| yaml_11(v, source)).collect()),
-        Value::Object(map) => map
-            .into_iter()
-            .map(|(k, v)| {
-                (
-                    yaml_11_boolean(&k, source).map_or(k, |b| b.to_string()),
-                    yaml_11(v, source),
-                )
-            })
-            .collect(),
-        other => other,
-    }
+struct Yaml11<'a> {
+    source: &'a str,
+    /// Words looked for already, and whether they stand quoted.
+    quoted: HashMap<&'static str, bool>,
 }
 
-fn yaml_11_boolean(text: &str, source: &str) -> Option<bool> {
-    let boolean = match text {
-        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => true,
-        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => false,
-        _ => return None,
-    };
-    let quoted = source.contains(&format!("\"{text}\"")) || source.contains(&format!("'{text}'"));
-    (!quoted).then_some(boolean)
+/// What YAML 1.1 reads as booleans, beside `true` and `false`.
+const BOOLEANS: [(&str, bool); 16] = [
+    ("y", true),
+    ("Y", true),
+    ("yes", true),
+    ("Yes", true),
+    ("YES", true),
+    ("on", true),
+    ("On", true),
+    ("ON", true),
+    ("n", false),
+    ("N", false),
+    ("no", false),
+    ("No", false),
+    ("NO", false),
+    ("off", false),
+    ("Off", false),
+    ("OFF", false),
+];
+
+impl Yaml11<'_> {
+    fn read(&mut self, value: Value) -> Value {
+        match value {
+            Value::String(s) => self.boolean(&s).map_or(Value::String(s), Value::Bool),
+            Value::Array(items) => Value::Array(items.into_iter().map(|v| self.read(v)).collect()),
+            Value::Object(map) => map
+                .into_iter()
+                .map(|(k, v)| (self.boolean(&k).map_or(k, |b| b.to_string()), self.read(v)))
+                .collect(),
+            other => other,
+        }
+    }
+
+    fn boolean(&mut self, text: &str) -> Option<bool> {
+        let (word, boolean) = BOOLEANS.iter().find(|(word, _)| *word == text)?;
+        let source = self.source;
+        let quoted = self.quoted.entry(word).or_insert_with(|| {
+            source.contains(&format!("\"{word}\"")) || source.contains(&format!("'{word}'"))
+        });
+        (!*quoted).then_some(*boolean)
+    }
 }
 
 /// The bytes an error about an unreadable object shows.
@@ -264,7 +317,8 @@ fn summary(bytes: &[u8]) -> String {
     }
 }
 
-const TYPE_META: &str =
+/// Go's name for what every object has.
+pub(super) const TYPE_META: &str =
     r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
 
 /// Name Go's decoder has for a JSON type.
@@ -357,40 +411,46 @@ pub fn check_type(
         }
         return Ok(());
     }
-    let effective = if sent.is_empty() { expected.clone() } else { sent };
-    let effective_kind = if sent_kind.is_empty() {
-        kind.to_owned()
-    } else {
-        sent_kind
-    };
-    let (group, version) = effective.split_once('/').unwrap_or(("", &effective));
-    if effective != expected || effective_kind != kind {
-        let head = format!("{effective_kind} in version {version:?} cannot be handled as a {kind}");
-        if effective == expected || registry.by_kind(group, version, &effective_kind).is_some() {
-            let internal = if gv.0.is_empty() {
-                "core"
-            } else {
-                gv.0.split('.').next().unwrap_or_default()
-            };
-            return Err(ApiError::BadRequest(
-                if registry.by_kind(group, version, &effective_kind).is_some() {
-                    format!(
-                        "{head}: converting ({version}.{effective_kind}) to ({internal}.{kind}): unknown conversion"
-                    )
-                } else {
-                    format!(
-                        "{head}: no kind {effective_kind:?} is registered for version {effective:?} in scheme {SCHEME:?}"
-                    )
-                },
-            ));
-        }
-        return Err(ApiError::BadRequest(format!(
-            "{head}: no kind {effective_kind:?} is registered for version {effective:?} in scheme {SCHEME:?}"
-        )));
+    if let Some((head, why)) = other_kind(registry, kind, gv, (&sent, &sent_kind)) {
+        return Err(ApiError::BadRequest(format!("{head}: {why}")));
     }
     object["apiVersion"] = expected.into();
     object["kind"] = kind.into();
     Ok(())
+}
+
+/// Why an object of this apiVersion and kind is none of the kind wanted: what can not be done, and the reason. What is left
+/// out is what is wanted.
+pub fn other_kind(
+    registry: &Registry,
+    kind: &str,
+    gv: (&str, &str),
+    sent: (&str, &str),
+) -> Option<(String, String)> {
+    let expected = api_version(gv.0, gv.1);
+    let given = |sent: &str, wanted: &str| {
+        if sent.is_empty() {
+            wanted.to_owned()
+        } else {
+            sent.to_owned()
+        }
+    };
+    let (sent_version, sent_kind) = (given(sent.0, &expected), given(sent.1, kind));
+    if sent_version == expected && sent_kind == kind {
+        return None;
+    }
+    let (group, version) = sent_version.split_once('/').unwrap_or(("", &sent_version));
+    let head = format!("{sent_kind} in version {version:?} cannot be handled as a {kind}");
+    let why = if registry.by_kind(group, version, &sent_kind).is_some() {
+        let internal = match gv.0.split('.').next() {
+            None | Some("") => "core",
+            Some(group) => group,
+        };
+        format!("converting ({version}.{sent_kind}) to ({internal}.{kind}): unknown conversion")
+    } else {
+        format!("no kind {sent_kind:?} is registered for version {sent_version:?} in scheme {SCHEME:?}")
+    };
+    Some((head, why))
 }
 
 /// `group/version`, or only the version for core.

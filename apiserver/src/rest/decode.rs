@@ -3,7 +3,8 @@
 use super::body::{self, Parsed};
 use super::params::FieldValidation;
 use crate::ApiError;
-use crate::registry::{Resource, strategy};
+use crate::error::FieldError;
+use crate::registry::{Registry, Resource, strategy};
 use crate::schema::{decode, prune};
 use serde_json::Value;
 
@@ -59,13 +60,69 @@ pub fn patched(
     let before = value.clone();
     let unknown = typed(r, &mut value).map_err(|why| {
         let shown = Value::String(before.to_string());
-        let error = crate::error::FieldError::invalid("patch", &shown, &why);
+        let error = FieldError::invalid("patch", &shown, &why);
         ApiError::invalid("", "", "", vec![error])
     })?;
     let warnings =
         body::strictness(validation, &unknown, &[]).map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
     strategy::default(r, &mut value);
     Ok((value, warnings))
+}
+
+/// A patch makes no object of another kind, and no kind of something that is no object.
+pub fn check_patched_type(registry: &Registry, r: &Resource, value: &mut Value) -> Result<(), ApiError> {
+    let refused = |value: &Value, why: &str| {
+        let shown = Value::String(value.to_string());
+        let error = FieldError::invalid("patch", &shown, why);
+        Err(ApiError::invalid("", "", "", vec![error]))
+    };
+    let parse_error = |what: &str, into: &str| {
+        format!("couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go {into}")
+    };
+    let Value::Object(map) = &*value else {
+        let into = format!("value of type {}", body::TYPE_META);
+        return refused(value, &parse_error(body::json_type(value), &into));
+    };
+    let mut sent = ["", ""];
+    for (field, text) in ["apiVersion", "kind"].into_iter().zip(&mut sent) {
+        match map.get(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(given)) => *text = given,
+            Some(other) => {
+                let into = format!("struct field .{field} of type string");
+                return refused(value, &parse_error(body::json_type(other), &into));
+            }
+        }
+    }
+    let [version, kind] = sent;
+    let wanted = r.api_version();
+    if r.custom.is_some() {
+        if kind.is_empty() {
+            return refused(value, &format!("Object 'Kind' is missing in '{value}'"));
+        }
+        if version.is_empty() {
+            let why = "Object 'apiVersion' is missing in 'object has no apiVersion field'";
+            return Err(ApiError::Internal(why.into()));
+        }
+        let mut errors = Vec::new();
+        for (field, sent, wanted) in [("kind", kind, r.kind.as_str()), ("apiVersion", version, &wanted)] {
+            if sent != wanted {
+                let detail = format!("must be {wanted}");
+                errors.push(FieldError::invalid(field, &sent.into(), &detail));
+            }
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        return Err(ApiError::invalid(group, kind, crate::object::name(value), errors));
+    }
+    if let Some((_, why)) = body::other_kind(registry, &r.kind, (&r.group, &r.version), (version, kind)) {
+        return refused(value, &why);
+    }
+    value["apiVersion"] = wanted.into();
+    value["kind"] = r.kind.as_str().into();
+    Ok(())
 }
 
 /// Empty text that `metadata` leaves out.

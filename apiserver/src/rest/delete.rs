@@ -246,6 +246,15 @@ fn options(call: &Call<'_>, bytes: &Bytes) -> Result<DeleteOptions, ApiError> {
     }
     let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
     let parsed = body::parse_object(bytes, format, "DeleteOptions")?;
+    if let Some(kind) = parsed.value["kind"]
+        .as_str()
+        .filter(|k| !k.is_empty() && *k != "DeleteOptions")
+    {
+        // Read as options it would have none, and delete what may have been meant to be tried only.
+        return Err(ApiError::BadRequest(format!(
+            "the body of a DELETE must be of type DeleteOptions, it is a {kind}"
+        )));
+    }
     DeleteOptions::parse(Some(&parsed.value), call.query)
 }
 

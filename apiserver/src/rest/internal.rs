@@ -385,7 +385,7 @@ impl Api {
                 let config = config.clone();
                 self.applied(target, Some(&old), &config, options)?
             }
-            Next::Patch(patch) => patched(r, patch, &old, options.validation)?,
+            Next::Patch(patch) => patched(&self.registry, r, patch, &old, options.validation)?,
             Next::Function(change) => (change(&old)?, Vec::new()),
         };
         check_namespace(r, target.namespace, &mut new)?;

@@ -312,7 +312,8 @@ impl FieldSelector {
             let (field, value, equal) = split_term(&term).ok_or_else(|| {
                 ApiError::BadRequest(format!("invalid selector: '{text}'; can't understand '{term}'"))
             })?;
-            out.push((field.to_owned(), unescape(value), equal));
+            let value = unescape(value).map_err(ApiError::BadRequest)?;
+            out.push((field.to_owned(), value, equal));
         }
         Ok(Self(out))
     }
@@ -394,27 +395,38 @@ fn split_terms(text: &str) -> Vec<String> {
 }
 
 fn split_term(term: &str) -> Option<(&str, &str, bool)> {
-    let at = term.find(['=', '!'])?;
-    let (field, rest) = term.split_at(at);
-    if let Some(v) = rest.strip_prefix("!=") {
-        return Some((field, v, false));
+    let at = term.find('=')?;
+    if let Some(field) = term[..at].strip_suffix('!') {
+        return Some((field, &term[at + 1..], false));
     }
-    rest.strip_prefix("==")
-        .or_else(|| rest.strip_prefix('='))
-        .map(|v| (field, v, true))
+    let value = &term[at + 1..];
+    Some((&term[..at], value.strip_prefix('=').unwrap_or(value), true))
 }
 
-fn unescape(value: &str) -> String {
+fn unescape(value: &str) -> Result<String, String> {
     let mut out = String::new();
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
-        out.push(if c == '\\' {
-            chars.next().unwrap_or('\\')
-        } else {
-            c
+        out.push(match c {
+            '\\' => match chars.next() {
+                Some(escaped @ ('\\' | ',' | '=')) => escaped,
+                other => {
+                    let other = other.map(String::from).unwrap_or_default();
+                    return Err(format!(
+                        "invalid field selector: invalid escape sequence: \\{other}"
+                    ));
+                }
+            },
+            ',' | '=' => {
+                let rune = u32::from(c);
+                return Err(format!(
+                    "invalid field selector: unescaped character in value: {rune}"
+                ));
+            }
+            plain => plain,
         });
     }
-    out
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -485,7 +497,17 @@ mod tests {
                 "{selector}"
             );
         }
-        let error = FieldSelector::parse("x").unwrap_err().to_string();
-        assert_eq!(error, "invalid selector: 'x'; can't understand 'x'");
+        for (selector, want) in [
+            ("x", "invalid selector: 'x'; can't understand 'x'"),
+            (
+                "a=b=c",
+                "invalid field selector: unescaped character in value: 61",
+            ),
+            (r"a=b\c", r"invalid field selector: invalid escape sequence: \c"),
+            (r"a=b\", r"invalid field selector: invalid escape sequence: \"),
+        ] {
+            let error = FieldSelector::parse(selector).unwrap_err().to_string();
+            assert_eq!(error, want, "{selector}");
+        }
     }
 }

@@ -358,3 +358,83 @@ async fn large_bodies_and_crowds_are_refused() {
         "the seat is free again"
     );
 }
+
+#[tokio::test]
+async fn a_patch_makes_no_object_of_another_kind() {
+    let api = api().await;
+    maps(&api)
+        .create(&PostParams::default(), &map("a", "1"))
+        .await
+        .unwrap();
+    let patch = |kind: &'static str, body: serde_json::Value| {
+        let client = api.client();
+        async move {
+            let request = http::Request::patch("/api/v1/namespaces/default/configmaps/a")
+                .header("content-type", format!("application/{kind}"))
+                .body(body.to_string().into_bytes())
+                .unwrap();
+            client.request::<serde_json::Value>(request).await
+        }
+    };
+    let json = "json-patch+json";
+    let merge = "merge-patch+json";
+    for (kind, body, why) in [
+        (
+            merge,
+            json!({"apiVersion": "apps/v1", "kind": "Deployment"}),
+            "converting (v1.Deployment) to (core.ConfigMap): unknown conversion",
+        ),
+        (
+            merge,
+            json!({"kind": "Other"}),
+            "no kind \"Other\" is registered for version \"v1\"",
+        ),
+        (
+            merge,
+            json!({"kind": 5}),
+            "json: cannot unmarshal number into Go struct field .kind of type string",
+        ),
+        (
+            json,
+            json!([{"op": "replace", "path": "", "value": []}]),
+            "json: cannot unmarshal array into Go value of type struct",
+        ),
+        (
+            json,
+            json!([{"op": "replace", "path": "", "value": 5}]),
+            "the server rejected our request due to an error in our request",
+        ),
+    ] {
+        match patch(kind, body.clone()).await {
+            Err(kube::Error::Api(status)) => {
+                assert_eq!((status.code, status.reason.as_str()), (422, "Invalid"), "{body}");
+                assert!(status.message.contains(why), "{}", status.message);
+            }
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+    for (kind, body) in [
+        (merge, json!({"metadata": null})),
+        (merge, json!({"metadata": {"name": null}})),
+        (json, json!([{"op": "remove", "path": "/metadata"}])),
+    ] {
+        let error = patch(kind, body.clone()).await.unwrap_err();
+        let why = "the name of the object (a based on URL) was undeterminable: name must be provided";
+        assert!(
+            matches!(&error, kube::Error::Api(s) if s.code == 400 && s.message == why),
+            "{body}: {error}"
+        );
+    }
+    // Left out, it is what it was; a strategic patch does not get at it at all.
+    let strategic = patch("strategic-merge-patch+json", json!({"kind": "Other"}))
+        .await
+        .unwrap();
+    assert_eq!(strategic["kind"], "ConfigMap");
+    let same = patch(merge, json!({"kind": null, "apiVersion": null}))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&same["kind"], &same["apiVersion"]),
+        (&json!("ConfigMap"), &json!("v1"))
+    );
+}

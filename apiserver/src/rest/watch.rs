@@ -7,12 +7,13 @@ use super::respond::{self, Body};
 use super::{Api, COMPACTED, Call, key, too_large};
 use crate::ApiError;
 use crate::object;
-use crate::store::{Event, StoreError, Watch};
+use crate::store::{Entry, Event, StoreError, Watch};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::Response;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,9 @@ struct Watcher {
     view: View,
     filter: Filter,
     plain: bool,
+    /// The initial state, made into events one by one: a thousand watches that begin together must not each hold a copy.
+    initial: std::vec::IntoIter<Arc<Entry>>,
+    /// What comes after it and before the first change.
     queue: VecDeque<Bytes>,
     watch: Option<Watch>,
     deadline: Instant,
@@ -145,6 +149,10 @@ impl Watcher {
     /// The next piece of the answer, `None` at its end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            if let Some(entry) = self.initial.next() {
+                let object = self.shaped(&entry.json);
+                return Some(frame("ADDED", &object));
+            }
             if let Some(bytes) = self.queue.pop_front() {
                 return Some(bytes);
             }
@@ -204,6 +212,7 @@ pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         plain: view.is_plain(),
         view,
         filter,
+        initial: Vec::new().into_iter(),
         queue: VecDeque::new(),
         watch: None,
         deadline: now + Duration::from_secs(seconds),
@@ -235,10 +244,7 @@ fn begin(
         let all = ListOptions::default();
         let found = find(api, &watcher.filter, namespace, &all)?;
         after = found.revision;
-        for entry in &found.entries {
-            let object = watcher.shaped(&entry.json);
-            watcher.queue.push_back(frame("ADDED", &object));
-        }
+        watcher.initial = found.entries.into_iter();
         if options.send_initial_events == Some(true) && options.bookmarks {
             let end = watcher.bookmark_frame(after, true);
             watcher.queue.push_back(end);

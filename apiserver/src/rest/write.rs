@@ -8,7 +8,7 @@ use super::respond::{self, Body};
 use super::{Api, Call, body, decode};
 use crate::ApiError;
 use crate::patch;
-use crate::registry::Resource;
+use crate::registry::{Registry, Resource};
 use bytes::Bytes;
 use http::{Response, header};
 use serde_json::Value;
@@ -198,12 +198,31 @@ pub async fn patch(api: &Api, call: &Call<'_>, sub: &str, bytes: &Bytes) -> Resu
 
 /// The current object with a patch on it, as an object of its kind again.
 pub fn patched(
+    registry: &Registry,
     r: &Resource,
     patch: &PatchBody,
     current: &Value,
     validation: FieldValidation,
 ) -> Result<(Value, decode::Warnings), ApiError> {
-    let raw = patch.onto(r.schema(), current)?;
+    let mut raw = patch.onto(r.schema(), current)?;
+    if let PatchBody::Strategic(_) = patch {
+        // It is merged into fields that these two are none of.
+        for field in ["apiVersion", "kind"] {
+            raw[field] = current[field].clone();
+        }
+    }
+    decode::check_patched_type(registry, r, &mut raw)?;
+    let nameless = match &raw["metadata"] {
+        Value::Null => true,
+        Value::Object(metadata) => metadata.get("name").is_none_or(|n| n.is_null() || n == ""),
+        _ => false,
+    };
+    if nameless {
+        let name = crate::object::name(current);
+        return Err(ApiError::BadRequest(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
     decode::patched(r, raw, validation)
 }
 

@@ -21,7 +21,8 @@ mod proptests;
 pub use cel::{Rules, validate_custom};
 
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 
 /// A node's type. Follows OpenAPI v3 as Kubernetes uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -209,13 +210,59 @@ impl Schema {
         self.property(name).or_else(|| self.additional())
     }
 
-    /// The item of the list `old` that has the same `x-kubernetes-list-map-keys` as `item`; `None` for lists whose items
-    /// have no identity across versions of an object.
-    pub fn correlated<'a>(&self, item: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
-        let Some(ListType::Map(keys)) = &self.list_type else {
-            return None;
+    /// Finds items of the list `old` by the keys of this list; `None` for lists whose items have no identity across
+    /// versions of an object.
+    pub fn former<'a>(&'a self, old: Option<&'a Value>) -> Option<Former<'a>> {
+        match &self.list_type {
+            Some(ListType::Map(keys)) => Former::of(keys, old),
+            _ => None,
+        }
+    }
+}
+
+/// The former state of a list of keyed items.
+#[derive(Debug)]
+pub struct Former<'a> {
+    keys: &'a [Box<str>],
+    items: &'a [Value],
+    /// Positions by keys, once it is worth it.
+    index: Option<HashMap<String, usize>>,
+}
+
+impl<'a> Former<'a> {
+    /// Of the list `old`, whose items have these keys.
+    pub fn of(keys: &'a [Box<str>], old: Option<&'a Value>) -> Option<Self> {
+        let items = old?.as_array()?;
+        Some(Self {
+            keys,
+            items,
+            index: None,
+        })
+    }
+
+    /// The item that has the same keys as `item`, which is now at this position: most are where they were.
+    pub fn find(&mut self, at: usize, item: &Value) -> Option<&'a Value> {
+        let same = |other: &&Value| self.keys.iter().all(|k| other.get(&**k) == item.get(&**k));
+        if let Some(there) = self.items.get(at).filter(same) {
+            return Some(there);
+        }
+        let text = |item: &Value| {
+            let mut text = String::new();
+            for key in self.keys {
+                let _ = match item.get(&**key) {
+                    Some(value) => write!(text, "{value},"),
+                    None => write!(text, ","),
+                };
+            }
+            text
         };
-        let same = |other: &&Value| keys.iter().all(|k| other.get(&**k) == item.get(&**k));
-        old?.as_array()?.iter().find(same)
+        let index = self.index.get_or_insert_with(|| {
+            let mut index = HashMap::with_capacity(self.items.len());
+            for (at, item) in self.items.iter().enumerate() {
+                index.entry(text(item)).or_insert(at);
+            }
+            index
+        });
+        index.get(&text(item)).and_then(|at| self.items.get(*at))
     }
 }

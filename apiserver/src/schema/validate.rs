@@ -31,6 +31,9 @@ pub fn unchecked_rules(errors: &[FieldError]) -> Option<FieldError> {
     })
 }
 
+/// Nobody reads more of them, and an object may have hundreds of thousands.
+const MOST_ERRORS: usize = 1000;
+
 struct Run {
     errors: Vec<FieldError>,
     path: String,
@@ -115,7 +118,7 @@ impl Run {
     }
 
     fn node(&mut self, schema: &Schema, new: &Value, old: Option<&Value>) {
-        if old == Some(new) {
+        if old == Some(new) || self.errors.len() > MOST_ERRORS {
             return;
         }
         self.kind(schema, new);
@@ -233,8 +236,9 @@ impl Run {
             self.errors.push(FieldError::invalid(field, new, &detail));
         }
         if let Some(items) = schema.items() {
+            let mut former = schema.former(old);
             for (i, item) in list.iter().enumerate() {
-                let old = schema.correlated(item, old);
+                let old = former.as_mut().and_then(|f| f.find(i, item));
                 self.at(i, |run| run.node(items, item, old));
             }
         }
@@ -366,7 +370,7 @@ impl Run {
 
     /// Items of sets, and keys of lists that are maps, appear once.
     fn uniqueness(&mut self, schema: &Schema, new: &Value, old: Option<&Value>) {
-        if old == Some(new) {
+        if old == Some(new) || self.errors.len() > MOST_ERRORS {
             return;
         }
         match new {
@@ -380,6 +384,7 @@ impl Run {
             }
             Value::Array(list) => {
                 let mut seen = HashSet::new();
+                let mut former = schema.former(old);
                 for (i, item) in list.iter().enumerate() {
                     let identity = match &schema.list_type {
                         Some(ListType::Set) => Some(item.clone()),
@@ -394,7 +399,7 @@ impl Run {
                                 .push(FieldError::duplicate(run.path.clone(), &identity));
                         });
                     }
-                    let old = schema.correlated(item, old);
+                    let old = former.as_mut().and_then(|f| f.find(i, item));
                     self.at(i, |run| {
                         run.uniqueness(schema.items().unwrap_or_else(|| builtin::any()), item, old);
                     });

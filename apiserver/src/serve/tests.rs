@@ -1,7 +1,8 @@
 use super::*;
 use crate::pki::{Pair, Request as CertRequest, Usages, new_key, request};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use std::convert::Infallible;
@@ -31,6 +32,15 @@ async fn start(ca: &Ca, limits: Limits, go: CancellationToken) -> Running {
             if request.uri().path() == "/slow" {
                 go.cancelled().await;
             }
+            if request.uri().path() == "/endless" {
+                // Dropped with the answer's body: whoever reads it is told by that when the server gave up.
+                let guard = go.clone().drop_guard();
+                let more = futures::stream::repeat_with(move || {
+                    let _ = &guard;
+                    Ok(Frame::data(Bytes::from(vec![b'x'; 4096])))
+                });
+                return Ok(Response::new(StreamBody::new(more).boxed_unsync()));
+            }
             let peer = request.extensions().get::<Peer>().unwrap();
             let who = match (&peer.cert, &peer.rejected) {
                 (Some(cert), None) => format!("{}:{}", cert.common_name, cert.organizations.join("+")),
@@ -39,7 +49,7 @@ async fn start(ca: &Ca, limits: Limits, go: CancellationToken) -> Running {
                 (Some(_), Some(_)) => "both".to_owned(),
             };
             let body = format!("{:?} {who}", request.version());
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body))))
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body)).boxed_unsync()))
         }
     });
     let tls = Tls::new(ca, &[]).unwrap();
@@ -332,13 +342,82 @@ async fn silent_clients_are_dropped_and_hold_nobody_up() {
 }
 
 #[tokio::test]
+async fn who_never_begins_is_dropped() {
+    let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
+    let limits = Limits {
+        header_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let server = start(&ca, limits, CancellationToken::new()).await;
+    for (protocol, begun) in [(&b"http/1.1"[..], &b""[..]), (b"h2", b""), (b"h2", b"PRI * HTTP")] {
+        let mut stream = connect(server.address, &client(&ca, None, protocol), "localhost")
+            .await
+            .unwrap();
+        stream.write_all(begun).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest))
+            .await
+            .unwrap_or_else(|_| panic!("kept: {protocol:?} {begun:?}"));
+    }
+}
+
+#[tokio::test]
+async fn who_is_idle_between_requests_is_kept_for_a_while() {
+    let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
+    let server = start(&ca, Limits::default(), CancellationToken::new()).await;
+    let mut stream = connect(server.address, &client(&ca, None, b"http/1.1"), "localhost")
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = vec![0; 4096];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer))
+            .await
+            .expect("no answer in time")
+            .unwrap();
+        assert!(String::from_utf8_lossy(&answer[..read]).contains("200 OK"));
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_dropped() {
+    let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
+    let limits = Limits {
+        write_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let dropped = CancellationToken::new();
+    let server = start(&ca, limits, dropped.clone()).await;
+    let mut stream = connect(server.address, &client(&ca, None, b"http/1.1"), "localhost")
+        .await
+        .unwrap();
+    stream
+        .write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    // Others are served meanwhile.
+    let connector = client(&ca, None, b"http/1.1");
+    assert!(get(server.address, &connector, "/").await.contains("nobody"));
+    tokio::time::timeout(PATIENCE, dropped.cancelled())
+        .await
+        .expect("a client that does not read is kept");
+    drop(stream);
+}
+
+#[tokio::test]
 async fn too_many_headers_are_refused() {
     let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
     let server = start(&ca, Limits::default(), CancellationToken::new()).await;
     let mut stream = connect(server.address, &client(&ca, None, b"http/1.1"), "localhost")
         .await
         .unwrap();
-    let request = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "a".repeat(100_000));
+    let request = format!(
+        "GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
+        "a".repeat(1_000_000)
+    );
     // The server may hang up before all of it is sent.
     let _ = stream.write_all(request.as_bytes()).await;
     let mut answer = Vec::new();

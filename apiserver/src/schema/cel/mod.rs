@@ -328,8 +328,9 @@ impl Run<'_> {
             }
             Value::Array(list) => {
                 let Some(items) = node.items else { return };
+                let mut former = node.former(old);
                 for (i, item) in list.iter().enumerate() {
-                    let old = node.correlated(item, old);
+                    let old = former.as_mut().and_then(|f| f.find(i, item));
                     self.within(&format!("[{i}]"), |run| run.node(items, item, old));
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::infer::Ty;
 use super::{Compiled, Compiler};
-use crate::schema::{ListType, Ref, Schema, Type, formats};
+use crate::schema::{Former, ListType, Ref, Schema, Type, formats};
 use base64::Engine as _;
 use kube::core::cel::cel::Value as Cel;
 use kube::core::cel::cel::objects::{Key, Map};
@@ -81,14 +81,12 @@ impl Node {
         Some(self.properties[at].node)
     }
 
-    /// The item of `old` with the same list-map keys.
-    pub(super) fn correlated<'a>(&self, item: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
+    /// The former state of a list with keys.
+    pub(super) fn former<'a>(&'a self, old: Option<&'a Value>) -> Option<Former<'a>> {
         if self.list_keys.is_empty() {
             return None;
         }
-        old?.as_array()?
-            .iter()
-            .find(|other| self.list_keys.iter().all(|k| other.get(&**k) == item.get(&**k)))
+        Former::of(&self.list_keys, old)
     }
 }
 
