@@ -11,7 +11,8 @@ use muster_crds::work::v1::ManifestWork;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -49,6 +50,8 @@ pub struct Saved {
     hub: String,
     changed: Notify,
     written: Mutex<HashMap<String, Vec<u8>>>,
+    /// What the last run wrote is known: a restart over the same works writes nothing.
+    recalled: AtomicBool,
 }
 
 impl Saved {
@@ -60,6 +63,7 @@ impl Saved {
             hub: hub_hash.chars().take(16).collect(),
             changed: Notify::new(),
             written: Mutex::new(HashMap::new()),
+            recalled: AtomicBool::new(false),
         }
     }
 
@@ -79,11 +83,11 @@ impl Saved {
             self.changed.notified().await;
             tokio::time::sleep(quiet).await;
             let began = tokio::time::Instant::now();
-            let works: Option<Vec<ManifestWork>> = {
+            let works: Option<Vec<Arc<ManifestWork>>> = {
                 let state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 state
                     .hub_synced
-                    .then(|| state.works.values().map(|w| (*w.work).clone()).collect())
+                    .then(|| state.works.values().map(|w| w.work.clone()).collect())
             };
             let Some(works) = works else { continue };
             if let Err(error) = self.store(works).await {
@@ -93,7 +97,13 @@ impl Saved {
         }
     }
 
-    async fn store(&self, works: Vec<ManifestWork>) -> Result<(), SavedError> {
+    async fn store(&self, works: Vec<Arc<ManifestWork>>) -> Result<(), SavedError> {
+        if !self.recalled.load(Ordering::Relaxed)
+            && let Err(error) = self.recall().await
+        {
+            // Then all of it is written, which is never wrong.
+            tracing::debug!(%error, "what was saved by the last run is not known");
+        }
         let mut kept = Vec::new();
         for (index, shard) in shards(&works).into_iter().enumerate() {
             let name = format!("muster-works-{}-{index}", self.hub);
@@ -141,29 +151,34 @@ impl Saved {
 
     /// The works of the last run.
     pub async fn load(&self) -> Result<Vec<ManifestWork>, SavedError> {
-        let list = objects::get(
-            &self.client,
-            &format!("{}?labelSelector={LABEL}%3D{}", self.path(), self.hub),
-        )
-        .await?;
         let mut works = Vec::new();
+        for (name, shard) in self.recall().await? {
+            let list: Vec<ManifestWork> = serde_json::from_slice(&shard).map_err(|e| damaged(&name, &e))?;
+            works.extend(list);
+        }
+        Ok(works)
+    }
+
+    /// What the Secrets hold, which is from now on known to be written.
+    async fn recall(&self) -> Result<Vec<(String, Vec<u8>)>, SavedError> {
+        let path = format!("{}?labelSelector={LABEL}%3D{}", self.path(), self.hub);
+        let list = objects::get(&self.client, &path).await?;
+        let mut shards = Vec::new();
         for secret in list["items"].as_array().into_iter().flatten() {
             let name = secret["metadata"]["name"].as_str().unwrap_or_default();
             let packed = STANDARD
                 .decode(secret["data"][DATA_KEY].as_str().unwrap_or_default())
                 .map_err(|e| damaged(name, &e))?;
             let shard = unpack(&packed).map_err(|e| damaged(name, &e))?;
-            let digest = ring::digest::digest(&ring::digest::SHA256, &shard)
-                .as_ref()
-                .to_vec();
-            let list: Vec<ManifestWork> = serde_json::from_slice(&shard).map_err(|e| damaged(name, &e))?;
+            let digest = ring::digest::digest(&ring::digest::SHA256, &shard);
             self.written
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .insert(name.to_owned(), digest);
-            works.extend(list);
+                .insert(name.to_owned(), digest.as_ref().to_vec());
+            shards.push((name.to_owned(), shard));
         }
-        Ok(works)
+        self.recalled.store(true, Ordering::Relaxed);
+        Ok(shards)
     }
 }
 
@@ -175,7 +190,7 @@ fn damaged(name: &str, problem: &dyn std::error::Error) -> SavedError {
 }
 
 /// Serialised lists of works. A work stays in its shard while the number of shards does.
-fn shards(works: &[ManifestWork]) -> Vec<Vec<u8>> {
+fn shards(works: &[Arc<ManifestWork>]) -> Vec<Vec<u8>> {
     let mut texts: Vec<(String, String)> = works
         .iter()
         .filter_map(|w| Some((w.metadata.name.clone()?, stripped(w)?.to_string())))
@@ -239,13 +254,14 @@ pub fn hub_hash(server: &str) -> String {
 mod tests {
     use super::*;
 
-    fn work(name: &str, size: usize) -> ManifestWork {
-        serde_json::from_value(
+    fn work(name: &str, size: usize) -> Arc<ManifestWork> {
+        let work: ManifestWork = serde_json::from_value(
             json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
             "metadata": {"name": name, "resourceVersion": "7"},
             "spec": {"workload": {"manifests": [{"kind": "ConfigMap", "data": {"k": "x".repeat(size)}}]}}}),
         )
-        .unwrap()
+        .unwrap();
+        Arc::new(work)
     }
 
     #[test]
@@ -265,10 +281,10 @@ mod tests {
 
     #[test]
     fn status_and_revision_do_not_change_what_is_saved() {
-        let mut other = work("a", 1);
+        let mut other = (*work("a", 1)).clone();
         other.metadata.resource_version = Some("8".into());
         other.status = Some(muster_crds::work::v1::ManifestWorkStatus::default());
-        assert_eq!(shards(&[work("a", 1)]), shards(&[other]));
+        assert_eq!(shards(&[work("a", 1)]), shards(&[Arc::new(other)]));
     }
 
     #[test]

@@ -24,6 +24,39 @@ impl Agent {
         if known.cached || !work.finalizers().iter().any(|f| f == finalizers::MANIFEST_WORK) {
             return Ok(None);
         }
+        let applied_name = applied_manifest_work_name(&self.settings.hub_hash, name);
+        let applied = self.state().applied.get(&applied_name).cloned();
+        if let Some(applied) = applied {
+            let gone = self.take_away(&applied).await;
+            if !matches!(gone, Ok(true)) {
+                // What takes longer than this is told; what does not would be a write that nobody sees.
+                self.tell_deleting(name, known).await?;
+            }
+            if !gone? {
+                return Err(ReconcileError::NotYet(
+                    "its objects are still being deleted".into(),
+                ));
+            }
+        }
+        let list: Vec<&String> = work
+            .finalizers()
+            .iter()
+            .filter(|f| *f != finalizers::MANIFEST_WORK)
+            .collect();
+        let patch = json!({"metadata": {"uid": work.metadata.uid, "finalizers": list}});
+        match objects::merge(&self.hub, &self.work_path(name), &patch).await {
+            Ok(answer) => {
+                // The end of the record wakes this work once more: by then its finalizer is known to be gone.
+                self.learn(answer);
+                Ok(None)
+            }
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(ReconcileError::Hub(error)),
+        }
+    }
+
+    async fn tell_deleting(&self, name: &str, known: &WorkState) -> Result<(), ReconcileError> {
+        let work = &known.work;
         let mut status = (*known.status).clone();
         let deleting = NewCondition::new(
             types::DELETING,
@@ -38,27 +71,15 @@ impl Agent {
         ) {
             self.write_status(name, work, &status).await?;
         }
-        let applied_name = applied_manifest_work_name(&self.settings.hub_hash, name);
-        let applied = self.state().applied.get(&applied_name).cloned();
-        if let Some(applied) = applied {
-            self.delete_applied(&applied).await?;
-            if !self.finalize_applied(&applied).await? {
-                return Err(ReconcileError::NotYet(
-                    "its objects are still being deleted".into(),
-                ));
-            }
-        }
-        let list: Vec<&String> = work
-            .finalizers()
-            .iter()
-            .filter(|f| *f != finalizers::MANIFEST_WORK)
-            .collect();
-        let patch = json!({"metadata": {"uid": work.metadata.uid, "finalizers": list}});
-        match objects::merge(&self.hub, &self.work_path(name), &patch).await {
-            Ok(_) => Ok(None),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(ReconcileError::Hub(error)),
-        }
+        Ok(())
+    }
+
+    /// Removes the record and all that is recorded. False while objects are still going.
+    async fn take_away(&self, applied: &AppliedManifestWork) -> Result<bool, ReconcileError> {
+        // Neither waits for the other: the record's finalizer keeps it until the objects are gone.
+        let (marked, removed) = tokio::join!(self.delete_applied(applied), self.remove_objects(applied));
+        marked?;
+        Ok(removed? && self.release_applied(applied).await?)
     }
 
     pub(super) async fn delete_applied(&self, applied: &AppliedManifestWork) -> Result<(), ReconcileError> {
@@ -78,6 +99,11 @@ impl Agent {
         &self,
         applied: &AppliedManifestWork,
     ) -> Result<bool, ReconcileError> {
+        Ok(self.remove_objects(applied).await? && self.release_applied(applied).await?)
+    }
+
+    /// True when nothing recorded is there any more.
+    async fn remove_objects(&self, applied: &AppliedManifestWork) -> Result<bool, ReconcileError> {
         let uid = applied.uid().unwrap_or_default();
         let resources = applied
             .status
@@ -96,15 +122,17 @@ impl Agent {
         for result in results {
             all_gone &= result.map_err(ReconcileError::Spoke)?;
         }
-        if !all_gone {
-            return Ok(false);
-        }
+        Ok(all_gone)
+    }
+
+    /// Lets the record go.
+    async fn release_applied(&self, applied: &AppliedManifestWork) -> Result<bool, ReconcileError> {
         let list: Vec<&String> = applied
             .finalizers()
             .iter()
             .filter(|f| *f != finalizers::APPLIED_MANIFEST_WORK)
             .collect();
-        let patch = json!({"metadata": {"uid": uid, "finalizers": list}});
+        let patch = json!({"metadata": {"uid": applied.metadata.uid, "finalizers": list}});
         let path = format!("{}/{}", applied::PATH, applied.name_any());
         match objects::merge(&self.spoke, &path, &patch).await {
             Ok(_) => {}
