@@ -1,8 +1,9 @@
 //! The API server's speed and size: a process of its own, over TLS, on disk.
 //!
 //! `cargo bench -p muster-tests --bench apiserver [-- start fill create get list watch latency endure]`. Sizes are set by
-//! environment: OBJECTS (100000), CONNECTIONS (1000), WATCHES a connection (10), RATE (1000), SECONDS (5), WRITES
-//! (200000), MUSTER_BENCH_PROGRAM (another build of the program), MUSTER_BENCH_DIR (where the data go).
+//! environment: OBJECTS (100000), CONNECTIONS (1000), WATCHES a connection (10), RATE (1000), SECONDS (5),
+//! MUSTER_BENCH_PROGRAM (another build of the program), MUSTER_BENCH_DIR (where the data go). `endurance`, which takes half an
+//! hour and is run only when it is named, is `endure` with 5,000,000 writes; WRITES sets another number for both.
 #![allow(clippy::print_stdout)] // tables are what benches are for
 
 #[path = "../common/mod.rs"]
@@ -11,7 +12,7 @@ mod load;
 
 use anyhow::Result;
 use common::process::{Server, mb, program};
-use common::{Table, Times, fsync, ms, size, timed, wanted};
+use common::{Table, Times, asked, fsync, ms, size, timed, wanted};
 use std::path::Path;
 use std::time::Duration;
 
@@ -94,7 +95,10 @@ async fn run() -> Result<()> {
         table.row("  memory then", &fresh.memory()?.show(), "");
     }
     if wanted("endure") {
-        endure(&table, &program, dir.path()).await?;
+        endure(&table, &program, dir.path(), size("WRITES", 200_000)).await?;
+    }
+    if asked("endurance") {
+        endure(&table, &program, dir.path(), size("WRITES", 5_000_000)).await?;
     }
     server.process.signal("TERM")?;
     let (ended, time) = timed(server.process.until_ended(Duration::from_secs(20))).await;
@@ -170,20 +174,24 @@ async fn fill(table: &Table, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes without end to a bounded set of objects.
-async fn endure(table: &Table, program: &muster_tests::Program, dir: &Path) -> Result<()> {
-    let server = Server::start(program, Some(&dir.join("endure"))).await?;
+/// Writes without end to a bounded set of objects: memory must not know how many there were.
+async fn endure(table: &Table, program: &muster_tests::Program, dir: &Path, writes: usize) -> Result<()> {
+    const PARTS: usize = 10;
+    let data = dir.join(format!("endure{writes}"));
+    let server = Server::start(program, Some(&data)).await?;
     let target = server.target()?;
     load::create_many(&target, "endure", 1000, 32).await?;
-    let writes = size("WRITES", 200_000);
-    for quarter in 1..=4 {
-        let rate = load::update_many(&target, "endure", 1000, writes / 4, 32).await?;
+    for part in 1..=PARTS {
+        let rate = load::update_many(&target, "endure", 1000, writes / PARTS, 32).await?;
         let memory = server.memory()?;
-        let what = format!("{} writes to 1,000 objects: memory", writes / 4 * quarter);
-        table.row(&what, &memory.show(), if quarter == 1 { "" } else { "flat" });
-        table.row("  writes", &format!("{rate:.0}/s"), "");
+        let what = format!(
+            "{} writes to 1,000 objects: memory (writes/s)",
+            writes / PARTS * part
+        );
+        let told = format!("{} ({rate:.0}/s)", mb(memory.resident));
+        table.row(&what, &told, if part == 1 { "" } else { "flat" });
     }
-    let file = std::fs::metadata(dir.join("endure").join("store.redb"))?.len();
+    let file = std::fs::metadata(data.join("store.redb"))?.len();
     table.row("  file", &mb(file), "bounded");
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod process;
+pub mod requests;
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,11 @@ pub fn wanted(part: &str) -> bool {
     names.peek().is_none() || names.any(|name| name == part)
 }
 
+/// Whether the command line asks for a part by name: for what takes too long to be run otherwise.
+pub fn asked(part: &str) -> bool {
+    std::env::args().skip(1).any(|a| a == part)
+}
+
 /// Rows of figures beside what they should be. A row is printed as soon as it is known.
 pub struct Table {
     width: usize,
@@ -37,6 +43,12 @@ impl Table {
         println!("| {:<width$} | {:>22} | {:>14} |", "what", "measured", "target");
         println!("|-{:-<width$}-|{:->24}|{:->16}|", "", "", "");
         Self { width }
+    }
+
+    /// What explains the row above.
+    pub fn note(&self, text: &str) {
+        let width = self.width;
+        println!("|   {text:<width$}");
     }
 
     /// One row.

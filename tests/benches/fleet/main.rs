@@ -1,13 +1,14 @@
 //! The rows of DESIGN.md's budget on embedded servers: a standalone hub on disk, a managed cluster in memory and a
 //! klusterlet, each a process of its own, seen through their APIs.
 //!
-//! `cargo bench -p muster-tests --bench fleet [-- work register]`. Sizes are set by environment: ROUNDS (50), WORKS (300),
-//! CLUSTERS (200,1000), MUSTER_BENCH_PROGRAM (another build of the program), MUSTER_BENCH_DIR (where the hub's data go).
+//! `cargo bench -p muster-tests --bench fleet [-- work scale register]`. Sizes are set by environment: ROUNDS (50), WORKS (300),
+//! MANY (5000) works of one object, OBJECTS (1000) of one work, CLUSTERS (200,1000), MUSTER_BENCH_PROGRAM (another build of the program), MUSTER_BENCH_DIR (where the hub's data go).
 #![allow(clippy::print_stdout)] // tables are what benches are for
 
 #[path = "../common/mod.rs"]
 mod common;
 mod register;
+mod scale;
 mod work;
 
 use anyhow::{Context as _, Result};
@@ -47,6 +48,11 @@ async fn run() -> Result<()> {
         table.row("hub standalone, start to ready", &ms(hub.started_in), "");
         work::measure(&table, &program, &hub).await?;
     }
+    if wanted("scale") {
+        let table = Table::new("very many works and very large ones, and restarts over them");
+        let mut hub = Hub::start(&program, &dir.path().join("scale")).await?;
+        scale::measure(&table, &program, &mut hub).await?;
+    }
     if wanted("register") {
         let table = Table::new("clusters registering at once, the hub's part");
         let sizes = std::env::var("CLUSTERS").unwrap_or_else(|_| "200,1000".into());
@@ -61,6 +67,7 @@ async fn run() -> Result<()> {
 /// A standalone hub.
 pub struct Hub {
     process: Process,
+    data: PathBuf,
     /// From its start until clusters may come.
     pub started_in: Duration,
     /// Its administrator.
@@ -73,21 +80,8 @@ pub struct Hub {
 
 impl Hub {
     async fn start(program: &Program, data: &Path) -> Result<Self> {
-        let start = Instant::now();
-        let shown = data.display().to_string();
-        let user = format!("--auto-approved-csr-users=system:bootstrap:{}", TOKEN.0);
-        let mut process = program.spawn(&[
-            "hub",
-            "--standalone",
-            "--bind=127.0.0.1:0",
-            "--data-dir",
-            &shown,
-            "--feature-gates=ManagedClusterAutoApproval=true",
-            &user,
-        ])?;
+        let (process, started_in) = Self::run(program, data, "127.0.0.1:0").await?;
         let path = data.join("admin.kubeconfig");
-        process.until_file(&path).await?;
-        let started_in = start.elapsed();
         let admin = Target::from_kubeconfig(&path)?;
         let object = json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
             "metadata": {"name": format!("bootstrap-token-{}", TOKEN.0), "namespace": "kube-system"},
@@ -110,11 +104,42 @@ impl Hub {
         write(&bootstrap, &text)?;
         Ok(Self {
             process,
+            data: data.to_owned(),
             started_in,
             admin,
             bootstrap,
             ca,
         })
+    }
+
+    /// Runs it on a data folder; from its start until clusters may come.
+    async fn run(program: &Program, data: &Path, bind: &str) -> Result<(Process, Duration)> {
+        let start = Instant::now();
+        let (bind, shown) = (format!("--bind={bind}"), data.display().to_string());
+        let user = format!("--auto-approved-csr-users=system:bootstrap:{}", TOKEN.0);
+        let mut process = program.spawn(&[
+            "hub",
+            "--standalone",
+            &bind,
+            "--data-dir",
+            &shown,
+            "--feature-gates=ManagedClusterAutoApproval=true",
+            &user,
+        ])?;
+        process.until_file(&data.join("admin.kubeconfig")).await?;
+        Ok((process, start.elapsed()))
+    }
+
+    /// Ends it in order and starts it again at the same address. When it started.
+    pub async fn restart(&mut self, program: &Program) -> Result<Instant> {
+        self.process.signal("TERM")?;
+        self.process.until_ended(LONG).await?;
+        std::fs::remove_file(self.data.join("admin.kubeconfig"))?;
+        let start = Instant::now();
+        let bind = self.admin.address().to_string();
+        (self.process, self.started_in) = Self::run(program, &self.data, &bind).await?;
+        self.admin = Target::from_kubeconfig(&self.data.join("admin.kubeconfig"))?;
+        Ok(start)
     }
 
     /// Its memory.
@@ -135,13 +160,18 @@ impl Cluster {
     /// Starts both. The klusterlet's start is the moment this gives.
     pub async fn start(program: &Program, hub: &Hub, name: &str) -> Result<(Self, Instant)> {
         let server = Server::start(program, None).await?;
+        let start = Instant::now();
+        let klusterlet = Self::klusterlet(program, hub, &server, name)?;
+        Ok((Self { server, klusterlet }, start))
+    }
+
+    fn klusterlet(program: &Program, hub: &Hub, server: &Server, name: &str) -> Result<Process> {
         let dir = program.home().join(name).display().to_string();
         let (bootstrap, spoke) = (
             hub.bootstrap.display().to_string(),
             server.kubeconfig.display().to_string(),
         );
-        let start = Instant::now();
-        let klusterlet = program.spawn(&[
+        program.spawn(&[
             "klusterlet",
             "--cluster-name",
             name,
@@ -151,8 +181,14 @@ impl Cluster {
             &spoke,
             "--hub-kubeconfig-dir",
             &dir,
-        ])?;
-        Ok((Self { server, klusterlet }, start))
+        ])
+    }
+
+    /// Starts the klusterlet again. When.
+    pub fn restart(&mut self, program: &Program, hub: &Hub, name: &str) -> Result<Instant> {
+        let start = Instant::now();
+        self.klusterlet = Self::klusterlet(program, hub, &self.server, name)?;
+        Ok(start)
     }
 
     /// Its klusterlet's memory.

@@ -1,7 +1,8 @@
 //! Works: how fast what the hub says comes about on the cluster, and what is known of it at the hub.
 
-use crate::common::client::Connection;
+use crate::common::client::{Connection, Target};
 use crate::common::process::Memory;
+use crate::common::requests::Requests;
 use crate::common::{Table, Times, ms, size};
 use crate::{Cluster, Events, Hub, is_true};
 use anyhow::Result;
@@ -16,20 +17,23 @@ use std::time::{Duration, Instant};
 
 const CLUSTER: &str = "bench1";
 /// Who creates and deletes many works at once.
-const CLIENTS: usize = 16;
+pub const CLIENTS: usize = 16;
 /// How long a process is left alone before its memory counts as idle.
-const IDLE: Duration = Duration::from_secs(3);
+pub const IDLE: Duration = Duration::from_secs(3);
 
-fn name(object: &Value) -> &str {
+/// Its name.
+pub fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
 
-async fn create(hub: &mut Connection, work: &Value) -> Result<()> {
+/// Creates a work.
+pub async fn create(hub: &mut Connection, work: &Value) -> Result<()> {
     hub.post(&works_path(CLUSTER), work.to_string()).await?;
     Ok(())
 }
 
-async fn delete(connection: &mut Connection, path: &str) -> Result<()> {
+/// Deletes what is there.
+pub async fn delete(connection: &mut Connection, path: &str) -> Result<()> {
     connection
         .request(Method::DELETE, path, bytes::Bytes::new())
         .await?;
@@ -146,7 +150,7 @@ pub async fn measure(table: &Table, program: &Program, hub: &Hub) -> Result<()> 
         "p50 5 ms",
     );
 
-    burst(table, hub, &mut works).await?;
+    burst(table, hub, &cluster, &mut works).await?;
     tokio::time::sleep(IDLE).await;
     table.row("klusterlet, after all this", &cluster.memory()?.show(), "16 MB");
     table.row("hub standalone, after all this", &hub.memory()?.show(), "");
@@ -159,13 +163,15 @@ pub async fn measure(table: &Table, program: &Program, hub: &Hub) -> Result<()> 
 }
 
 /// Many works at once, there and gone.
-async fn burst(table: &Table, hub: &Hub, works: &mut Events) -> Result<()> {
+async fn burst(table: &Table, hub: &Hub, cluster: &Cluster, works: &mut Events) -> Result<()> {
     let count = size("WORKS", 300);
+    let spoke = cluster.server.target()?;
     let mut applied = HashSet::new();
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         clients.push(hub.admin.connect().await?);
     }
+    let before = asked(hub, &spoke).await?;
     let start = Instant::now();
     let creating = clients.iter_mut().enumerate().map(|(client, h)| async move {
         for n in (client..count).step_by(CLIENTS) {
@@ -187,6 +193,10 @@ async fn burst(table: &Table, hub: &Hub, works: &mut Events) -> Result<()> {
     let what = format!("{count} works at once -> all Applied (the requests alone)");
     let told = format!("{} ({})", ms(end - start), ms(created));
     table.row(&what, &told, "500 ms");
+    tokio::time::sleep(IDLE).await;
+    let between = asked(hub, &spoke).await?;
+    each(table, count, &before, &between);
+    table.row("klusterlet with these works", &cluster.memory()?.show(), "16 MB");
     let start = Instant::now();
     let deleting = clients.iter_mut().enumerate().map(|(client, h)| async move {
         for n in (client..count).step_by(CLIENTS) {
@@ -207,5 +217,24 @@ async fn burst(table: &Table, hub: &Hub, works: &mut Events) -> Result<()> {
     let what = format!("{count} works deleted -> all gone (the requests alone)");
     let told = format!("{} ({})", ms(end - start), ms(told_all));
     table.row(&what, &told, "500 ms");
+    tokio::time::sleep(IDLE).await;
+    each(table, count, &between, &asked(hub, &spoke).await?);
     Ok(())
+}
+
+async fn asked(hub: &Hub, spoke: &Target) -> Result<[Requests; 2]> {
+    Ok([Requests::of(&hub.admin).await?, Requests::of(spoke).await?])
+}
+
+/// What each of many works cost, the request that began it in it.
+fn each(table: &Table, works: usize, before: &[Requests; 2], after: &[Requests; 2]) {
+    let [hub, spoke] = [after[0].since(&before[0]), after[1].since(&before[1])];
+    #[allow(clippy::cast_precision_loss)] // one digit is shown
+    let each = |n: u64| format!("{:.1}", n as f64 / works as f64);
+    let all = format!("{} / {}", each(hub.all()), each(spoke.all()));
+    table.row("  requests a work, hub / managed cluster", &all, "");
+    let writes = format!("{} / {}", each(hub.writes()), each(spoke.writes()));
+    table.row("  writes among them", &writes, "");
+    table.note(&format!("at the hub: {}", hub.show()));
+    table.note(&format!("at the managed cluster: {}", spoke.show()));
 }
