@@ -352,13 +352,43 @@ fn who_got_the_last_certificate_is_written_down_once() {
     for (what, issued, cluster, superseded, wanted) in [
         ("the first", Some(first), known(None, None), false, Some(first)),
         ("not issued yet", None, known(None, None), false, None),
-        ("of a token's agent", Some(first), known(Some("a1"), None), false, Some(first)),
+        (
+            "of a token's agent",
+            Some(first),
+            known(Some("a1"), None),
+            false,
+            Some(first),
+        ),
         ("again", Some(first), known(Some("a1"), Some(first)), false, None),
-        ("renewed", Some(second), known(Some("a1"), Some(first)), false, Some(second)),
-        ("an old one, after a restart", Some(first), known(Some("a1"), Some(second)), false, None),
+        (
+            "renewed",
+            Some(second),
+            known(Some("a1"), Some(first)),
+            false,
+            Some(second),
+        ),
+        (
+            "an old one, after a restart",
+            Some(first),
+            known(Some("a1"), Some(second)),
+            false,
+            None,
+        ),
         // A person let another agent in, or a former one's request is still there.
-        ("another agent's", Some(second), known(Some("a2"), Some(first)), false, Some(second)),
-        ("a former agent's", Some(second), known(Some("a2"), Some(first)), true, None),
+        (
+            "another agent's",
+            Some(second),
+            known(Some("a2"), Some(first)),
+            false,
+            Some(second),
+        ),
+        (
+            "a former agent's",
+            Some(second),
+            known(Some("a2"), Some(first)),
+            true,
+            None,
+        ),
     ] {
         let decision = ask(&approved(issued), Some(&cluster), superseded);
         match wanted {
@@ -375,7 +405,13 @@ fn who_got_the_last_certificate_is_written_down_once() {
         ..known(None, None)
     };
     for cluster in [heir, going] {
-        assert!(matches!(ask(&approved(Some(first)), Some(&cluster), false), Decision::Leave(_)));
+        assert!(matches!(
+            ask(&approved(Some(first)), Some(&cluster), false),
+            Decision::Leave(_)
+        ));
     }
-    assert!(matches!(ask(&approved(Some(first)), None, false), Decision::Wait(_)));
+    assert!(matches!(
+        ask(&approved(Some(first)), None, false),
+        Decision::Wait(_)
+    ));
 }
