@@ -57,6 +57,7 @@ impl From<&ApiServerArgs> for ServerOptions {
             external_url: args.kubeconfig_server.clone(),
             max_requests_inflight: args.max_requests_inflight,
             max_mutating_requests_inflight: args.max_mutating_requests_inflight,
+            ..Self::default()
         }
     }
 }

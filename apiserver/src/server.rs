@@ -1,7 +1,7 @@
 //! A whole API server in this process: store, PKI, API, TLS listener, controllers.
 
 use crate::ApiError;
-use crate::auth::{Authenticator, Authorizer, ServiceAccountKeys, UserInfo};
+use crate::auth::{Authenticator, Authorizer, ServiceAccountKeys, UserInfo, revocation};
 use crate::controllers;
 use crate::kubeconfig::{self, Credentials};
 use crate::pki::{Ca, PkiError};
@@ -41,6 +41,8 @@ pub struct ServerOptions {
     pub server_names: Vec<String>,
     /// URL in kubeconfigs, where it is not the bind address.
     pub external_url: Option<String>,
+    /// How long the certificates live that the server signs for CertificateSigningRequests, at most.
+    pub signing_duration: Duration,
     /// Reading requests worked on at once; 0 is no limit. More wait a moment, then get a 429.
     pub max_requests_inflight: usize,
     /// Writing requests worked on at once, likewise.
@@ -56,6 +58,7 @@ impl Default for ServerOptions {
             simulate_nodes: 0,
             server_names: Vec::new(),
             external_url: None,
+            signing_duration: controllers::certificate::DEFAULT_TTL,
             max_requests_inflight: inflight::READING,
             max_mutating_requests_inflight: inflight::WRITING,
         }
@@ -156,7 +159,7 @@ impl Server {
         let keys = ServiceAccountKeys::load_or_create(pki.as_deref())?;
         let authorizer = Authorizer::new(store.clone());
         let authenticator = Authenticator::new(store.clone(), keys, authorizer.clone(), Vec::new())?;
-        let mut api = Api::new(store, Registry::new(), authorizer, authenticator.into());
+        let mut api = Api::new(store, Registry::new(), authorizer.clone(), authenticator.into());
         api.in_flight = Arc::new(InFlight::new(
             options.max_requests_inflight,
             options.max_mutating_requests_inflight,
@@ -177,7 +180,13 @@ impl Server {
             Limits::default(),
             stop.clone(),
         ));
-        tasks.spawn(controllers::run(api.clone(), ca.clone(), stop.clone()));
+        tasks.spawn(controllers::run(
+            api.clone(),
+            ca.clone(),
+            options.signing_duration,
+            stop.clone(),
+        ));
+        tasks.spawn(revocation::follow(authorizer.clone(), stop.clone()));
         if options.simulate_nodes > 0 {
             tasks.spawn(simulate::run(api.clone(), options.simulate_nodes, stop.clone()));
         }

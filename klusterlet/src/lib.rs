@@ -13,4 +13,4 @@ pub mod work;
 pub use error::Error;
 pub use gates::{Gate, Gates};
 pub use options::Options;
-pub use registration::run;
+pub use registration::{run, run_by};

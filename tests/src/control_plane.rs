@@ -128,19 +128,6 @@ impl ControlPlane {
         })
     }
 
-    /// An embedded control plane on disk.
-    pub async fn durable(label: &str) -> anyhow::Result<Self> {
-        let data = TempDir::with_prefix("muster-test-data-")?.keep();
-        Self::embedded(
-            label,
-            ServerOptions {
-                data_dir: Some(data),
-                ..ServerOptions::default()
-            },
-        )
-        .await
-    }
-
     async fn real(label: &str, role: Role, assets: &Path) -> anyhow::Result<Self> {
         init();
         let plane = Assets::plane(assets, role).await?;
@@ -274,6 +261,26 @@ impl ControlPlane {
             .join(format!("user-{}.kubeconfig", user.replace([':', '/'], "-")));
         files::write(&path, &text)?;
         Kube::from_file(&format!("{} as {user}", self.label), &path).await
+    }
+
+    /// A certificate and its key, PEM, from the CA of an embedded server.
+    pub fn certificate(
+        &self,
+        user: &str,
+        groups: &[&str],
+        ttl: Duration,
+    ) -> anyhow::Result<(String, String)> {
+        let Form::Embedded { server, .. } = &self.form else {
+            anyhow::bail!("{}: only the embedded server's CA signs for tests", self.label);
+        };
+        let server = server.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = server
+            .as_ref()
+            .with_context(|| format!("{} is stopped", self.label))?;
+        let pair = server
+            .ca()
+            .issue_client(user, groups, ttl, jiff::Timestamp::now())?;
+        Ok((pair.cert_pem, pair.key_pem))
     }
 
     /// Stops an embedded server. Clients see it gone.

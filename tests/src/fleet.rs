@@ -12,6 +12,7 @@ use muster_apiserver::server::ServerOptions;
 use muster_crds::constants::names;
 use muster_hub::{Feature, FeatureGate, HubOptions};
 use muster_klusterlet::Options;
+use muster_klusterlet::registration::clock::Clock;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,6 +39,10 @@ pub struct FleetOptions {
     pub deployed: bool,
     /// More feature gates of the hub.
     pub gates: Vec<Feature>,
+    /// What else the hub is told.
+    pub hub: HubOptions,
+    /// How the hub's control plane is run (embedded only).
+    pub server: ServerOptions,
 }
 
 impl Default for FleetOptions {
@@ -49,6 +54,8 @@ impl Default for FleetOptions {
             nodes: 0,
             deployed: false,
             gates: Vec::new(),
+            hub: HubOptions::default(),
+            server: ServerOptions::default(),
         }
     }
 }
@@ -101,6 +108,60 @@ pub struct Hub {
 }
 
 impl Hub {
+    /// A control plane with the controllers running, once clusters may bootstrap there.
+    pub async fn prepare(label: &str, options: &FleetOptions) -> anyhow::Result<Self> {
+        let plane = if is_embedded() {
+            let mut server = options.server.clone();
+            if options.durable_hub {
+                server.data_dir = Some(tempfile::TempDir::with_prefix("muster-test-data-")?.keep());
+            }
+            ControlPlane::embedded(label, server).await?
+        } else {
+            ControlPlane::start(label, Role::Hub).await?
+        };
+        let mut hub_options = HubOptions {
+            // A hub that crashed is started again at once.
+            disable_leader_election: true,
+            ..options.hub.clone()
+        };
+        if options.auto_approve {
+            hub_options.feature_gates.push(FeatureGate {
+                feature: Feature::ManagedClusterAutoApproval,
+                enabled: true,
+            });
+            hub_options.auto_approved_csr_users = vec![BOOTSTRAP_USER.to_owned()];
+        }
+        hub_options
+            .feature_gates
+            .extend(options.gates.iter().map(|feature| FeatureGate {
+                feature: *feature,
+                enabled: true,
+            }));
+        let account = if options.deployed {
+            let objects = deploy::objects("hub")?;
+            deploy::apply(&plane.kube(), &objects).await?;
+            let file = deploy::account(&plane, names::HUB_NAMESPACE, "muster-hub").await?;
+            Some(Kube::from_file("hub's service account", &file).await?)
+        } else {
+            None
+        };
+        let mut hub = Self {
+            plane,
+            account,
+            options: hub_options,
+            running: None,
+        };
+        hub.start();
+        // What a hub installs last: then clusters may bootstrap.
+        let roles = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+        let path = format!("{roles}/{}", names::BOOTSTRAP_CLUSTER_ROLE);
+        hub.plane.kube().until_there(&path, SOON).await?;
+        hub.plane
+            .until_served("manifestworks.work.open-cluster-management.io")
+            .await?;
+        Ok(hub)
+    }
+
     /// Starts the controllers.
     pub fn start(&mut self) {
         let kube = self.account.clone().unwrap_or_else(|| self.plane.kube());
@@ -137,6 +198,8 @@ pub struct Cluster {
     pub link: Link,
     /// Its klusterlet's options.
     pub options: Options,
+    /// Its klusterlet's clock.
+    pub clock: Clock,
     running: Option<Running>,
     dir: tempfile::TempDir,
 }
@@ -152,6 +215,18 @@ impl Cluster {
         format!("app-{}", self.name)
     }
 
+    /// Whether its klusterlet runs.
+    pub fn is_running(&self) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|running| !running.task.is_finished())
+    }
+
+    /// A folder that goes with the cluster.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// The folder with the hub's credentials.
     pub fn credentials(&self) -> PathBuf {
         self.dir.path().join("hub-kubeconfig")
@@ -159,9 +234,9 @@ impl Cluster {
 
     /// Starts the klusterlet.
     pub fn start(&mut self) {
-        let options = self.options.clone();
+        let (options, clock) = (self.options.clone(), self.clock.clone());
         self.running = Some(Running::start(|stop| {
-            Box::pin(muster_klusterlet::run(options, stop))
+            Box::pin(muster_klusterlet::run_by(options, clock, stop))
         }));
     }
 
@@ -233,6 +308,12 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// One more cluster, whose klusterlet does not run yet.
+    pub async fn add_cluster(&mut self, name: &str) -> anyhow::Result<&mut Cluster> {
+        self.add_named(name, 0, false).await?;
+        self.clusters.last_mut().context("it was just added")
+    }
+
     /// A hub that runs, and clusters whose klusterlets do not yet.
     pub async fn prepare(options: FleetOptions) -> anyhow::Result<Self> {
         let turn = if is_embedded() {
@@ -240,58 +321,11 @@ impl Fleet {
         } else {
             Some(TURN.clone().acquire_owned().await?)
         };
-        let plane = if options.durable_hub && is_embedded() {
-            ControlPlane::durable("hub").await?
-        } else {
-            ControlPlane::start("hub", Role::Hub).await?
-        };
-        let mut hub_options = HubOptions {
-            // A hub that crashed is started again at once.
-            disable_leader_election: true,
-            ..HubOptions::default()
-        };
-        if options.auto_approve {
-            hub_options.feature_gates = vec![FeatureGate {
-                feature: Feature::ManagedClusterAutoApproval,
-                enabled: true,
-            }];
-            hub_options.auto_approved_csr_users = vec![BOOTSTRAP_USER.to_owned()];
-        }
-        hub_options
-            .feature_gates
-            .extend(options.gates.iter().map(|feature| FeatureGate {
-                feature: *feature,
-                enabled: true,
-            }));
-        let account = if options.deployed {
-            let objects = deploy::objects("hub")?;
-            deploy::apply(&plane.kube(), &objects).await?;
-            let file = deploy::account(&plane, names::HUB_NAMESPACE, "muster-hub").await?;
-            Some(Kube::from_file("hub's service account", &file).await?)
-        } else {
-            None
-        };
-        let mut hub = Hub {
-            plane,
-            options: hub_options,
-            account,
-            running: None,
-        };
-        hub.start();
         let mut fleet = Self {
-            hub,
+            hub: Hub::prepare("hub", &options).await?,
             clusters: Vec::new(),
             _turn: turn,
         };
-        // What a hub installs last: then clusters may bootstrap.
-        let roles = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
-        let path = format!("{roles}/{}", names::BOOTSTRAP_CLUSTER_ROLE);
-        fleet.kube().until_there(&path, SOON).await?;
-        fleet
-            .hub
-            .plane
-            .until_served("manifestworks.work.open-cluster-management.io")
-            .await?;
         for number in 1..=options.clusters {
             fleet.add(number, options.nodes, options.deployed).await?;
         }
@@ -305,6 +339,11 @@ impl Fleet {
         } else {
             format!("cluster{number}-{:08x}", rand::random::<u32>())
         };
+        self.add_named(&name, nodes, deployed).await
+    }
+
+    async fn add_named(&mut self, name: &str, nodes: usize, deployed: bool) -> anyhow::Result<()> {
+        let name = name.to_owned();
         let plane = if is_embedded() {
             ControlPlane::embedded(
                 &name,
@@ -334,6 +373,7 @@ impl Fleet {
             plane,
             link,
             options,
+            clock: Clock::default(),
             running: None,
             dir,
         };

@@ -14,7 +14,9 @@ pub mod impostor;
 pub mod kube;
 pub mod objects;
 pub mod program;
+pub mod proxy;
 pub mod seed;
+pub mod tokens;
 pub mod wait;
 
 pub use control_plane::ControlPlane;
@@ -23,5 +25,6 @@ pub use impostor::{Answer, Impostor};
 pub use kube::Kube;
 pub use muster::link::Link;
 pub use program::Program;
+pub use proxy::Proxy;
 pub use seed::Seed;
 pub use wait::eventually;

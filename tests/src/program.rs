@@ -52,7 +52,15 @@ impl Program {
             .current_dir(self.home())
             .env("HOME", self.home())
             .stdin(Stdio::null());
-        for variable in ["KUBECONFIG", "RUST_LOG", "KUBERNETES_SERVICE_HOST"] {
+        for variable in [
+            "KUBECONFIG",
+            "RUST_LOG",
+            "KUBERNETES_SERVICE_HOST",
+            "HTTPS_PROXY",
+            "https_proxy",
+            "NO_PROXY",
+            "no_proxy",
+        ] {
             command.env_remove(variable);
         }
         command
@@ -72,7 +80,13 @@ impl Program {
 
     /// Starts a process. It is killed when the value goes.
     pub fn spawn(&self, args: &[&str]) -> anyhow::Result<Process> {
+        self.spawn_in(args, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn spawn_in(&self, args: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Process> {
         let mut command = self.command(args);
+        command.envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let stdout = Text::of(child.stdout.take());
         let stderr = Text::of(child.stderr.take());

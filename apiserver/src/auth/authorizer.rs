@@ -9,6 +9,7 @@ use crate::object;
 use crate::store::{Range, Store, StoreError, Watch};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use tokio::sync::watch;
 
 /// Decides by the RBAC objects in the store.
 ///
@@ -19,6 +20,7 @@ pub struct Authorizer {
     // Lock order: feed, then index.
     feed: Mutex<Feed>,
     index: RwLock<Index>,
+    revoked: watch::Sender<()>,
 }
 
 /// Where the authorizer is in the store's log; `None` before the first look, and after having fallen behind.
@@ -43,7 +45,24 @@ impl Authorizer {
             store,
             feed: Mutex::default(),
             index: RwLock::default(),
+            revoked: watch::Sender::default(),
         })
+    }
+
+    /// Changes when rights may have been taken away: what goes on for long asks anew then. Somebody has to run
+    /// [`super::revocation::follow`].
+    pub fn revoked(&self) -> watch::Receiver<()> {
+        self.revoked.subscribe()
+    }
+
+    /// Tells of it.
+    pub(super) fn tell_revoked(&self) {
+        self.revoked.send_replace(());
+    }
+
+    /// The store.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// May `user` do this, by the store as it is now? No, with the reason, when the store cannot be read.

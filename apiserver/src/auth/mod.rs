@@ -7,6 +7,7 @@ mod jwt;
 mod policy;
 pub mod rbac;
 pub mod review;
+pub mod revocation;
 pub mod rules;
 pub mod tokens;
 pub mod types;

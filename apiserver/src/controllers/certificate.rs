@@ -21,8 +21,8 @@ const REFUSED_SIGNERS: &[&str] = &[
     "kubernetes.io/legacy-unknown",
 ];
 /// A certificate's life when the request names none (kube-controller-manager's --cluster-signing-duration), and at most.
-const DEFAULT_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
-/// At least.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+/// At least, whatever the request names.
 const MIN_TTL: Duration = Duration::from_secs(600);
 /// How long requests stay that were issued, denied or failed, in seconds.
 const KEEP_DECIDED: i64 = 3600;
@@ -42,11 +42,11 @@ pub struct Order {
     pub ttl: Duration,
 }
 
-/// Signs an order: the certificate, PEM.
-pub fn sign(ca: &Ca, order: &Order, now: Timestamp) -> Result<String, PkiError> {
+/// Signs an order for `longest` at most: the certificate, PEM.
+pub fn sign(ca: &Ca, order: &Order, longest: Duration, now: Timestamp) -> Result<String, PkiError> {
     let request = Request::parse(&order.request)?;
     let usages = Usages::parse(order.usages.iter().map(String::as_str))?;
-    ca.sign_csr(&request, usages, order.ttl, now)
+    ca.sign_csr(&request, usages, order.ttl.min(longest), now)
 }
 
 /// What becomes of a request. `sign` makes the certificate; it has no effect but that.

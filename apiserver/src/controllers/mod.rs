@@ -58,16 +58,17 @@ pub mod kinds {
 /// Starts the controllers; they stop when `shutdown` is cancelled. `ca` signs certificates, and its certificate is what
 /// the ConfigMap `kube-root-ca.crt` of every namespace holds.
 pub fn start(api: Api, ca: Ca, shutdown: CancellationToken) -> JoinHandle<()> {
-    tokio::spawn(run(api, ca, shutdown))
+    tokio::spawn(run(api, ca, certificate::DEFAULT_TTL, shutdown))
 }
 
-/// The same, to be spawned by the caller.
-pub async fn run(api: Api, ca: Ca, shutdown: CancellationToken) {
+/// The same, to be spawned by the caller; certificates live for `signing_duration` at most.
+pub async fn run(api: Api, ca: Ca, signing_duration: Duration, shutdown: CancellationToken) {
     let store = api.store.clone();
     let controllers = Controllers {
         apiserver: Access::new(api.clone(), "kube-apiserver"),
         access: Access::new(api, "kube-controller-manager"),
         ca,
+        signing_duration,
         shared: Mutex::default(),
     };
     engine::run(Arc::new(controllers), store, shutdown).await;
@@ -97,6 +98,7 @@ struct Controllers {
     /// The same, but as the part of kube-apiserver that keeps CRDs: their status names it as its manager.
     apiserver: Access,
     ca: Ca,
+    signing_duration: Duration,
     shared: Mutex<Shared>,
 }
 
@@ -235,9 +237,9 @@ impl Reactor for Controllers {
                 }
             }
             Work::Certificate(name) => match object(kinds::CSRS, name) {
-                Some(csr) => {
-                    certificate::decide(&csr, now, |request| certificate::sign(&self.ca, request, now))
-                }
+                Some(csr) => certificate::decide(&csr, now, |order| {
+                    certificate::sign(&self.ca, order, self.signing_duration, now)
+                }),
                 None => Plan::default(),
             },
             Work::Definition(name) => {

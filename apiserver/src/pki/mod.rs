@@ -37,8 +37,6 @@ const BACKDATE: i64 = 5 * 60;
 const CA_TTL: i64 = 10 * 365 * 24 * 3600;
 /// How long the server's own certificate is good for: one year. It is renewed while the server runs.
 pub const SERVER_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Shortest life a CSR may ask for (`spec.expirationSeconds`).
-pub const MIN_CSR_TTL: Duration = Duration::from_secs(600);
 /// Names every API server answers to, besides those configured: loopback, and the `kubernetes` Service.
 pub const SERVER_NAMES: &[&str] = &[
     "localhost",
@@ -322,7 +320,6 @@ impl Ca {
         ttl: Duration,
         now: Timestamp,
     ) -> Result<String, PkiError> {
-        let ttl = ttl.max(MIN_CSR_TTL);
         self.sign(
             &request.subject,
             &request.spki,

@@ -4,8 +4,10 @@ use super::negotiate::Shape;
 use super::params::{ListOptions, parse_revision};
 use super::read::{Filter, View, find, namespace_of};
 use super::respond::{self, Body};
+use super::service::attributes;
 use super::{Api, COMPACTED, Call, key, too_large};
 use crate::ApiError;
+use crate::auth::{Attributes, Authorizer, UserInfo};
 use crate::object;
 use crate::store::{Entry, Event, StoreError, Watch};
 use bytes::Bytes;
@@ -37,8 +39,45 @@ struct Watcher {
     deadline: Instant,
     bookmark: Option<Instant>,
     shutdown: CancellationToken,
+    right: Right,
     columns_sent: bool,
     _counted: super::metrics::Watching,
+}
+
+/// The right to go on watching.
+struct Right {
+    authorizer: Arc<Authorizer>,
+    user: UserInfo,
+    attributes: Attributes,
+    revoked: tokio::sync::watch::Receiver<()>,
+}
+
+impl Right {
+    fn of(api: &Api, call: &Call<'_>) -> Self {
+        Self {
+            // Before anything is asked: what is taken away meanwhile is seen.
+            revoked: api.authorizer.revoked(),
+            authorizer: Arc::clone(&api.authorizer),
+            user: call.user.clone(),
+            attributes: attributes(call.info, call.query),
+        }
+    }
+
+    /// Returns when it is gone.
+    async fn gone(&mut self) {
+        loop {
+            if self.revoked.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            if !self
+                .authorizer
+                .authorize(&self.user, &self.attributes)
+                .is_allowed()
+            {
+                return;
+            }
+        }
+    }
 }
 
 fn frame(kind: &str, object: &[u8]) -> Bytes {
@@ -161,6 +200,7 @@ impl Watcher {
             let event = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return None,
+                () = self.right.gone() => return None,
                 event = watch.next() => event,
                 () = tokio::time::sleep_until(wake) => {
                     if wake == self.deadline {
@@ -218,6 +258,7 @@ pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         deadline: now + Duration::from_secs(seconds),
         bookmark: options.bookmarks.then_some(now + BOOKMARK_EVERY),
         shutdown: api.shutdown.clone(),
+        right: Right::of(api, call),
         columns_sent: false,
         _counted: api.metrics.watching(),
     };

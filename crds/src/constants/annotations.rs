@@ -82,3 +82,5 @@ pub const AGENT: &str = "registration.muster.open-cluster-management.io/agent";
 /// Muster's own, on a ManagedCluster: when the client certificate that was last issued to its agent is good, an interval
 /// of ISO 8601.
 pub const CLIENT_CERTIFICATE: &str = "registration.muster.open-cluster-management.io/client-certificate";
+/// Agents that had a cluster's name before, the last one last: on a ManagedCluster, and on the namespace of a cluster that left.
+pub const FORMER_AGENTS: &str = "registration.muster.open-cluster-management.io/former-agents";

@@ -12,7 +12,7 @@ use kube::{
 };
 use muster_crds::{
     cluster,
-    constants::{labels, names},
+    constants::{annotations, labels, names},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -59,6 +59,19 @@ fn clusters() -> Policy {
             cluster::GROUP
         )
     };
+    let agent = annotations::AGENT_PREFIX;
+    let spec = |name: &str, none: &str| {
+        format!("has(object.spec) && has(object.spec.{name}) ? object.spec.{name} : {none}")
+    };
+    let field = |of: &str, name: &str, none: &str| format!("has({of}.{name}) ? {of}.{name} : {none}");
+    let old = |part: &str, name: &str, none: &str| {
+        format!("oldObject != null && has(oldObject.{part}.{name}) ? oldObject.{part}.{name} : {none}")
+    };
+    let old_spec = |name: &str, none: &str| {
+        format!(
+            "oldObject != null && has(oldObject.spec) && has(oldObject.spec.{name}) ? oldObject.spec.{name} : {none}"
+        )
+    };
     Policy {
         name: "managedclustervalidators.admission.cluster.open-cluster-management.io",
         version: "v1",
@@ -70,6 +83,24 @@ fn clusters() -> Policy {
             {"name": "accepted", "expression": accepts("oldObject")},
             {"name": "set", "expression": label("object")},
             {"name": "oldSet", "expression": label("oldObject")},
+            {"name": "newcomer", "expression": format!(
+                "oldObject == null && has(request.userInfo.groups) && '{}' in request.userInfo.groups",
+                names::BOOTSTRAP_GROUP
+            )},
+            {"name": "agent", "expression": format!(
+                "oldObject != null && request.userInfo.username.startsWith('{}' + object.metadata.name + ':')",
+                names::USER_PREFIX
+            )},
+            {"name": "labels", "expression": field("object.metadata", "labels", "{}")},
+            {"name": "oldLabels", "expression": old("metadata", "labels", "{}")},
+            {"name": "notes", "expression": field("object.metadata", "annotations", "{}")},
+            {"name": "oldNotes", "expression": old("metadata", "annotations", "{}")},
+            {"name": "finalizers", "expression": field("object.metadata", "finalizers", "[]")},
+            {"name": "oldFinalizers", "expression": old("metadata", "finalizers", "[]")},
+            {"name": "taints", "expression": spec("taints", "[]")},
+            {"name": "oldTaints", "expression": old_spec("taints", "[]")},
+            {"name": "lease", "expression": spec("leaseDurationSeconds", "0")},
+            {"name": "oldLease", "expression": old_spec("leaseDurationSeconds", "0")},
         ]),
         validations: json!([
             {
@@ -105,6 +136,33 @@ fn clusters() -> Policy {
                     may_join("variables.oldSet")
                 ),
                 "messageExpression": "'user \"' + request.userInfo.username + '\" cannot add/remove a ManagedCluster to/from ManagedClusterSet \"' + variables.oldSet + '\"'",
+                "reason": "Forbidden",
+            },
+            // What works and sets go by is not for the cluster itself to choose: neither as it comes nor later.
+            {
+                "expression": format!(
+                    "!variables.newcomer || (variables.labels.all(k, k == '{set}' && variables.labels[k] == '{}') \
+                     && variables.notes.all(k, k.startsWith('{agent}')) && size(variables.taints) == 0)",
+                    names::DEFAULT_CLUSTER_SET
+                ),
+                "messageExpression": format!(
+                    "'user \"' + request.userInfo.username + '\" cannot choose labels, taints, or annotations other \
+                     than {agent}* of the ManagedCluster it makes: the join token brings them, or an administrator'"
+                ),
+                "reason": "Forbidden",
+            },
+            {
+                "expression": format!(
+                    "!variables.agent || (variables.labels == variables.oldLabels && variables.taints == variables.oldTaints \
+                     && variables.finalizers == variables.oldFinalizers && variables.accepts == variables.accepted \
+                     && variables.lease == variables.oldLease \
+                     && variables.notes.all(k, k.startsWith('{agent}') || (k in variables.oldNotes && variables.oldNotes[k] == variables.notes[k])) \
+                     && variables.oldNotes.all(k, k.startsWith('{agent}') || k in variables.notes))"
+                ),
+                "messageExpression": format!(
+                    "'user \"' + request.userInfo.username + '\" cannot change its own ManagedCluster but for client \
+                     configs and annotations {agent}*'"
+                ),
                 "reason": "Forbidden",
             },
         ]),

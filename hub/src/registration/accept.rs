@@ -180,14 +180,17 @@ fn grant(observed: &Observed, now: Timestamp, policy: &Policy, plan: &mut Plan) 
         observed.role.as_deref(),
     ));
     first.extend(keep(
-        rbac::cluster_role_binding(name, extra),
+        rbac::cluster_role_binding(name, &observed.holders(), extra),
         observed.role_binding.as_deref(),
     ));
     let mut second = keep(
-        rbac::registration_binding(name, extra),
+        rbac::registration_binding(name, &observed.holders(), extra),
         observed.registration.as_deref(),
     );
-    second.extend(keep(rbac::work_binding(name, extra), observed.work.as_deref()));
+    second.extend(keep(
+        rbac::work_binding(name, &observed.holders(), extra),
+        observed.work.as_deref(),
+    ));
     if observed.lease.is_none() {
         let labels = json!({labels::CLUSTER_NAME: name});
         second.push(Write::Create(lease::first(
@@ -206,7 +209,7 @@ fn deny(observed: &Observed, policy: &Policy, plan: &mut Plan) {
     let (name, extra) = (observed.cluster.name.as_str(), &policy.labels);
     let mut writes = keep(rbac::cluster_role(name, false, extra), observed.role.as_deref());
     writes.extend(keep(
-        rbac::cluster_role_binding(name, extra),
+        rbac::cluster_role_binding(name, &observed.holders(), extra),
         observed.role_binding.as_deref(),
     ));
     writes.extend(withdraw(observed));

@@ -126,8 +126,7 @@ impl World {
                 .unwrap();
             self.observed.lease = Some(Arc::new(LeaseView {
                 renewed: Some(renewed),
-                seen: None,
-                found: None,
+                ..LeaseView::default()
             }));
             return;
         }
@@ -141,6 +140,12 @@ impl World {
             finalizers: serde_json::from_value(finalizers).unwrap(),
             content: desired.content,
             role_ref: desired.role_ref,
+            former: desired
+                .body
+                .pointer("/metadata/annotations")
+                .and_then(|notes| notes[annotations::FORMER_AGENTS].as_str())
+                .map(|list| list.split(',').map(str::to_owned).collect())
+                .unwrap_or_default(),
             ..ObjectView::default()
         }));
     }
@@ -440,6 +445,46 @@ fn a_deleted_cluster_is_cleaned_up_kind_by_kind_and_priority_by_priority() {
         "the namespace is not the hub's to delete"
     );
     assert_eq!(world.settle(1005, &policy()), 0);
+}
+
+#[test]
+fn who_had_a_name_is_remembered_and_its_heir_has_the_rights_alone() {
+    let mut world = World::new("c1", true);
+    world.cluster().agent = Some("first".to_owned());
+    world.settle(1000, &policy());
+    assert_eq!(world.observed.holders(), rbac::Holders::Group);
+    world.cluster().deleting = true;
+    world.settle(1001, &policy());
+    assert!(world.observed.cluster.finalizers.is_empty());
+    let namespace = world.observed.namespace.clone();
+    assert_eq!(namespace.as_ref().unwrap().former, ["first"]);
+
+    let mut world = World::new("c1", true);
+    world.observed.namespace = namespace;
+    world.cluster().agent = Some("heir".to_owned());
+    world.settle(2000, &policy());
+    let alone = rbac::Holders::Agent("heir".to_owned());
+    let content = |view: &Option<Arc<ObjectView>>| view.as_ref().unwrap().content;
+    let (none, observed) = (BTreeMap::new(), &world.observed);
+    for (view, wanted) in [
+        (
+            &observed.role_binding,
+            rbac::cluster_role_binding("c1", &alone, &none),
+        ),
+        (
+            &observed.registration,
+            rbac::registration_binding("c1", &alone, &none),
+        ),
+        (&observed.work, rbac::work_binding("c1", &alone, &none)),
+    ] {
+        assert_eq!(content(view), wanted.content);
+    }
+    assert_eq!(world.settle(2001, &policy()), 0);
+    // The first one comes back for good: it has them, and the other not.
+    world.cluster().former = vec!["heir".to_owned()];
+    world.cluster().agent = Some("first".to_owned());
+    assert_eq!(world.settle(2002, &policy()), 3);
+    assert_eq!(world.observed.holders(), rbac::Holders::Agent("first".to_owned()));
 }
 
 #[test]

@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use super::{
     csr::{self, Agent},
+    rbac::with_former,
     token::{self, Grant, TokenView},
     view::{ClusterView, CsrView},
 };
@@ -50,6 +51,8 @@ pub struct Observed<'a> {
     pub token: Option<&'a TokenView>,
     /// The cluster it says it is for.
     pub cluster: Option<&'a ClusterView>,
+    /// A later request of the same cluster is approved.
+    pub superseded: bool,
 }
 
 /// What a join token's holder gets.
@@ -95,9 +98,11 @@ pub fn decide(observed: Observed<'_>, users: &[String], now: Timestamp) -> Decis
     if csr.decided {
         return match (&csr.approved, cluster) {
             (Some(_), None) => Decision::Wait("its cluster is not there yet".to_owned()),
-            (Some(agent), Some(cluster)) => match csr.issued.filter(|issued| news(agent, *issued, cluster)) {
-                Some(issued) => Decision::Record(agent.clone(), issued),
-                None => Decision::Leave("it is decided".to_owned()),
+            (Some(agent), Some(cluster)) => match csr.issued {
+                Some(issued) if news(csr, agent, issued, cluster) && !observed.superseded => {
+                    Decision::Record(agent.clone(), issued)
+                }
+                _ => Decision::Leave("it is decided".to_owned()),
             },
             (None, _) => Decision::Leave("it is decided".to_owned()),
         };
@@ -107,7 +112,14 @@ pub fn decide(observed: Observed<'_>, users: &[String], now: Timestamp) -> Decis
         Err(reason) => return Decision::Leave(reason.to_string()),
     };
     if csr.user == agent.user() {
-        return Decision::AskRenewal(agent);
+        // Rights go by the cluster's group: a former agent of the name still has a certificate in it, but gets no other.
+        return match cluster.and_then(|cluster| cluster.agent.as_ref()) {
+            Some(known) if *known != agent.agent => Decision::Leave(format!(
+                "a person has to approve it: agent {known:?} has the name {} now",
+                agent.cluster
+            )),
+            _ => Decision::AskRenewal(agent),
+        };
     }
     if users.contains(&csr.user) {
         return match cluster.and_then(|cluster| taken(cluster, &agent)) {
@@ -124,14 +136,13 @@ pub fn decide(observed: Observed<'_>, users: &[String], now: Timestamp) -> Decis
     }
 }
 
-/// Whether a certificate that was issued is not written down yet: no agent is, or this one's earlier certificate.
-fn news(agent: &Agent, issued: Validity, cluster: &ClusterView) -> bool {
+/// Whether a certificate that was issued is not written down yet: this agent's, later than the one that is known, or another
+/// agent's, who has the name now. A request older than the cluster is of a former one of that name.
+fn news(csr: &CsrView, agent: &Agent, issued: Validity, cluster: &ClusterView) -> bool {
     let known = cluster.certificate.map(|known| known.not_before);
-    !cluster.deleting
-        && match &cluster.agent {
-            None => true,
-            Some(other) => *other == agent.agent && known.is_none_or(|known| known < issued.not_before),
-        }
+    let same = cluster.agent.as_ref() == Some(&agent.agent);
+    let later = !same || known.is_none_or(|known| known < issued.not_before);
+    !cluster.deleting && csr.created >= cluster.created && later
 }
 
 /// What the holder of a join token gets.
@@ -196,16 +207,24 @@ fn bring(grant: &Grant, id: &str, cluster: &ClusterView, agent: &Agent) -> Optio
         }
     }
     if cluster.token.as_deref() != Some(id) || cluster.agent.as_ref() != Some(&agent.agent) {
-        metadata.insert(
-            "annotations".to_owned(),
-            json!({annotations::JOINED_WITH: id, annotations::AGENT: agent.agent}),
-        );
+        let mut notes = noted(cluster, agent);
+        notes[annotations::JOINED_WITH] = id.into();
+        metadata.insert("annotations".to_owned(), notes);
         patch.insert("metadata".to_owned(), Value::Object(metadata));
     }
     if grant.accept && !cluster.accepts {
         patch.insert("spec".to_owned(), json!({"hubAcceptsClient": true}));
     }
     (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// The annotations that say which agent has the name, and which had it before.
+fn noted(cluster: &ClusterView, agent: &Agent) -> Value {
+    let mut notes = json!({annotations::AGENT: agent.agent});
+    if let Some(other) = cluster.agent.as_ref().filter(|other| **other != agent.agent) {
+        notes[annotations::FORMER_AGENTS] = with_former(&cluster.former, other).join(",").into();
+    }
+    notes
 }
 
 /// Why the cluster's name cannot be had: another agent has it and is alive.
@@ -365,12 +384,12 @@ impl Context {
                     .await?;
             }
             Decision::Record(agent, issued) => {
-                let noted = json!({
-                    annotations::AGENT: agent.agent,
-                    annotations::CLIENT_CERTIFICATE: issued.to_string(),
-                });
-                self.patch_cluster(&cluster, json!({"metadata": {"annotations": noted}}))
-                    .await?;
+                if let Some(view) = self.clusters.get("", &cluster) {
+                    let mut notes = noted(&view, &agent);
+                    notes[annotations::CLIENT_CERTIFICATE] = issued.to_string().into();
+                    self.patch_cluster(&cluster, json!({"metadata": {"annotations": notes}}))
+                        .await?;
+                }
             }
         }
         Ok(Next::Idle)
@@ -378,6 +397,12 @@ impl Context {
 
     fn look(&self, csr: &CsrView, cluster: &str) -> Decision {
         let cluster = self.clusters.get("", cluster);
+        let superseded = match (&csr.approved, &cluster) {
+            (Some(agent), Some(cluster)) if cluster.agent.as_ref() != Some(&agent.agent) => {
+                self.superseded(csr, agent)
+            }
+            _ => false,
+        };
         let token = token::token_id(&csr.user, &csr.groups).and_then(|id| {
             self.tokens
                 .get(names::BOOTSTRAP_TOKEN_NAMESPACE, &token::secret_name(id))
@@ -386,8 +411,20 @@ impl Context {
             csr,
             token: token.as_deref(),
             cluster: cluster.as_deref(),
+            superseded,
         };
         decide(observed, &self.users, Timestamp::now())
+    }
+
+    /// Whether a later request of the same cluster is approved.
+    fn superseded(&self, csr: &CsrView, agent: &Agent) -> bool {
+        self.requests.list("").iter().any(|(_, other)| {
+            other.created > csr.created
+                && other
+                    .approved
+                    .as_ref()
+                    .is_some_and(|one| one.cluster == agent.cluster)
+        })
     }
 
     /// Writes down who uses a token, before it is of use.

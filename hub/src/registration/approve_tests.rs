@@ -90,7 +90,12 @@ fn joined(by: &str, available: &str) -> ClusterView {
 }
 
 fn ask(csr: &CsrView, token: Option<&TokenView>, cluster: Option<&ClusterView>, now: i64) -> Decision {
-    let observed = Observed { csr, token, cluster };
+    let observed = Observed {
+        csr,
+        token,
+        cluster,
+        superseded: false,
+    };
     decide(
         observed,
         &["trusted".to_owned()],
@@ -241,11 +246,41 @@ fn a_name_is_free_when_its_agent_is_silent_or_the_same() {
     let decide = |cluster: &ClusterView| ask(&trusted, None, Some(cluster), 0);
     assert!(matches!(decide(&joined("a2", "True")), Decision::Wait(_)));
     assert_eq!(decide(&joined("a2", "Unknown")), Decision::Approve(agent("a1")));
-    // Renewal is the holder's own and asks nobody else.
+}
+
+#[test]
+fn whoever_takes_a_name_over_leaves_the_former_agent_on_record() {
+    let token = token(grant(), &[]);
+    let lost = ClusterView {
+        former: vec!["a0".to_owned()],
+        ..joined("a2", "Unknown")
+    };
+    let Decision::Admit(admission) = ask(&csr(TOKEN), Some(&token), Some(&lost), 0) else {
+        panic!("not admitted")
+    };
+    let notes = &admission.patch.unwrap()["metadata"]["annotations"];
+    assert_eq!(notes[annotations::AGENT], "a1");
+    assert_eq!(notes[annotations::FORMER_AGENTS], "a0,a2");
+}
+
+#[test]
+fn only_the_agent_that_has_the_name_renews() {
+    let renewal = csr(&agent("a1").user());
+    let ask = |cluster: Option<&ClusterView>| ask(&renewal, None, cluster, 0);
     assert_eq!(
-        ask(&csr(&agent("a1").user()), None, Some(&joined("a2", "True")), 0),
+        ask(Some(&joined("a1", "True"))),
         Decision::AskRenewal(agent("a1"))
     );
+    assert_eq!(ask(Some(&new_cluster())), Decision::AskRenewal(agent("a1")));
+    assert_eq!(ask(None), Decision::AskRenewal(agent("a1")));
+    // A former agent of the name, that comes back with a certificate that is still good.
+    for available in ["True", "Unknown"] {
+        let decision = ask(Some(&joined("a2", available)));
+        assert!(
+            matches!(&decision, Decision::Leave(why) if why.contains("\"a2\" has the name burst-1")),
+            "{decision:?}"
+        );
+    }
 }
 
 #[test]
@@ -285,69 +320,98 @@ fn who_has_no_say_waits_for_a_person() {
 }
 
 #[test]
-fn who_got_a_certificate_is_written_down_once() {
+fn who_got_the_last_certificate_is_written_down_once() {
+    let at = |second: i64| Timestamp::from_second(second).unwrap();
     let hours = |start: i64, end: i64| Validity {
-        not_before: Timestamp::from_second(3600 * start).unwrap(),
-        not_after: Timestamp::from_second(3600 * end).unwrap(),
+        not_before: at(3600 * start),
+        not_after: at(3600 * end),
     };
     let approved = |issued: Option<Validity>| CsrView {
+        created: Some(at(100)),
         decided: true,
         approved: Some(agent("a1")),
         issued,
         ..CsrView::default()
     };
     let known = |agent: Option<&str>, certificate: Option<Validity>| ClusterView {
+        created: Some(at(90)),
         agent: agent.map(str::to_owned),
         certificate,
         ..new_cluster()
     };
+    let ask = |csr: &CsrView, cluster: Option<&ClusterView>, superseded: bool| {
+        let observed = Observed {
+            csr,
+            token: None,
+            cluster,
+            superseded,
+        };
+        decide(observed, &[], Timestamp::UNIX_EPOCH)
+    };
     let (first, second) = (hours(0, 10), hours(8, 18));
-    let recorded = |issued| Some(Decision::Record(agent("a1"), issued));
-    for (what, issued, cluster, wanted) in [
-        ("the first", Some(first), known(None, None), recorded(first)),
-        ("not issued yet", None, known(None, None), None),
+    for (what, issued, cluster, superseded, wanted) in [
+        ("the first", Some(first), known(None, None), false, Some(first)),
+        ("not issued yet", None, known(None, None), false, None),
         (
             "of a token's agent",
             Some(first),
             known(Some("a1"), None),
-            recorded(first),
+            false,
+            Some(first),
         ),
-        ("again", Some(first), known(Some("a1"), Some(first)), None),
+        ("again", Some(first), known(Some("a1"), Some(first)), false, None),
         (
             "renewed",
             Some(second),
             known(Some("a1"), Some(first)),
-            recorded(second),
+            false,
+            Some(second),
         ),
         (
             "an old one, after a restart",
             Some(first),
             known(Some("a1"), Some(second)),
+            false,
             None,
         ),
+        // A person let another agent in, or a former one's request is still there.
         (
             "another agent's",
             Some(second),
             known(Some("a2"), Some(first)),
+            false,
+            Some(second),
+        ),
+        (
+            "a former agent's",
+            Some(second),
+            known(Some("a2"), Some(first)),
+            true,
             None,
         ),
     ] {
-        let decision = ask(&approved(issued), None, Some(&cluster), 0);
+        let decision = ask(&approved(issued), Some(&cluster), superseded);
         match wanted {
-            Some(wanted) => assert_eq!(decision, wanted, "{what}"),
+            Some(issued) => assert_eq!(decision, Decision::Record(agent("a1"), issued), "{what}"),
             None => assert!(matches!(decision, Decision::Leave(_)), "{what}: {decision:?}"),
         }
     }
-    let going = ClusterView {
-        deleting: true,
+    let heir = ClusterView {
+        created: Some(at(101)),
         ..new_cluster()
     };
+    let going = ClusterView {
+        deleting: true,
+        ..known(None, None)
+    };
+    for cluster in [heir, going] {
+        assert!(matches!(
+            ask(&approved(Some(first)), Some(&cluster), false),
+            Decision::Leave(_)
+        ));
+    }
     assert!(matches!(
-        ask(&approved(Some(first)), None, Some(&going), 0),
-        Decision::Leave(_)
-    ));
-    assert!(matches!(
-        ask(&approved(Some(first)), None, None, 0),
+        ask(&approved(Some(first)), None, false),
         Decision::Wait(_)
     ));
 }

@@ -65,9 +65,17 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
         writes.extend(withdraw(observed));
         if observed.work.is_none() && observed.works > 0 && cluster.accepts {
             // Somebody took it away; without it the agent can never finish.
-            writes.push(Write::Create(rbac::work_binding(&cluster.name, &policy.labels)));
+            writes.push(Write::Create(rbac::work_binding(
+                &cluster.name,
+                &observed.holders(),
+                &policy.labels,
+            )));
         }
-        if observed.role.is_none()
+        let remembered = remember(observed, policy);
+        let is_remembered = remembered.is_none();
+        writes.extend(remembered);
+        if is_remembered
+            && observed.role.is_none()
             && observed.role_binding.is_none()
             && observed.registration.is_none()
             && observed.work.is_none()
@@ -106,6 +114,17 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
         plan.stage(last);
     }
     plan
+}
+
+/// Who had the name is kept where the next cluster of that name finds it: its rights will not be theirs.
+fn remember(observed: &Observed, policy: &Policy) -> Option<Write> {
+    let namespace = observed.namespace.as_ref().filter(|one| !one.deleting)?;
+    let agent = observed.cluster.agent.as_ref()?;
+    let former = rbac::with_former(&observed.former(), agent);
+    (former != namespace.former).then(|| {
+        let desired = rbac::namespace_of(&observed.cluster.name, &former, &policy.labels);
+        Write::Update(desired, namespace.uid.clone())
+    })
 }
 
 /// Deletes what has the lowest priority of all that is left.

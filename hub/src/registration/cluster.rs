@@ -358,6 +358,8 @@ impl Context {
                 "apiVersion": "cluster.open-cluster-management.io/v1",
                 "kind": "ManagedCluster",
                 "name": cluster.name,
+                // Kubernetes takes an event only in the namespace of what it is about.
+                "namespace": cluster.name,
                 "uid": cluster.uid,
             },
         }))

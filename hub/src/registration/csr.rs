@@ -8,8 +8,12 @@ use std::collections::BTreeSet;
 use muster_crds::{constants::names, names as naming};
 use x509_parser::{
     certification_request::X509CertificationRequest,
+    cri_attributes::ParsedCriAttribute,
     extensions::ParsedExtension,
-    oid_registry::{OID_X509_COMMON_NAME, OID_X509_ORGANIZATION_NAME},
+    oid_registry::{
+        OID_PKCS9_EXTENSION_REQUEST, OID_X509_COMMON_NAME, OID_X509_EXT_SUBJECT_ALT_NAME,
+        OID_X509_ORGANIZATION_NAME,
+    },
     pem::Pem,
     prelude::FromDer,
 };
@@ -116,11 +120,14 @@ pub fn validate(csr: &CsrView) -> Result<Agent, Reason> {
 
 /// CN and all O of the request.
 fn subject(request: &[u8]) -> Result<(String, BTreeSet<String>), Reason> {
+    if !is_one_plain_block(request) {
+        return Err(Reason::Unreadable);
+    }
     let mut blocks = Pem::iter_from_buffer(request);
     let (Some(Ok(block)), None) = (blocks.next(), blocks.next()) else {
         return Err(Reason::Unreadable);
     };
-    if block.label != "CERTIFICATE REQUEST" {
+    if block.label != BLOCK {
         return Err(Reason::Unreadable);
     }
     let (rest, request) =
@@ -128,12 +135,24 @@ fn subject(request: &[u8]) -> Result<(String, BTreeSet<String>), Reason> {
     if !rest.is_empty() {
         return Err(Reason::Unreadable);
     }
-    for extension in request.requested_extensions().into_iter().flatten() {
-        match extension {
-            ParsedExtension::SubjectAlternativeName(_) => return Err(Reason::AlternativeNames),
-            ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
-                return Err(Reason::Authority);
+    // Every attribute: signers gather what is asked for from all of them, not from the first.
+    for attribute in request.certification_request_info.iter_attributes() {
+        match attribute.parsed_attribute() {
+            ParsedCriAttribute::ExtensionRequest(asked) => {
+                for extension in &asked.extensions {
+                    if extension.oid == OID_X509_EXT_SUBJECT_ALT_NAME {
+                        return Err(Reason::AlternativeNames);
+                    }
+                    match extension.parsed_extension() {
+                        ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
+                            return Err(Reason::Authority);
+                        }
+                        ParsedExtension::ParseError { .. } => return Err(Reason::Unreadable),
+                        _ => {}
+                    }
+                }
             }
+            _ if attribute.oid == OID_PKCS9_EXTENSION_REQUEST => return Err(Reason::Unreadable),
             _ => {}
         }
     }
@@ -154,6 +173,23 @@ fn subject(request: &[u8]) -> Result<(String, BTreeSet<String>), Reason> {
     Ok((user.ok_or_else(refuse)?, groups))
 }
 
+/// The label of a request's PEM block.
+const BLOCK: &str = "CERTIFICATE REQUEST";
+
+/// Whether there is one block and nothing beside it, without headers: readers of PEM differ in what they skip, and the
+/// one that signs must see the request that was looked at.
+fn is_one_plain_block(request: &[u8]) -> bool {
+    let base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=\r\n".contains(&b);
+    std::str::from_utf8(request)
+        .ok()
+        .and_then(|text| {
+            text.trim_end()
+                .strip_prefix("-----BEGIN CERTIFICATE REQUEST-----")
+        })
+        .and_then(|text| text.strip_suffix("-----END CERTIFICATE REQUEST-----"))
+        .is_some_and(|body| body.starts_with(['\r', '\n']) && body.bytes().all(base64))
+}
+
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
@@ -163,6 +199,11 @@ mod tests {
 
     /// A request with any attributes, any number of times. It is not signed: that is the API server's to check.
     fn request(attributes: &[(&[u64], &str)]) -> Vec<u8> {
+        asking(attributes, &[])
+    }
+
+    /// The same, with an attribute that asks for each of these extensions.
+    fn asking(attributes: &[(&[u64], &str)], extensions: &[(&[u64], &[u8])]) -> Vec<u8> {
         let key = KeyPair::generate().unwrap();
         let der = yasna::construct_der(|writer| {
             writer.write_sequence(|writer| {
@@ -180,9 +221,24 @@ mod tests {
                     });
                     let public = rcgen::PublicKeyData::subject_public_key_info(&key);
                     writer.next().write_der(&public);
-                    writer
-                        .next()
-                        .write_tagged_implicit(Tag::context(0), |writer| writer.write_set(|_| {}));
+                    writer.next().write_tagged_implicit(Tag::context(0), |writer| {
+                        writer.write_set(|writer| {
+                            for (oid, value) in extensions {
+                                writer.next().write_sequence(|writer| {
+                                    let asks = &[1, 2, 840, 113_549, 1, 9, 14];
+                                    writer.next().write_oid(&ObjectIdentifier::from_slice(asks));
+                                    writer.next().write_set(|writer| {
+                                        writer.next().write_sequence(|writer| {
+                                            writer.next().write_sequence(|writer| {
+                                                writer.next().write_oid(&ObjectIdentifier::from_slice(oid));
+                                                writer.next().write_bytes(value);
+                                            });
+                                        });
+                                    });
+                                });
+                            }
+                        });
+                    });
                 });
                 writer.next().write_sequence(|writer| {
                     writer
@@ -471,6 +527,33 @@ mod tests {
                 Reason::Unreadable,
             ),
             (
+                "text before it",
+                CsrView {
+                    request: [b"hello\n".to_vec(), der.clone()].concat(),
+                    ..honest()
+                },
+                Reason::Unreadable,
+            ),
+            (
+                "text after it",
+                CsrView {
+                    request: [der.clone(), b"-----BEGIN".to_vec()].concat(),
+                    ..honest()
+                },
+                Reason::Unreadable,
+            ),
+            (
+                "headers",
+                CsrView {
+                    request: String::from_utf8(der.clone())
+                        .unwrap()
+                        .replacen("-----\n", "-----\nProc-Type: 4\n\n", 1)
+                        .into_bytes(),
+                    ..honest()
+                },
+                Reason::Unreadable,
+            ),
+            (
                 "a certificate",
                 CsrView {
                     request: relabelled.into_bytes(),
@@ -525,5 +608,24 @@ mod tests {
             ..honest()
         };
         assert!(validate(&csr).is_ok());
+        // What a signer would find in a second attribute counts too, and what cannot be read is not passed over.
+        const NAMES: &[u64] = &[2, 5, 29, 17];
+        const USAGE: &[u64] = &[2, 5, 29, 15];
+        const CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
+        let digital: &[u8] = &[3, 2, 7, 0x80];
+        let example: &[u8] = &[0x30, 3, 0x82, 1, b'a'];
+        let authority: &[u8] = &[0x30, 3, 1, 1, 0xff];
+        let asks = |extensions: &[(&[u64], &[u8])]| {
+            validate(&CsrView {
+                request: asking(&[(O, C1), (CN, AGENT)], extensions),
+                ..honest()
+            })
+        };
+        assert!(asks(&[(USAGE, digital)]).is_ok());
+        let second = [(USAGE, digital), (NAMES, example)];
+        assert_eq!(asks(&second), Err(Reason::AlternativeNames));
+        assert_eq!(asks(&[(NAMES, &[1, 2, 3])]), Err(Reason::AlternativeNames));
+        assert_eq!(asks(&[(CONSTRAINTS, authority)]), Err(Reason::Authority));
+        assert_eq!(asks(&[(CONSTRAINTS, &[1, 2, 3])]), Err(Reason::Unreadable));
     }
 }

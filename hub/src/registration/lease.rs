@@ -46,7 +46,7 @@ pub fn heard(observed: &Observed, now: Timestamp, factor: f64) -> Heard {
             Heard::NoLease
         };
     };
-    let skewed = is_false(&cluster.conditions, conditions::CLOCK_SYNCED);
+    let skewed = is_false(&cluster.conditions, conditions::CLOCK_SYNCED) && lease.offset.is_none();
     let told = match (lease.renewed, lease.found) {
         (_, Some(found)) if skewed => Some(found),
         // Nobody renewed it after it was found.
@@ -88,7 +88,10 @@ pub fn clock(observed: &Observed, factor: f64) -> Option<NewCondition> {
     let lease = observed.lease.as_ref().filter(|_| !cluster.skip_clock)?;
     let (renewed, seen) = (lease.renewed?, lease.seen?);
     // Positive: the agent's clock is ahead.
-    let ahead = renewed.duration_since(seen);
+    let ahead = match lease.offset {
+        Some(offset) => SignedDuration::from_secs(offset.saturating_neg()),
+        None => renewed.duration_since(seen),
+    };
     Some(if ahead.abs() < grace(cluster.lease_seconds, factor) {
         NewCondition::new(
             conditions::CLOCK_SYNCED,
@@ -185,8 +188,7 @@ mod tests {
         let lease = |renewed| {
             Some(LeaseView {
                 renewed: Some(at(renewed)),
-                seen: None,
-                found: None,
+                ..LeaseView::default()
             })
         };
         for (renewed, now, factor, wanted) in [
@@ -208,6 +210,7 @@ mod tests {
             renewed: Some(at(10)),
             seen: Some(at(1001)),
             found: Some(at(1000)),
+            offset: None,
         };
         // Whatever the agent's clock says, it was heard of now.
         assert_eq!(
@@ -243,8 +246,8 @@ mod tests {
         let until = |renewed: i64, skewed: bool| {
             let mut observed = observed(Some(LeaseView {
                 renewed: Some(at(renewed)),
-                seen: None,
                 found: Some(at(5000)),
+                ..LeaseView::default()
             }));
             if skewed {
                 Arc::make_mut(&mut observed.cluster).conditions.push(Condition {
@@ -300,7 +303,7 @@ mod tests {
             let lease = LeaseView {
                 renewed: Some(at(renewed)),
                 seen: seen.map(at),
-                found: None,
+                ..LeaseView::default()
             };
             clock(&observed(Some(lease)), 5.0).map(|condition| condition.status)
         };
@@ -312,12 +315,52 @@ mod tests {
         let mut skipped = observed(Some(LeaseView {
             renewed: Some(at(1)),
             seen: Some(at(9000)),
-            found: None,
+            ..LeaseView::default()
         }));
         skipped.cluster = Arc::new(ClusterView {
             skip_clock: true,
             ..ClusterView::default()
         });
         assert_eq!(clock(&skipped, 5.0), None);
+    }
+
+    #[test]
+    fn an_agent_that_renews_by_the_hubs_time_says_how_far_off_its_own_is() {
+        let condition = |offset: i64| {
+            let lease = LeaseView {
+                renewed: Some(at(2000)),
+                seen: Some(at(2001)),
+                found: Some(at(1000)),
+                offset: Some(offset),
+            };
+            let condition = clock(&observed(Some(lease)), 2.5).unwrap();
+            (condition.status, condition.message)
+        };
+        assert_eq!(condition(100).0, Status::True);
+        for (offset, wanted) in [
+            (7200, "is 2 h 0 min behind the hub's."),
+            (-7200, "is 2 h 0 min ahead of the hub's."),
+        ] {
+            let (status, message) = condition(offset);
+            assert_eq!(status, Status::False);
+            assert!(message.ends_with(wanted), "{message}");
+        }
+        // Its renewals tell of its life whatever the condition says.
+        let mut lost = observed(Some(LeaseView {
+            renewed: Some(at(1100)),
+            found: Some(at(5000)),
+            offset: Some(7200),
+            ..LeaseView::default()
+        }));
+        let condition = k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+            type_: conditions::CLOCK_SYNCED.to_owned(),
+            status: "False".to_owned(),
+            reason: "R".to_owned(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)),
+        };
+        Arc::make_mut(&mut lost.cluster).conditions.push(condition);
+        assert_eq!(heard(&lost, at(5000), 2.5), Heard::Silent);
     }
 }

@@ -8,7 +8,7 @@ use muster_crds::conditions::{NewCondition, set_condition};
 use serde_json::{Value, json};
 
 use super::{
-    rbac::{Desired, Kind},
+    rbac::{self, Desired, Holders, Kind},
     view::{ClusterView, ItemView, LeaseView, ObjectView},
 };
 
@@ -61,6 +61,20 @@ pub struct Observed {
     pub room_since: Option<Timestamp>,
     /// What goes with it, kind by kind in order; only looked at when it is being deleted.
     pub remaining: Vec<Remaining>,
+}
+
+impl Observed {
+    /// Agents that had the cluster's name before, as far as the hub knows.
+    pub fn former(&self) -> Vec<String> {
+        let left = self.namespace.iter().flat_map(|namespace| &namespace.former);
+        left.chain(&self.cluster.former)
+            .fold(Vec::new(), |all, agent| rbac::with_former(&all, agent))
+    }
+
+    /// Who has the cluster's rights.
+    pub fn holders(&self) -> Holders {
+        Holders::of(self.cluster.agent.as_ref(), &self.former())
+    }
 }
 
 /// One write.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_crds::{
-    constants::{finalizers, labels, names},
+    constants::{annotations, finalizers, labels, names},
     names as naming,
 };
 use serde_json::{Value, json};
@@ -107,12 +107,47 @@ fn rule_on(name: &str, groups: &[&str], resources: &[&str], verbs: &[&str]) -> V
     json!({"apiGroups": groups, "resources": resources, "resourceNames": [name], "verbs": verbs})
 }
 
-fn subjects(cluster: &str) -> Value {
-    let group = |name: String| json!({"apiGroup": RBAC_GROUP, "kind": "Group", "name": name});
-    json!([
-        group(naming::cluster_group(cluster)),
-        group(naming::extra_cluster_group(cluster))
-    ])
+/// Most agents of a name that are remembered.
+const MOST_FORMER: usize = 50;
+
+/// Who has the rights of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holders {
+    /// Whoever has a certificate in its group, as in OCM.
+    Group,
+    /// One agent: others had the name before, and have certificates in its group.
+    Agent(String),
+}
+
+impl Holders {
+    /// Of a cluster with this agent, after the former ones in order.
+    pub fn of(agent: Option<&String>, former: &[String]) -> Self {
+        match agent.or(former.last()) {
+            Some(agent) if former.iter().any(|other| other != agent) => Self::Agent(agent.clone()),
+            // The one that left and was let in again may have another's certificate beside it: none that is known.
+            _ => Self::Group,
+        }
+    }
+}
+
+/// Former agents with one more, the last one last.
+pub fn with_former(former: &[String], agent: &str) -> Vec<String> {
+    let others = former.iter().filter(|other| *other != agent).cloned();
+    let mut all: Vec<String> = others.chain([agent.to_owned()]).collect();
+    let surplus = all.len().saturating_sub(MOST_FORMER);
+    all.drain(..surplus);
+    all
+}
+
+fn subjects(cluster: &str, holders: &Holders) -> Value {
+    let subject = |kind: &str, name: String| json!({"apiGroup": RBAC_GROUP, "kind": kind, "name": name});
+    match holders {
+        Holders::Group => json!([
+            subject("Group", naming::cluster_group(cluster)),
+            subject("Group", naming::extra_cluster_group(cluster))
+        ]),
+        Holders::Agent(agent) => json!([subject("User", naming::user(cluster, agent))]),
+    }
 }
 
 fn role_ref(role: &str) -> Value {
@@ -128,6 +163,13 @@ pub fn namespace(cluster: &str, extra: &BTreeMap<String, String>) -> Desired {
         &labels_for(cluster, extra),
         json!({}),
     )
+}
+
+/// The same with the agents that had the cluster's name.
+pub fn namespace_of(cluster: &str, former: &[String], extra: &BTreeMap<String, String>) -> Desired {
+    let mut desired = namespace(cluster, extra);
+    desired.body["metadata"]["annotations"] = json!({annotations::FORMER_AGENTS: former.join(",")});
+    desired
 }
 
 /// The ClusterRole of a cluster that is accepted, or denied.
@@ -177,9 +219,9 @@ pub fn cluster_role(cluster: &str, accepted: bool, extra: &BTreeMap<String, Stri
 }
 
 /// Binds a cluster's ClusterRole to its agents.
-pub fn cluster_role_binding(cluster: &str, extra: &BTreeMap<String, String>) -> Desired {
+pub fn cluster_role_binding(cluster: &str, holders: &Holders, extra: &BTreeMap<String, String>) -> Desired {
     let name = naming::cluster_role(cluster);
-    let body = json!({"roleRef": role_ref(&name), "subjects": subjects(cluster)});
+    let body = json!({"roleRef": role_ref(&name), "subjects": subjects(cluster, holders)});
     Desired::new(
         Kind::ClusterRoleBinding,
         "",
@@ -190,8 +232,8 @@ pub fn cluster_role_binding(cluster: &str, extra: &BTreeMap<String, String>) -> 
 }
 
 /// Lets a cluster's agents register in its namespace.
-pub fn registration_binding(cluster: &str, extra: &BTreeMap<String, String>) -> Desired {
-    let body = json!({"roleRef": role_ref(names::REGISTRATION_CLUSTER_ROLE), "subjects": subjects(cluster)});
+pub fn registration_binding(cluster: &str, holders: &Holders, extra: &BTreeMap<String, String>) -> Desired {
+    let body = json!({"roleRef": role_ref(names::REGISTRATION_CLUSTER_ROLE), "subjects": subjects(cluster, holders)});
     let name = naming::registration_role_binding(cluster);
     Desired::new(
         Kind::RoleBinding,
@@ -203,11 +245,11 @@ pub fn registration_binding(cluster: &str, extra: &BTreeMap<String, String>) -> 
 }
 
 /// Lets a cluster's agents work in its namespace. It has a finalizer: agents keep it until their works are gone.
-pub fn work_binding(cluster: &str, extra: &BTreeMap<String, String>) -> Desired {
+pub fn work_binding(cluster: &str, holders: &Holders, extra: &BTreeMap<String, String>) -> Desired {
     let body = json!({
         "metadata": {"finalizers": [finalizers::MANIFEST_WORK]},
         "roleRef": role_ref(names::WORK_CLUSTER_ROLE),
-        "subjects": subjects(cluster),
+        "subjects": subjects(cluster, holders),
     });
     let name = naming::work_role_binding(cluster);
     Desired::new(
@@ -268,7 +310,7 @@ mod tests {
     #[test]
     fn roles_are_bound_to_both_forms_of_the_group_and_named_after_the_cluster() {
         let none = BTreeMap::new();
-        let binding = work_binding("c1", &none);
+        let binding = work_binding("c1", &Holders::Group, &none);
         assert_eq!(binding.name, "open-cluster-management:managedcluster:c1:work");
         assert_eq!(
             binding.body["subjects"][0]["name"],
@@ -286,6 +328,33 @@ mod tests {
         for role in shared_roles(&none) {
             assert_eq!(role.body["metadata"]["labels"][labels::CLUSTER_NAME], "");
         }
+    }
+
+    #[test]
+    fn rights_are_one_agents_alone_once_others_had_the_name() {
+        let (a, b) = ("a".to_owned(), "b".to_owned());
+        let alone = |agent: &str| Holders::Agent(agent.to_owned());
+        for (agent, former, wanted) in [
+            (None, vec![], Holders::Group),
+            (Some(&a), vec![], Holders::Group),
+            (Some(&a), vec!["a"], Holders::Group),
+            (Some(&b), vec!["a"], alone("b")),
+            (Some(&a), vec!["a", "b"], alone("a")),
+            // It left, and is let in again before it asked for another certificate.
+            (None, vec!["a"], Holders::Group),
+            (None, vec!["b", "a"], alone("a")),
+        ] {
+            let former: Vec<String> = former.into_iter().map(str::to_owned).collect();
+            assert_eq!(Holders::of(agent, &former), wanted, "{agent:?} {former:?}");
+        }
+        let binding = registration_binding("c1", &alone("b"), &BTreeMap::new());
+        assert_eq!(
+            binding.body["subjects"],
+            json!([{"apiGroup": RBAC_GROUP, "kind": "User", "name": "system:open-cluster-management:c1:b"}])
+        );
+        assert_eq!(with_former(&["a".into(), "b".into()], "a"), ["b", "a"]);
+        let many: Vec<String> = (0..60).map(|n| n.to_string()).collect();
+        assert_eq!(with_former(&many, "last").len(), MOST_FORMER);
     }
 
     #[test]

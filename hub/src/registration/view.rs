@@ -56,6 +56,8 @@ pub struct ClusterView {
     pub agent: Option<String>,
     /// When the certificate last issued to its agent is good, as the hub noted it.
     pub certificate: Option<Validity>,
+    /// Agents that had its name before.
+    pub former: Vec<String>,
     /// The id of the join token it came with.
     pub token: Option<String>,
     /// Its labels, which sets select by.
@@ -94,6 +96,7 @@ impl ClusterView {
             agent: entry(metadata.annotations.as_ref(), annotations::AGENT).map(str::to_owned),
             certificate: entry(metadata.annotations.as_ref(), annotations::CLIENT_CERTIFICATE)
                 .and_then(|text| text.parse().ok()),
+            former: former(metadata),
             token: entry(metadata.annotations.as_ref(), annotations::JOINED_WITH).map(str::to_owned),
             labels: metadata.labels.clone().unwrap_or_default(),
             managed_namespaces: cluster
@@ -144,7 +147,7 @@ impl BindingView {
 }
 
 /// A cluster's lease.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseView {
     /// When the agent, by its clock, last renewed it.
     pub renewed: Option<Timestamp>,
@@ -152,6 +155,8 @@ pub struct LeaseView {
     pub seen: Option<Timestamp>,
     /// When it came into the hub's view, by the hub's clock.
     pub found: Option<Timestamp>,
+    /// The hub's time minus the cluster's, in seconds, where the agent says so; then it renews by the hub's time.
+    pub offset: Option<i64>,
 }
 
 impl LeaseView {
@@ -169,7 +174,13 @@ impl LeaseView {
             _ => None,
         };
         let found = before.map_or(Some(now), |before| before.found);
-        Self { renewed, seen, found }
+        let offset = entry(lease.metadata.annotations.as_ref(), annotations::CLOCK_OFFSET);
+        Self {
+            renewed,
+            seen,
+            found,
+            offset: offset.and_then(|seconds| seconds.parse().ok()),
+        }
     }
 }
 
@@ -186,6 +197,8 @@ pub struct ObjectView {
     pub content: u64,
     /// Hash of its `roleRef`, which nobody may change.
     pub role_ref: u64,
+    /// Of a namespace: agents that had its cluster's name before.
+    pub former: Vec<String>,
 }
 
 impl ObjectView {
@@ -197,8 +210,19 @@ impl ObjectView {
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
             content: content(metadata.labels.as_ref(), data, label_keys),
             role_ref: role_ref(data),
+            former: former(metadata),
         }
     }
+}
+
+/// Agents that had a cluster's name before.
+fn former(metadata: &ObjectMeta) -> Vec<String> {
+    let list = entry(metadata.annotations.as_ref(), annotations::FORMER_AGENTS);
+    let agents = list.unwrap_or_default().split(',');
+    agents
+        .filter(|agent| !agent.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Hash of the labels in `label_keys`, the rules and the subjects of an object.
@@ -274,6 +298,8 @@ pub struct CsrView {
     pub uid: String,
     /// Its resource version.
     pub resource_version: String,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// The cluster it says it is for.
     pub cluster: Option<String>,
     /// Who is to sign.
@@ -308,6 +334,7 @@ impl CsrView {
         let whole = Self {
             uid: csr.metadata.uid.clone().unwrap_or_default(),
             resource_version: csr.metadata.resource_version.clone().unwrap_or_default(),
+            created: csr.metadata.creation_timestamp.as_ref().map(|time| time.0),
             cluster: entry(csr.metadata.labels.as_ref(), labels::CLUSTER_NAME).map(str::to_owned),
             signer: spec.signer_name.clone(),
             request: spec.request.0.clone(),
@@ -331,6 +358,7 @@ impl CsrView {
                 .and_then(|pem| certificate::validity(&pem.0)),
             uid: whole.uid,
             resource_version: whole.resource_version,
+            created: whole.created,
             decided: true,
             approved: agent,
             ..Self::default()

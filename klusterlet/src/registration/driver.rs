@@ -9,6 +9,7 @@ use super::kubeconfig::Server;
 use super::machine::{Action, Event, Failure, Probe, State};
 use super::rotation::Holding;
 use super::session::{Identity, News, Session};
+use super::standing::{self, Standing};
 use super::{Context, hubs, register};
 use crate::Error;
 use futures::future::BoxFuture;
@@ -279,7 +280,7 @@ impl Driver {
         };
         let good = match self.bootstrap.clone() {
             Some(bootstrap) if good => {
-                !is_detached(&self.context.clone(), &bootstrap, &self.identity.cluster.clone()).await
+                !is_detached(&self.context.clone(), &bootstrap, &self.identity.clone()).await
             }
             _ => good,
         };
@@ -477,14 +478,23 @@ impl Driver {
 }
 
 /// Whether the hub no longer has this cluster, as far as the bootstrap credential can tell: good credentials are worth nothing
-/// then, and only registering anew helps. The work goes on meanwhile.
-async fn is_detached(context: &Context, bootstrap: &Bootstrap, cluster: &str) -> bool {
+/// then, and only registering anew helps. The work goes on meanwhile. That another cluster has the name is told: nothing helps.
+async fn is_detached(context: &Context, bootstrap: &Bootstrap, identity: &Identity) -> bool {
     let Ok(hub) = context.connect.bootstrap(bootstrap).await else {
         return false;
     };
-    let detached = register::is_missing(&hub, cluster).await;
-    if detached {
-        tracing::info!(cluster, "the hub no longer has this cluster; it registers anew");
+    let cluster = &identity.cluster;
+    match register::find(&hub, cluster).await {
+        Some(None) => {
+            tracing::info!(cluster, "the hub no longer has this cluster; it registers anew");
+            true
+        }
+        Some(Some(found)) => {
+            if let Standing::Taken(why) = standing::of(&found, identity, context.spoke.uid.as_deref()) {
+                standing::warn(cluster, &why);
+            }
+            false
+        }
+        None => false,
     }
-    detached
 }

@@ -39,6 +39,30 @@ pub fn renewed(lease: &mut Value, here: Timestamp, offset: SignedDuration, perio
     }
 }
 
+/// What a renewal came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The hub took it.
+    Done,
+    /// There is no lease: the hub makes it after it accepted the cluster, and shortly afterwards it is there.
+    NotYet,
+    /// It did not.
+    Failed,
+    /// It has no room to store it.
+    NoRoom,
+}
+
+/// How long to wait after a renewal, spread by a `share` from 0 to 1 (wire §2.6). One that failed is tried again so soon that it
+/// alone never makes the cluster one that is missed.
+pub fn rest(renewal: Renewal, period: Duration, share: f64) -> Duration {
+    match renewal {
+        Renewal::Done => period.mul_f64(1.0 + share / 4.0),
+        Renewal::NotYet => Duration::from_secs_f64(0.1 * (1.0 + share)).min(period),
+        Renewal::Failed => Duration::from_secs_f64(2.0 * (1.0 + share)).min(period),
+        Renewal::NoRoom => Duration::from_secs_f64(8.0 * (1.0 + share)).min(period),
+    }
+}
+
 /// Renews while the hub accepts the cluster, for ever.
 pub async fn keep(shared: Arc<Shared>) {
     let mut cluster = shared.cluster.subscribe();
@@ -59,10 +83,9 @@ pub async fn keep(shared: Arc<Shared>) {
                 }
                 known = Some(lease);
                 shared.heard.send_replace(tokio::time::Instant::now());
-                period.mul_f64(rand::random_range(1.0..1.25))
+                rest(Renewal::Done, period, rand::random())
             }
             Err(error) => {
-                // The hub makes the lease after it accepted: shortly afterwards it is there.
                 tracing::debug!(%error, "the lease was not renewed");
                 // Everything that is told to the hub fails then; it is said once, here.
                 if error.is_no_room() && !std::mem::replace(&mut no_room, true) {
@@ -72,12 +95,12 @@ pub async fn keep(shared: Arc<Shared>) {
                          are, and what becomes of them is told when there is room. The hub's operator has to make some"
                     );
                 }
-                let early = match &error {
-                    error if error.is_not_found() => 0.1,
-                    error if error.is_no_room() => 8.0,
-                    _ => 2.0,
+                let renewal = match &error {
+                    error if error.is_not_found() => Renewal::NotYet,
+                    error if error.is_no_room() => Renewal::NoRoom,
+                    _ => Renewal::Failed,
                 };
-                Duration::from_secs_f64(early * rand::random_range(1.0..2.0)).min(period)
+                rest(renewal, period, rand::random())
             }
         };
         let deadline = tokio::time::Instant::now() + next;
@@ -117,6 +140,18 @@ mod tests {
         for (seconds, expected) in [(None, 60), (Some(0), 60), (Some(-5), 60), (Some(5), 5)] {
             cluster.spec.lease_duration_seconds = seconds;
             assert_eq!(period(Some(&cluster)), Duration::from_secs(expected));
+        }
+    }
+
+    #[test]
+    fn one_missed_renewal_never_suffices_to_be_missed() {
+        for seconds in 1..=600 {
+            let period = Duration::from_secs(seconds);
+            // As late as it may be, lost, and as late again.
+            let late = rest(Renewal::Done, period, 1.0) + rest(Renewal::Failed, period, 1.0);
+            assert!(late < period.mul_f64(2.5), "{seconds} s: {late:?}");
+            assert!(rest(Renewal::Done, period, 0.0) >= period);
+            assert!(rest(Renewal::NotYet, period, 1.0) <= period);
         }
     }
 

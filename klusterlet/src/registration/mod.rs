@@ -19,6 +19,7 @@ pub mod quantity;
 pub mod register;
 pub mod rotation;
 pub mod session;
+pub mod standing;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -116,6 +117,11 @@ pub struct Context {
 
 /// Runs the klusterlet until `stop`. Errors end it only before it has joined for the first time.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error> {
+    run_by(options, Clock::default(), stop).await
+}
+
+/// The same by another clock than this machine's.
+pub async fn run_by(options: Options, clock: Clock, stop: CancellationToken) -> Result<(), Error> {
     options.check()?;
     let gates = options.gates()?;
     if let Some(path) = options.bootstrap_kubeconfig.as_deref().filter(|p| p.exists()) {
@@ -159,7 +165,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
             namespace: options.namespace.clone(),
             secret: options.hub_kubeconfig_secret.clone(),
         },
-        clock: Clock::default(),
+        clock,
         connect: Arc::new(ByKubeconfig),
         agent_id,
         metrics,

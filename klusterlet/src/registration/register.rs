@@ -14,7 +14,7 @@ use crate::work::objects::{self, RequestError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use kube::Client;
-use muster_crds::cluster::v1::ManagedClusterStatus;
+use muster_crds::cluster::v1::{ManagedCluster, ManagedClusterStatus};
 use muster_crds::conditions::is_true;
 use muster_crds::constants::{annotations, conditions as types};
 use muster_crds::names;
@@ -170,12 +170,18 @@ async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Re
     }
 }
 
-/// Whether the hub says that it has no such cluster. No answer, and any other, is not that.
-pub async fn is_missing(hub: &Client, cluster: &str) -> bool {
+/// What the hub says of the cluster of that name: nothing when there is none. No answer, and any other than these, is none.
+pub async fn find(hub: &Client, cluster: &str) -> Option<Option<ManagedCluster>> {
     let path = format!("{CLUSTERS}/{cluster}");
-    let answer = tokio::time::timeout(ASKED_IN_PASSING, objects::get(hub, &path)).await;
-    matches!(answer, Ok(Err(error))
-        if error.is_not_found() && error.reason() == "NotFound" && names_the_cluster(&error, cluster))
+    match tokio::time::timeout(ASKED_IN_PASSING, objects::get(hub, &path)).await {
+        Ok(Ok(found)) => serde_json::from_value(found).ok().map(Some),
+        Ok(Err(error))
+            if error.is_not_found() && error.reason() == "NotFound" && names_the_cluster(&error, cluster) =>
+        {
+            Some(None)
+        }
+        _ => None,
+    }
 }
 
 fn names_the_cluster(error: &RequestError, cluster: &str) -> bool {

@@ -5,18 +5,16 @@ use super::facts::Facts;
 use super::hub_client::HubClient;
 use super::namespaces::{self, Namespaces};
 use super::rotation::{self, Holding};
+use super::standing::{self, Standing};
 use super::status::{self, Health, Observed};
 use super::{Context, events, lease};
 use crate::gates::Gate;
 use crate::work::objects::{self, RequestError};
 use crate::work::{self, Backoff};
-use futures::TryStreamExt as _;
 use kube::Client;
-use kube::api::Api;
-use kube::runtime::watcher;
 use muster_crds::cluster::v1::ManagedCluster;
 use muster_crds::conditions::{find, is_true};
-use muster_crds::constants::{annotations, conditions as types};
+use muster_crds::constants::conditions as types;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +77,8 @@ pub struct Shared {
     pub refresh: tokio::sync::Notify,
     /// Managed namespaces.
     pub namespaces: Namespaces,
+    /// Whose the cluster's name is.
+    pub standing: watch::Sender<Standing>,
     facts: Arc<Facts>,
     news: mpsc::UnboundedSender<News>,
 }
@@ -103,6 +103,7 @@ impl Session {
             heard: watch::channel(Instant::now()).0,
             refresh: tokio::sync::Notify::new(),
             namespaces: Namespaces::default(),
+            standing: watch::channel(Standing::Unknown).0,
             facts: Arc::default(),
             context,
             news,
@@ -144,28 +145,6 @@ impl Session {
 
 async fn run(shared: Arc<Shared>, ended: CancellationToken) {
     let context = &shared.context;
-    let options = &context.options;
-    let hash = work::hub_hash(&shared.url);
-    let agent_id = options.agent_id.clone().or_else(|| context.agent_id.clone());
-    let work = work::Agent::new(
-        shared.hub.clone(),
-        context.spoke.client.clone(),
-        &options.namespace,
-        work::Settings {
-            cluster: shared.identity.cluster.clone(),
-            agent_id: agent_id.unwrap_or_else(|| hash.clone()),
-            hub_hash: hash,
-            workers: options.workload_agent_workers,
-            eviction_grace: options.appliedmanifestwork_eviction_grace_period,
-            raw_feedback: context
-                .gates
-                .on(Gate::RawFeedbackJsonString)
-                .then_some(options.max_json_raw_length),
-            impersonate_executor: context.gates.on(Gate::ExecutorImpersonation),
-            counts: context.metrics.counts(),
-        },
-    );
-    context.metrics.follow(&shared.holding, &work);
     let spoke = &context.spoke.client;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(shared.facts.clone().follow_nodes(spoke.clone()));
@@ -184,18 +163,65 @@ async fn run(shared: Arc<Shared>, ended: CancellationToken) {
     if context.gates.on(Gate::MultipleHubs) {
         tasks.spawn(shared.clone().miss_hub());
     }
+    let mut standing = shared.standing.subscribe();
+    let taken = |s: &Standing| matches!(s, Standing::Taken(_));
+    while !ended.is_cancelled() {
+        tokio::select! {
+            () = ended.cancelled() => break,
+            free = standing.wait_for(|s| !taken(s)) => if free.is_err() { break },
+        }
+        // In another's name nothing is worked for; what this cluster applied in its own stays.
+        let working = ended.child_token();
+        let lost = working.clone();
+        let mut standing = shared.standing.subscribe();
+        tokio::join!(work_for(&shared, working), async {
+            tokio::select! {
+                () = lost.cancelled() => {}
+                _ = standing.wait_for(taken) => lost.cancel(),
+            }
+        });
+    }
+    tasks.shutdown().await;
+}
+
+/// Works for the hub until `stop`.
+async fn work_for(shared: &Arc<Shared>, stop: CancellationToken) {
+    let context = &shared.context;
+    let options = &context.options;
+    let hash = work::hub_hash(&shared.url);
+    let agent_id = options.agent_id.clone().or_else(|| context.agent_id.clone());
+    let work = work::Agent::new(
+        standing::guarded(&shared.exchange, &shared.standing),
+        context.spoke.client.clone(),
+        &options.namespace,
+        work::Settings {
+            cluster: shared.identity.cluster.clone(),
+            agent_id: agent_id.unwrap_or_else(|| hash.clone()),
+            hub_hash: hash,
+            workers: options.workload_agent_workers,
+            eviction_grace: options.appliedmanifestwork_eviction_grace_period,
+            raw_feedback: context
+                .gates
+                .on(Gate::RawFeedbackJsonString)
+                .then_some(options.max_json_raw_length),
+            impersonate_executor: context.gates.on(Gate::ExecutorImpersonation),
+            counts: context.metrics.counts(),
+        },
+    );
+    context.metrics.follow(&shared.holding, &work);
     // The hub allows works to be seen only once it accepted the cluster: no need to wait out a back-off then.
     let mut cluster = shared.cluster.subscribe();
-    let agent = work.clone();
-    tasks.spawn(async move {
+    let accepted = async {
         let accepted = |c: &Option<Arc<ManagedCluster>>| c.as_ref().is_some_and(|c| is_accepted(c));
         if cluster.wait_for(accepted).await.is_ok() {
-            agent.hub_is_ready();
+            work.hub_is_ready();
         }
         std::future::pending::<()>().await;
-    });
-    work.run(ended).await;
-    tasks.shutdown().await;
+    };
+    tokio::select! {
+        () = work.clone().run(stop) => {}
+        () = accepted => {}
+    }
 }
 
 /// Whether the hub lets the cluster in.
@@ -223,35 +249,6 @@ impl Shared {
         self.cluster.borrow().clone()
     }
 
-    /// Watches this cluster's own ManagedCluster, and nothing else of its kind.
-    async fn follow_cluster(self: Arc<Self>) {
-        let api: Api<ManagedCluster> = Api::all(self.hub.clone());
-        let fields = format!("metadata.name={}", self.identity.cluster);
-        let mut events = Box::pin(watcher(api, watcher::Config::default().fields(&fields)));
-        let mut backoff = Backoff::default();
-        loop {
-            match events.try_next().await {
-                Ok(Some(watcher::Event::InitApply(cluster) | watcher::Event::Apply(cluster))) => {
-                    backoff = Backoff::default();
-                    self.cluster.send_replace(Some(Arc::new(cluster)));
-                }
-                Ok(Some(watcher::Event::Delete(_))) => {
-                    tracing::warn!(
-                        "the hub deleted this cluster's ManagedCluster; nothing is reported any more"
-                    );
-                    self.cluster.send_replace(None);
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::debug!(%error, "the ManagedCluster can not be watched, it goes on");
-                    self.tell(News::Pulse);
-                    backoff.wait().await;
-                }
-            }
-        }
-    }
-
     /// Tells when the hub denies the cluster or is not heard of for too long (wire §2.8).
     async fn miss_hub(self: Arc<Self>) {
         let timeout = Duration::from_secs(self.context.options.hub_connection_timeout_seconds);
@@ -275,58 +272,6 @@ impl Shared {
                 changed = heard.changed() => if changed.is_err() { return },
             }
         }
-    }
-
-    /// Writes into the accepted ManagedCluster which cluster is behind it, so that another of the same name is told apart.
-    async fn claim_name(self: Arc<Self>) {
-        let Some(uid) = self.context.spoke.uid.clone() else {
-            return;
-        };
-        let mut cluster = self.cluster.subscribe();
-        let mut backoff = Backoff::default();
-        loop {
-            let unclaimed = |c: &Option<Arc<ManagedCluster>>| {
-                c.as_ref().is_some_and(|c| {
-                    let known = c
-                        .metadata
-                        .annotations
-                        .as_ref()
-                        .and_then(|a| a.get(annotations::CLUSTER_UID));
-                    is_accepted(c) && c.metadata.deletion_timestamp.is_none() && known != Some(&uid)
-                })
-            };
-            if cluster.wait_for(unclaimed).await.is_err() {
-                return;
-            }
-            match self.write_uid(&uid).await {
-                // The hub does not let agents write there: then it does not.
-                Err(error) if error.code() == 403 => return,
-                Err(error) => tracing::debug!(%error, "the cluster's UID was not written"),
-                Ok(()) => {}
-            }
-            backoff.wait().await;
-        }
-    }
-
-    async fn write_uid(&self, uid: &str) -> Result<(), RequestError> {
-        let path = format!(
-            "/apis/cluster.open-cluster-management.io/v1/managedclusters/{}",
-            self.identity.cluster
-        );
-        let mut object = objects::get(&self.hub, &path).await?;
-        let known = &mut object["metadata"]["annotations"][annotations::CLUSTER_UID];
-        match known.as_str() {
-            Some(same) if same == uid => return Ok(()),
-            Some(other) => {
-                tracing::warn!(
-                    other,
-                    "this name belonged to another cluster before; it is this cluster's now"
-                );
-            }
-            None => {}
-        }
-        *known = uid.into();
-        objects::replace(&self.hub, &path, &object).await.map(|_| ())
     }
 
     /// Writes the status whenever what it tells of changed, and looks once a period.
@@ -447,7 +392,7 @@ impl Shared {
         }
         // The hub writes conditions into the same list: the revision keeps either from undoing the other.
         let patch = json!({"metadata": {"uid": cluster.metadata.uid,
-            "resourceVersion": cluster.metadata.resource_version}, "status": new});
+            "resourceVersion": cluster.metadata.resource_version}, "status": status::patch(&old, &new)});
         let name = &self.identity.cluster;
         let path = format!("/apis/cluster.open-cluster-management.io/v1/managedclusters/{name}/status");
         match objects::merge(&self.hub, &path, &patch).await {

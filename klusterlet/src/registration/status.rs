@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use muster_crds::cluster::v1::{ManagedClusterClaim, ManagedClusterStatus, ManagedClusterVersion};
 use muster_crds::conditions::{NewCondition, is_true, set_condition};
 use muster_crds::constants::{conditions as types, reasons};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Whether the cluster's API server is well.
@@ -104,6 +105,25 @@ pub fn status(old: &ManagedClusterStatus, observed: &Observed, now: Timestamp) -
     new
 }
 
+/// The merge patch that makes `new` of `old`: what is gone must be said to be.
+pub fn patch(old: &ManagedClusterStatus, new: &ManagedClusterStatus) -> Value {
+    let mut patch = json!(new);
+    forget(&json!(old), &mut patch);
+    patch
+}
+
+fn forget(old: &Value, new: &mut Value) {
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object_mut()) else {
+        return;
+    };
+    for (key, before) in old {
+        match new.get_mut(key) {
+            Some(now) => forget(before, now),
+            None => drop(new.insert(key.clone(), Value::Null)),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +176,34 @@ mod tests {
             first,
             "nothing changed"
         );
+    }
+
+    #[test]
+    fn what_is_gone_is_taken_away() {
+        let claim = |name: &str| ManagedClusterClaim {
+            name: name.into(),
+            value: "v".into(),
+        };
+        let quantities = |names: &[&str]| -> BTreeMap<String, Quantity> {
+            names
+                .iter()
+                .map(|n| ((*n).to_owned(), Quantity("1".into())))
+                .collect()
+        };
+        let old = ManagedClusterStatus {
+            cluster_claims: vec![claim("a")],
+            allocatable: quantities(&["cpu", "gpu"]),
+            ..ManagedClusterStatus::default()
+        };
+        let new = ManagedClusterStatus {
+            allocatable: quantities(&["cpu"]),
+            ..ManagedClusterStatus::default()
+        };
+        let patch = patch(&old, &new);
+        assert_eq!(patch["clusterClaims"], Value::Null);
+        assert!(patch.as_object().unwrap().contains_key("clusterClaims"));
+        assert_eq!(patch["allocatable"], json!({"cpu": "1", "gpu": null}));
+        assert_eq!(super::patch(&new, &new), json!(new));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The rows of DESIGN.md's budget on embedded servers: a standalone hub on disk, a managed cluster in memory and a
 //! klusterlet, each a process of its own, seen through their APIs.
 //!
-//! `cargo bench -p muster-tests --bench fleet [-- work scale register]`. Sizes are set by environment: ROUNDS (50), WORKS (300),
-//! MANY (5000) works of one object, OBJECTS (1000) of one work, CLUSTERS (200,1000), MUSTER_BENCH_PROGRAM (another build of the program), MUSTER_BENCH_DIR (where the hub's data go).
+//! `cargo bench -p muster-tests --bench fleet [-- work scale agents register]`. Sizes are set by environment: ROUNDS (50),
+//! WORKS (300), MANY (5000) works of one object, OBJECTS (1000) of one work, AGENTS (1,100,1000), CLUSTERS (200,1000),
+//! MUSTER_BENCH_PROGRAM (another build of the program), MUSTER_BENCH_DIR (where the hub's data go).
 #![allow(clippy::print_stdout)] // tables are what benches are for
 
+mod agents;
 #[path = "../common/mod.rs"]
 mod common;
 mod register;
@@ -52,6 +54,14 @@ async fn run() -> Result<()> {
         let table = Table::new("very many works and very large ones, and restarts over them");
         let mut hub = Hub::start(&program, &dir.path().join("scale")).await?;
         scale::measure(&table, &program, &mut hub).await?;
+    }
+    if wanted("agents") {
+        let table = Table::new("agents of clusters that join: theirs and the hub's part together");
+        let sizes = std::env::var("AGENTS").unwrap_or_else(|_| "1,100,1000".into());
+        for (n, count) in sizes.split(',').enumerate() {
+            let hub = Hub::start(&program, &dir.path().join(format!("agents{n}"))).await?;
+            agents::measure(&table, &program, &hub, count.trim().parse()?).await?;
+        }
     }
     if wanted("register") {
         let table = Table::new("clusters registering at once, the hub's part");

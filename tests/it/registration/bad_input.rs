@@ -1,0 +1,156 @@
+//! What people get wrong when they join: one clear error each, and nothing half done. Names that are not allowed or taken and
+//! tokens that are used up are in `tokens` and `returning`, clocks in `availability`.
+
+use super::embedded_only;
+use crate::{MUSTER, Result};
+use muster_crds::constants::names;
+use muster_tests::control_plane::redirected;
+use muster_tests::objects::CLUSTERS;
+use muster_tests::{ControlPlane, Fleet, FleetOptions, Program, tokens};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_bootstrap_credential_is_told_at_once() -> Result {
+    let mut fleet = Fleet::prepare(FleetOptions::default()).await?;
+    let hub = &fleet.hub.plane;
+    let expired = json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+        "metadata": {"name": "bootstrap-token-expird", "namespace": "kube-system"},
+        "stringData": {"token-id": "expird", "token-secret": "0123456789abcdef",
+            "usage-bootstrap-authentication": "true", "expiration": "2020-01-01T00:00:00Z",
+            "auth-extra-groups": names::BOOTSTRAP_GROUP}});
+    hub.kube()
+        .ensure("/api/v1/namespaces/kube-system/secrets", &expired)
+        .await?;
+    let link = fleet.clusters[0].link.address();
+    let files = [
+        hub.token_kubeconfig("expird.0123456789abcdef", link)?,
+        hub.token_kubeconfig("nobody.fedcba9876543210", link)?,
+    ];
+    for file in files {
+        let cluster = &mut fleet.clusters[0];
+        cluster.options.bootstrap_kubeconfig = Some(file.clone());
+        cluster.start();
+        let error = cluster.failure().await?;
+        assert!(
+            error.contains("refuses the credential") && error.contains(&file.display().to_string()),
+            "{error}"
+        );
+        assert!(
+            !error.contains('\n') && !error.contains("fedcba9876543210"),
+            "{error}"
+        );
+        assert!(
+            !cluster.credentials().join("kubeconfig").exists(),
+            "half of the credentials were written"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_ca_and_a_wrong_server_are_told_at_once() -> Result {
+    if !embedded_only() {
+        return Ok(());
+    }
+    let mut fleet = Fleet::prepare(FleetOptions::default()).await?;
+    let hub = fleet.hub.plane.address();
+    let other = ControlPlane::embedded("another", muster_apiserver::server::ServerOptions::default()).await?;
+    let kubeconfig = other.bootstrap_kubeconfig(other.address()).await?;
+    let text = std::fs::read_to_string(&kubeconfig)?;
+    let wrong_ca = fleet.clusters[0].dir().join("wrong-ca.kubeconfig");
+    std::fs::write(&wrong_ca, redirected(&text, hub)?)?;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let nowhere = fleet.clusters[0].dir().join("nowhere.kubeconfig");
+    std::fs::write(&nowhere, redirected(&text, nobody)?)?;
+    // An API server that is no hub, with a credential it takes.
+    let no_hub = other.kubeconfig().to_owned();
+    for (file, mentions) in [
+        (
+            wrong_ca,
+            [
+                "can not be trusted with the CA of",
+                "the CA is wrong or was replaced",
+            ],
+        ),
+        (nowhere, ["can not be reached", "check that it runs"]),
+        (
+            no_hub,
+            ["is no hub", "check the server in the bootstrap kubeconfig"],
+        ),
+    ] {
+        let cluster = &mut fleet.clusters[0];
+        cluster.options.bootstrap_kubeconfig = Some(file.clone());
+        cluster.start();
+        let error = cluster.failure().await?;
+        for mention in mentions {
+            assert!(error.contains(mention), "no {mention:?} in {error}");
+        }
+        assert!(!error.contains('\n'), "more than one line: {error}");
+        assert!(!cluster.credentials().join("kubeconfig").exists());
+    }
+    assert!(
+        fleet.kube().list(CLUSTERS).await?.is_empty(),
+        "a ManagedCluster was made"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_line_that_is_wrong_is_told_in_one_line() -> Result {
+    if !embedded_only() {
+        return Ok(());
+    }
+    let fleet = Fleet::prepare(FleetOptions::default()).await?;
+    let program = Program::new(MUSTER)?;
+    let admin = fleet.hub.plane.kubeconfig().display().to_string();
+    let spoke = fleet.clusters[0].plane.kubeconfig().display().to_string();
+    let made = program.run(&["token", "create", "--kubeconfig", &admin]).await?;
+    let line: Vec<&str> = made.stdout.split_whitespace().skip(1).collect();
+    let ended = tokens::make(&fleet.kube(), &["--ttl", "1s"]).await?;
+    let other = ControlPlane::embedded("another", muster_apiserver::server::ServerOptions::default()).await?;
+    let elsewhere = format!("https://{}", other.address());
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let nowhere = format!("https://{nobody}");
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    let with = |index: usize, value: &str| {
+        let mut line: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
+        line[index] = value.to_owned();
+        line
+    };
+    // muster join --hub URL --token TOKEN --ca CA
+    let cut: String = line[6].chars().take(40).collect();
+    for (line, code, mention) in [
+        (with(4, &ended), 1, "does not take the join token"),
+        (
+            with(4, "abcdef.0000000000000000"),
+            1,
+            "does not take the join token",
+        ),
+        (with(4, "abcdef.0123"), 2, "a join token is 6 and 16"),
+        (with(6, &cut), 2, "is the line whole?"),
+        (with(2, &elsewhere), 1, "the line is another hub's"),
+        (with(2, &nowhere), 1, "check the URL"),
+        (with(2, "http://hub"), 2, "https://hub.example.com:6443"),
+    ] {
+        let args: Vec<&str> = line
+            .iter()
+            .map(String::as_str)
+            .chain(["--kubeconfig", &spoke, "--dir", "agent"])
+            .collect();
+        let run = program.run(&args).await?;
+        assert!(
+            run.code == code && run.stderr.contains(mention),
+            "no {mention:?} in {run:?}"
+        );
+        assert!(
+            !run.stderr.contains("0123456789abcdef") && !run.stderr.contains(ended.as_str()),
+            "{run:?}"
+        );
+    }
+    assert!(!program.home().join("agent/hub-kubeconfig/kubeconfig").exists());
+    assert!(
+        fleet.kube().list(CLUSTERS).await?.is_empty(),
+        "a ManagedCluster was made"
+    );
+    Ok(())
+}

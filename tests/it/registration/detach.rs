@@ -1,0 +1,243 @@
+//! Leaving: in order, or by force; and what of it is left, at the hub and on the cluster.
+
+use super::{lease_path, lose, stays, until_available};
+use crate::{MUSTER, Result};
+use muster_crds::constants::conditions;
+use muster_crds::names as naming;
+use muster_tests::fleet::Hub;
+use muster_tests::objects::{
+    APPLIED_WORKS, cluster_path, configmap, configmap_path, has_condition, work, work_path, works_path,
+};
+use muster_tests::program::Run;
+use muster_tests::wait::SOON;
+use muster_tests::{Fleet, FleetOptions, Program};
+use std::time::Duration;
+
+async fn detach(fleet: &Fleet, index: usize, flags: &[&str]) -> anyhow::Result<Run> {
+    let admin = fleet.hub.plane.kubeconfig().display().to_string();
+    let name = &fleet.clusters[index].name;
+    let args = [&["detach", name, "--kubeconfig", &admin], flags].concat();
+    Program::new(MUSTER)?.run(&args).await
+}
+
+/// That nothing at the hub gives the cluster a right any more, and nothing of it is left but its namespace.
+async fn nothing_is_left(fleet: &Fleet, cluster: &str) -> Result {
+    let hub = fleet.kube();
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let role = naming::cluster_role(cluster);
+    for path in [
+        cluster_path(cluster),
+        format!("{rbac}/clusterroles/{role}"),
+        format!("{rbac}/clusterrolebindings/{role}"),
+        format!(
+            "{rbac}/namespaces/{cluster}/rolebindings/{}",
+            naming::registration_role_binding(cluster)
+        ),
+        format!(
+            "{rbac}/namespaces/{cluster}/rolebindings/{}",
+            naming::work_role_binding(cluster)
+        ),
+        lease_path(cluster),
+    ] {
+        hub.until_gone(&path, SOON).await?;
+    }
+    assert!(hub.list(&works_path(cluster)).await?.is_empty(), "works are left");
+    hub.get(&format!("/api/v1/namespaces/{cluster}")).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_leaves_in_order_cleans_up_after_itself() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (cluster.name.as_str(), cluster.namespace(), cluster.kube());
+    fleet
+        .create(&work(name, "app", &[configmap(&ns, "settings", "1")]))
+        .await?;
+    fleet.until_applied(name, "app").await?;
+    let agent = cluster.at_hub().await?;
+    let forced = detach(&fleet, 0, &["--force"]).await?;
+    assert!(
+        forced.code == 1 && forced.stderr.contains("detach it without --force"),
+        "{forced:?}"
+    );
+
+    let run = detach(&fleet, 0, &[]).await?;
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(
+        run.stdout.contains(&format!("cluster {name} detached")),
+        "{run:?}"
+    );
+    assert!(
+        run.stderr.contains(&format!("left at the hub: namespace {name}")),
+        "{run:?}"
+    );
+    assert!(
+        run.stderr.contains("left on the cluster: the klusterlet"),
+        "{run:?}"
+    );
+    nothing_is_left(&fleet, name).await?;
+    spoke.until_gone(&configmap_path(&ns, "settings"), SOON).await?;
+    assert!(spoke.list(APPLIED_WORKS).await?.is_empty());
+    // What it held is worth nothing, and by itself it does not come back.
+    assert_eq!(agent.list(&works_path(name)).await.map_err(|r| r.code), Err(403));
+    assert_eq!(agent.get(&cluster_path(name)).await.map_err(|r| r.code), Err(403));
+    let hub = fleet.kube();
+    stays(
+        Duration::from_secs(1),
+        "a detached cluster came back by itself",
+        async || {
+            anyhow::ensure!(hub.find(&cluster_path(name)).await?.is_none());
+            Ok(())
+        },
+    )
+    .await?;
+    assert!(cluster.is_running());
+    let again = detach(&fleet, 0, &[]).await?;
+    assert!(
+        again.code == 1 && again.stderr.contains("has no cluster"),
+        "{again:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_does_not_answer_is_waited_for_and_said_so() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let (name, ns) = (fleet.clusters[0].name.as_str(), fleet.clusters[0].namespace());
+    fleet
+        .create(&work(name, "app", &[configmap(&ns, "settings", "1")]))
+        .await?;
+    fleet.until_applied(name, "app").await?;
+    lose(&fleet, 0).await?;
+    let run = detach(&fleet, 0, &["--timeout", "1s"]).await?;
+    assert_eq!(run.code, 1, "{run:?}");
+    for mention in ["manifestworks", "nothing is heard of the cluster", "--force"] {
+        assert!(run.stderr.contains(mention), "no {mention:?} in {run:?}");
+    }
+    let cluster = fleet.kube().get(&cluster_path(name)).await?;
+    has_condition(Some(&cluster), conditions::DELETING, "False").map_err(anyhow::Error::msg)?;
+    // Back again, it finishes what was begun.
+    fleet.clusters[0].link.heal()?;
+    nothing_is_left(&fleet, name).await?;
+    fleet.clusters[0]
+        .kube()
+        .until_gone(&configmap_path(&ns, "settings"), SOON)
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_never_comes_back_is_let_go_and_one_that_does_has_no_rights() -> Result {
+    let mut fleet = Fleet::prepare(FleetOptions::default()).await?;
+    // What a vanished work left is evicted after this, once the cluster has a hub again that does not have the work.
+    fleet.clusters[0]
+        .options
+        .appliedmanifestwork_eviction_grace_period = Duration::from_secs(1);
+    fleet.clusters[0].start();
+    fleet.until_available().await?;
+    let (name, ns) = (fleet.clusters[0].name.clone(), fleet.clusters[0].namespace());
+    let (hub, spoke) = (fleet.kube(), fleet.clusters[0].kube());
+    fleet
+        .create(&work(&name, "app", &[configmap(&ns, "settings", "1")]))
+        .await?;
+    fleet.until_applied(&name, "app").await?;
+    let agent = fleet.clusters[0].at_hub().await?;
+    let settings = configmap_path(&ns, "settings");
+    let before = spoke.get(&settings).await?;
+    lose(&fleet, 0).await?;
+
+    let run = detach(&fleet, 0, &["--force"]).await?;
+    assert_eq!(run.code, 0, "{run:?}");
+    for mention in [
+        "objects of the works app",
+        "AppliedManifestWorks",
+        "which has no rights any more",
+    ] {
+        assert!(run.stderr.contains(mention), "no {mention:?} in {run:?}");
+    }
+    nothing_is_left(&fleet, &name).await?;
+
+    // It comes back all the same: it may do nothing, comes in nowhere, and deletes nothing for not knowing better.
+    fleet.clusters[0].link.heal()?;
+    for path in [works_path(&name), cluster_path(&name), lease_path(&name)] {
+        assert_eq!(agent.get(&path).await.map_err(|r| r.code), Err(403), "{path}");
+    }
+    stays(Duration::from_secs(2), "the returning cluster", async || {
+        anyhow::ensure!(hub.find(&cluster_path(&name)).await?.is_none(), "it came in");
+        let now = spoke.get(&settings).await?;
+        anyhow::ensure!(
+            now["metadata"]["uid"] == before["metadata"]["uid"],
+            "its object is not the same"
+        );
+        Ok(())
+    })
+    .await?;
+    assert!(fleet.clusters[0].is_running());
+
+    // Started again it joins anew by its bootstrap credential, and then what the hub does not have is cleaned up.
+    fleet.clusters[0].stop().await?;
+    fleet.clusters[0].start();
+    until_available(&hub, &name).await?;
+    spoke.until_gone(&settings, SOON).await?;
+    spoke
+        .until_all(
+            APPLIED_WORKS,
+            SOON,
+            "nothing of the former works is left",
+            |works| works.is_empty().then_some(()).ok_or_else(|| format!("{works:?}")),
+        )
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_was_given_up_can_be_had_by_another_cluster() -> Result {
+    let mut fleet = Fleet::joined(1).await?;
+    let (hub, name) = (fleet.kube(), fleet.clusters[0].name.clone());
+    fleet.clusters[0].stop().await?;
+    let detached = detach(&fleet, 0, &[]).await?;
+    assert_eq!(detached.code, 0, "{detached:?}");
+    fleet.add_cluster(&name).await?.options.agent_id = Some("heir".into());
+    fleet.clusters[1].start();
+    until_available(&hub, &name).await?;
+    let ns = fleet.clusters[1].namespace();
+    fleet
+        .create(&work(&name, "new", &[configmap(&ns, "new", "1")]))
+        .await?;
+    fleet.until_applied(&name, "new").await?;
+    fleet.clusters[1].kube().get(&configmap_path(&ns, "new")).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_comes_back_under_its_name_to_a_hub_of_another_ca_and_url() -> Result {
+    if !super::embedded_only() {
+        return Ok(());
+    }
+    let mut fleet = Fleet::joined(1).await?;
+    let (name, ns) = (fleet.clusters[0].name.clone(), fleet.clusters[0].namespace());
+    let detached = detach(&fleet, 0, &[]).await?;
+    assert_eq!(detached.code, 0, "{detached:?}");
+    fleet.clusters[0].stop().await?;
+    fleet.hub.stop().await?;
+    // The same folders and Secrets, another hub.
+    let second = Hub::prepare("second hub", &FleetOptions::default()).await?;
+    let file = second.plane.bootstrap_kubeconfig(second.plane.address()).await?;
+    fleet.clusters[0].options.bootstrap_kubeconfig = Some(file);
+    fleet.clusters[0].start();
+    let there = second.plane.kube();
+    until_available(&there, &name).await?;
+    there
+        .create(
+            &works_path(&name),
+            &work(&name, "app", &[configmap(&ns, "settings", "1")]),
+        )
+        .await?;
+    there
+        .until(
+            &work_path(&name, "app"),
+            SOON,
+            "it is applied",
+            muster_tests::objects::is_applied,
+        )
+        .await
+}

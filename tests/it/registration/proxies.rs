@@ -1,0 +1,121 @@
+//! A hub behind a proxy: the kubeconfig's own, or the environment's.
+
+use super::{embedded_only, until_available};
+use crate::{MUSTER, Result};
+use anyhow::Context as _;
+use muster_apiserver::server::ServerOptions;
+use muster_tests::objects::{configmap, work};
+use muster_tests::{Fleet, FleetOptions, Program, Proxy};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// A name that no resolver knows: only a proxy finds the way.
+const HOST: &str = "hub.invalid";
+
+async fn hidden() -> anyhow::Result<(Fleet, Proxy)> {
+    let fleet = Fleet::prepare(FleetOptions {
+        server: ServerOptions {
+            server_names: vec![HOST.to_owned()],
+            ..ServerOptions::default()
+        },
+        ..FleetOptions::default()
+    })
+    .await?;
+    let proxy = Proxy::start(fleet.hub.plane.address()).await?;
+    Ok((fleet, proxy))
+}
+
+/// The cluster's bootstrap kubeconfig, for the hidden hub.
+fn bootstrap(fleet: &Fleet, proxy: Option<&str>) -> anyhow::Result<PathBuf> {
+    let cluster = &fleet.clusters[0];
+    let file = cluster
+        .options
+        .bootstrap_kubeconfig
+        .as_ref()
+        .context("the fleet gives one")?;
+    let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(file)?)?;
+    let hub = &mut config["clusters"][0]["cluster"];
+    hub["server"] = format!("https://{HOST}:6443").into();
+    if let Some(proxy) = proxy {
+        hub["proxy-url"] = proxy.into();
+    }
+    let path = cluster.dir().join("hidden.kubeconfig");
+    std::fs::write(&path, config.to_string())?;
+    Ok(path)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_of_the_kubeconfig_is_used_for_all_that_goes_to_the_hub() -> Result {
+    if !embedded_only() {
+        return Ok(());
+    }
+    let (mut fleet, proxy) = hidden().await?;
+    let file = bootstrap(&fleet, Some(&proxy.url()))?;
+    fleet.clusters[0].options.bootstrap_kubeconfig = Some(file);
+    fleet.clusters[0].start();
+    fleet.until_available().await?;
+    let cluster = &fleet.clusters[0];
+    let app = work(
+        &cluster.name,
+        "app",
+        &[configmap(&cluster.namespace(), "settings", "1")],
+    );
+    fleet.create(&app).await?;
+    fleet.until_applied(&cluster.name, "app").await?;
+    let asked = proxy.asked();
+    assert!(
+        asked.iter().all(|target| target == &format!("{HOST}:6443")) && asked.len() >= 2,
+        "{asked:?}"
+    );
+    let kept = std::fs::read_to_string(cluster.credentials().join("kubeconfig"))?;
+    assert!(kept.contains("proxy-url") && kept.contains(HOST), "{kept}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environments_proxy_is_used_but_for_the_hosts_it_excepts() -> Result {
+    if !embedded_only() {
+        return Ok(());
+    }
+    let (fleet, proxy) = hidden().await?;
+    let bootstrap = bootstrap(&fleet, None)?.display().to_string();
+    let cluster = &fleet.clusters[0];
+    let spoke = cluster.plane.kubeconfig().display().to_string();
+    let program = Program::new(MUSTER)?;
+    let args = [
+        "klusterlet",
+        "--cluster-name",
+        &cluster.name,
+        "--namespace",
+        &cluster.options.namespace,
+        "--bootstrap-kubeconfig",
+        &bootstrap,
+        "--spoke-kubeconfig",
+        &spoke,
+        "--hub-kubeconfig-dir",
+        "hk",
+    ];
+    let through = proxy.url();
+    let mut excepted = program.spawn_in(
+        &args,
+        &[("HTTPS_PROXY", &through), ("NO_PROXY", "other,.invalid")],
+    )?;
+    assert_eq!(excepted.until_ended(muster_tests::wait::SOON).await?, Some(1));
+    assert!(
+        excepted.stderr().contains("can not be reached"),
+        "{}",
+        excepted.stderr()
+    );
+    assert!(proxy.asked().is_empty(), "{:?}", proxy.asked());
+    let joined = program.spawn_in(&args, &[("HTTPS_PROXY", &through), ("NO_PROXY", "other")])?;
+    until_available(&fleet.kube(), &cluster.name)
+        .await
+        .with_context(|| joined.stderr())?;
+    // The managed cluster, on this machine, is reached without it.
+    let asked = proxy.asked();
+    assert!(
+        asked.iter().all(|target| target == &format!("{HOST}:6443")),
+        "{asked:?}"
+    );
+    Ok(())
+}

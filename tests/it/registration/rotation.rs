@@ -1,0 +1,146 @@
+//! Certificates that are renewed in place: nothing is refused and nothing is lost on the way.
+
+use super::{csrs_path, embedded_only, name};
+use crate::Result;
+use anyhow::Context as _;
+use muster_apiserver::server::ServerOptions;
+use muster_crds::constants::conditions;
+use muster_tests::objects::{CSRS, cluster_path, configmap, has_condition, work};
+use muster_tests::wait::SOON;
+use muster_tests::{Fleet, FleetOptions, Kube};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How often the certificate is renewed.
+const ROTATIONS: usize = 100;
+
+/// Requests that the hub's API server answered with 401.
+async fn refused(hub: &Kube) -> anyhow::Result<u64> {
+    let request = http::Request::get("/metrics").body(Vec::new())?;
+    let metrics = hub.client().request_text(request).await?;
+    anyhow::ensure!(
+        metrics.contains("apiserver_request_total{"),
+        "no counters in /metrics"
+    );
+    let mut sum = 0;
+    for line in metrics.lines().filter(|line| line.contains("code=\"401\"")) {
+        if line.starts_with("apiserver_request_total{") {
+            sum += line
+                .rsplit(' ')
+                .next()
+                .context("a counter has a value")?
+                .parse::<u64>()?;
+        }
+    }
+    Ok(sum)
+}
+
+/// Takes away the requests that were answered once there are others, as the hub's garbage collector does after an hour; counts
+/// them.
+async fn collect(hub: Kube, cluster: String, issued: Arc<AtomicUsize>) -> anyhow::Result<()> {
+    let mut known = BTreeSet::new();
+    loop {
+        let now: BTreeMap<String, bool> = hub
+            .list(&csrs_path(&cluster))
+            .await?
+            .iter()
+            .map(|csr| (name(csr).to_owned(), csr["status"]["certificate"].is_string()))
+            .collect();
+        // The klusterlet asks again only after it has read the answer before.
+        if now.keys().any(|csr| !known.contains(csr)) {
+            for csr in now
+                .iter()
+                .filter(|(csr, signed)| **signed && known.contains(*csr))
+            {
+                hub.delete(&format!("{CSRS}/{}", csr.0)).await?;
+                issued.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        known = now.into_keys().collect();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_rotations_lose_no_request_no_status_and_no_watch() -> Result {
+    if !embedded_only() {
+        return Ok(());
+    }
+    // A minute is less than what is left when a certificate is renewed (it is good from five minutes before it was signed),
+    // so that each is renewed as soon as it is there.
+    let fleet = Fleet::start(FleetOptions {
+        server: ServerOptions {
+            signing_duration: Duration::from_secs(60),
+            ..ServerOptions::default()
+        },
+        ..FleetOptions::default()
+    })
+    .await?;
+    let hub = fleet.kube();
+    let cluster = &fleet.clusters[0];
+    let issued = Arc::new(AtomicUsize::new(0));
+    let collecting = tokio::spawn(collect(hub.clone(), cluster.name.clone(), issued.clone()));
+    fleet.until_available().await?;
+    let first = std::fs::read(cluster.credentials().join("tls.crt"))?;
+    let before = refused(&hub).await?;
+    // So short that a renewal that is refused would soon be missed.
+    super::lease_of(&hub, &cluster.name, 5).await?;
+    let lease = hub.get(&super::lease_path(&cluster.name)).await?["spec"]["renewTime"].clone();
+
+    // Every event of the cluster from here on is looked at.
+    let path = cluster_path(&cluster.name);
+    let lost = hub.until(&path, Duration::from_secs(300), "its status is lost", |object| {
+        for condition in [
+            conditions::CLUSTER_AVAILABLE,
+            conditions::JOINED,
+            conditions::HUB_ACCEPTED,
+            conditions::CERTIFICATE_ROTATED,
+        ] {
+            if let Err(problem) = has_condition(object, condition, "True") {
+                return Ok(problem);
+            }
+        }
+        Err("it is there".into())
+    });
+    let worked = async {
+        let ns = cluster.namespace();
+        let mut round = 0;
+        while issued.load(Ordering::SeqCst) <= ROTATIONS {
+            // A watch that was not resumed would not bring this.
+            let app = format!("app{round}");
+            fleet
+                .create(&work(&cluster.name, &app, &[configmap(&ns, &app, "1")]))
+                .await?;
+            fleet.until_applied(&cluster.name, &app).await?;
+            round += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::Ok(round)
+    };
+    let rounds = tokio::select! {
+        lost = lost => anyhow::bail!("a status was lost: {lost:?}"),
+        worked = worked => worked?,
+        ended = collecting => anyhow::bail!("nobody takes requests away any more: {ended:?}"),
+    };
+    eprintln!(
+        "{} rotations, {rounds} works meanwhile",
+        issued.load(Ordering::SeqCst)
+    );
+    assert_eq!(refused(&hub).await?, before, "requests were answered with 401");
+    assert_ne!(std::fs::read(cluster.credentials().join("tls.crt"))?, first);
+    hub.until(
+        &super::lease_path(&cluster.name),
+        SOON,
+        "the lease is renewed",
+        |now| {
+            let renewed = now.map(|now| &now["spec"]["renewTime"]);
+            (renewed != Some(&lease))
+                .then_some(())
+                .ok_or_else(|| format!("last {lease}"))
+        },
+    )
+    .await?;
+    Ok(())
+}
