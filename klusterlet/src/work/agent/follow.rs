@@ -109,7 +109,9 @@ impl Agent {
                         let group = name.split_once('.').map_or("", |(_, group)| group);
                         self.applier.mapper.forget_group(group);
                         let works = self.state().missing_kinds(Some(group));
-                        works.into_iter().for_each(|work| self.wake(Key::Work(work)));
+                        for work in works {
+                            self.wake(Key::Work(work));
+                        }
                     }
                     Ok(Some(_)) => {}
                     Ok(None) => break,

@@ -130,7 +130,7 @@ impl Agent {
         }
         match again {
             _ if !all_gone => Err(ReconcileError::NotYet(
-                "removed objects are still being deleted".into(),
+                "removed objects are still being deleted, or not all seen".into(),
             )),
             Retry::Backoff => Err(ReconcileError::NotYet("a manifest was not applied".into())),
             Retry::After(delay) => Ok(Some(delay)),
@@ -445,7 +445,7 @@ impl Agent {
         reports: &[status::Report],
         uids: &[String],
     ) -> Result<bool, ReconcileError> {
-        let complete = self.saw_former_kinds(applied, &known.work).await;
+        let complete = known.cached || self.saw_former_kinds(applied, &known.work).await;
         let latest = self.state().applied.get(&applied.name_any()).cloned();
         let Some(latest) = latest else {
             return Err(ReconcileError::NotYet(format!("{} is gone", applied.name_any())));
@@ -494,7 +494,7 @@ impl Agent {
             self.write_applied(&latest, &json!({"annotations": {annotations::KINDS: kinds}}))
                 .await?;
         }
-        Ok(all_gone)
+        Ok(all_gone && complete)
     }
 
     async fn write_record(
