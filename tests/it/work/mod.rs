@@ -9,7 +9,7 @@ mod drift;
 mod health;
 mod property;
 mod statusfeedback;
-//MOD mod takeover;
+mod takeover;
 mod unmanaged_appliedwork;
 mod updatestrategy;
 #[allow(clippy::module_inception)] // OCM's name
@@ -148,6 +148,14 @@ async fn applied_work(fleet: &Fleet, cluster: usize, work: &str) -> anyhow::Resu
         .ok_or_else(|| anyhow::anyhow!("no AppliedManifestWork of {work}"))
 }
 
+/// What a record says is applied.
+fn applied_resources(record: &Value) -> Vec<Value> {
+    record["status"]["appliedResources"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default()
+}
+
 /// When conditions are said to have changed before a test makes something change.
 const LONG_AGO: &str = "2020-01-01T00:00:00Z";
 
@@ -272,6 +280,7 @@ impl Rig {
                 .into(),
             raw_feedback: None,
             impersonate_executor: false,
+            counts: std::sync::Arc::default(),
         };
         let (hub, spoke) = (self.fleet.kube().client(), self.spoke().client());
         let agent = muster_klusterlet::work::Agent::new(hub, spoke, &self.agent_id(), settings);

@@ -172,6 +172,7 @@ impl World {
             eviction_grace: Duration::from_secs(3600),
             raw_feedback: None,
             impersonate_executor: false,
+            counts: Arc::default(),
         };
         let [hub, spoke] = self.clients.clone();
         let agent = Agent::new(hub, spoke, &self.namespaces()[2], settings);
@@ -465,37 +466,12 @@ impl World {
 
     /// Law 2, for whatever the run has come to.
     async fn restart_writes_nothing(&mut self) -> Result {
+        // What a fault has made the agent say may be said for a while yet: not by one that has not met any.
+        self.restart().await?;
+        self.settle().await?;
         let before = self.look().await?.versions();
-        self.stop(false).await;
-        self.start();
-        // The agent has been through everything when it is through with what comes after.
-        self.step(format_args!("a restart"));
-        let marker = Object {
-            kind: model::Kind::ConfigMap,
-            namespace: 1,
-            number: 9,
-        };
-        for round in 0..2 {
-            let work = Work {
-                objects: BTreeMap::from([(marker, Strategy::Update)]),
-                orphans: model::Orphans::None,
-            };
-            let name = format!("marker{round}");
-            let object = json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
-                "metadata": {"name": name, "namespace": self.run}, "spec": work.spec(&self.run, &self.variants)});
-            self.hub.create(&works_path(&self.run), &object).await?;
-            let what = "a work after the restart is applied";
-            self.hub
-                .until(
-                    &work_path(&self.run, &name),
-                    SOON,
-                    what,
-                    muster_tests::objects::is_applied,
-                )
-                .await?;
-        }
-        let mut after = self.look().await?.versions();
-        after.retain(|name, _| !name.contains("marker"));
+        self.restart().await?;
+        let after = self.look().await?.versions();
         let changed: BTreeSet<&String> = before
             .keys()
             .chain(after.keys())
@@ -505,6 +481,35 @@ impl World {
             changed.is_empty(),
             "written by a restart over unchanged state: {changed:?}"
         );
+        Ok(())
+    }
+
+    /// Restarts the agent, and waits until it has been through everything: it is through with what comes after.
+    async fn restart(&mut self) -> Result {
+        self.step(format_args!("a restart"));
+        self.stop(false).await;
+        self.start();
+        let marker = Object {
+            kind: model::Kind::ConfigMap,
+            namespace: 1,
+            number: 9,
+        };
+        let work = Work {
+            objects: BTreeMap::from([(marker, Strategy::Update)]),
+            orphans: model::Orphans::None,
+        };
+        for _ in 0..2 {
+            let path = work_path(&self.run, "marker");
+            let object = json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
+                "metadata": {"name": "marker", "namespace": self.run}, "spec": work.spec(&self.run, &self.variants)});
+            self.hub.create(&works_path(&self.run), &object).await?;
+            let what = "a work after the restart is applied";
+            self.hub
+                .until(&path, SOON, what, muster_tests::objects::is_applied)
+                .await?;
+            self.hub.delete(&path).await?;
+            self.hub.until_gone(&path, SOON).await?;
+        }
         Ok(())
     }
 
