@@ -9,6 +9,7 @@
 mod assets;
 pub mod control_plane;
 pub mod deploy;
+pub mod faults;
 pub mod fleet;
 pub mod impostor;
 pub mod kube;
@@ -20,6 +21,7 @@ pub mod tokens;
 pub mod wait;
 
 pub use control_plane::ControlPlane;
+pub use faults::Faults;
 pub use fleet::{Cluster, Fleet, FleetOptions};
 pub use impostor::{Answer, Impostor};
 pub use kube::Kube;

@@ -1,11 +1,11 @@
-//! Randomised tests that can be run again: the seed is printed, and taken from `MUSTER_TEST_SEED`.
+//! Randomised tests that can be run again: the seed is printed, and taken from `MUSTER_SEED`.
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::time::Duration;
 
 /// Variable that sets the seed.
-const VARIABLE: &str = "MUSTER_TEST_SEED";
+const VARIABLE: &str = "MUSTER_SEED";
 
 /// A source of chance with a known beginning.
 #[derive(Debug)]
@@ -28,5 +28,11 @@ impl Seed {
     /// A time up to `longest`.
     pub fn moment(&mut self, longest: Duration) -> Duration {
         longest.mul_f64(self.0.random_range(0.0..1.0))
+    }
+}
+
+impl From<u64> for Seed {
+    fn from(seed: u64) -> Self {
+        Self(StdRng::seed_from_u64(seed))
     }
 }

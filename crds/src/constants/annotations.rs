@@ -61,6 +61,9 @@ pub const DRIFT: &str = "work.muster.open-cluster-management.io/drift";
 /// Muster's own, on a ManifestWork: whether objects that exist and are not ours are taken over: `Always` (default),
 /// `IfNoDiff` (only where nothing of them would change), `Never`.
 pub const TAKE_OVER: &str = "work.muster.open-cluster-management.io/take-over";
+/// Muster's own, on an AppliedManifestWork: the kinds of which it may own objects, also where they are not recorded yet, as
+/// `<kind>.<version>.<group>`, comma separated.
+pub const KINDS: &str = "work.muster.open-cluster-management.io/kinds";
 /// Muster's own, on a join token's Secret: patterns of the cluster names it is good for, comma separated; none: any.
 pub const TOKEN_CLUSTERS: &str = "token.muster.open-cluster-management.io/clusters";
 /// Muster's own, on a join token's Secret, value `true`: clusters that come with it are accepted.

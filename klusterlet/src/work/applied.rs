@@ -1,12 +1,14 @@
 //! AppliedManifestWorks: the managed cluster's own record of what was applied, and the only thing deletion follows
 //! (wire §3.7). What is not in the record, not ours by UID, or owned by another work too, is never deleted.
 
+use super::manifest::Identity;
 use super::objects::{self, Mapper, RequestError};
 use super::status::{Availability, Report};
 use kube::Client;
-use muster_crds::constants::finalizers;
-use muster_crds::work::v1::{AppliedManifestResourceMeta, AppliedManifestWork};
+use muster_crds::constants::{annotations, finalizers};
+use muster_crds::work::v1::{AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// URL path of the collection.
 pub const PATH: &str = "/apis/work.open-cluster-management.io/v1/appliedmanifestworks";
@@ -73,7 +75,8 @@ pub fn record(old: &[AppliedManifestResourceMeta], reports: &[Report], uids: &[S
     out
 }
 
-fn same_object(a: &AppliedManifestResourceMeta, b: &AppliedManifestResourceMeta) -> bool {
+/// Whether two entries name the same object.
+pub fn same_object(a: &AppliedManifestResourceMeta, b: &AppliedManifestResourceMeta) -> bool {
     (&a.group, &a.resource, &a.namespace, &a.name) == (&b.group, &b.resource, &b.namespace, &b.name)
 }
 
@@ -168,23 +171,52 @@ pub async fn remove(
 }
 
 /// The AppliedManifestWork for a work.
-pub fn new(
-    name: &str,
-    work: &str,
-    hub_hash: &str,
-    agent_id: &str,
-    labels: Option<&std::collections::BTreeMap<String, String>>,
-) -> Value {
+pub fn new(name: &str, work: &ManifestWork, hub_hash: &str, agent_id: &str) -> Value {
     let mut object = json!({
         "apiVersion": "work.open-cluster-management.io/v1",
         "kind": "AppliedManifestWork",
-        "metadata": {"name": name, "finalizers": [finalizers::APPLIED_MANIFEST_WORK]},
-        "spec": {"hubHash": hub_hash, "agentID": agent_id, "manifestWorkName": work},
+        "metadata": {"name": name, "finalizers": [finalizers::APPLIED_MANIFEST_WORK],
+            "annotations": {annotations::KINDS: joined(&kinds(work))}},
+        "spec": {"hubHash": hub_hash, "agentID": agent_id, "manifestWorkName": work.metadata.name},
     });
-    if let Some(labels) = labels.filter(|l| !l.is_empty()) {
+    if let Some(labels) = work.metadata.labels.as_ref().filter(|l| !l.is_empty()) {
         object["metadata"]["labels"] = json!(labels);
     }
     object
+}
+
+/// The kinds of a work's manifests, as they are noted on its record before anything of them is made: an agent that is ended
+/// between making an object and recording it finds the object again.
+pub fn kinds(work: &ManifestWork) -> BTreeSet<String> {
+    let manifests = work.spec.workload.manifests.iter().map(|m| Identity::of(&m.0));
+    manifests
+        .filter(|i| !i.kind.is_empty() && !i.version.is_empty())
+        .map(|i| format!("{}.{}.{}", i.kind, i.version, i.group))
+        .collect()
+}
+
+/// The kinds noted on a record.
+pub fn noted(applied: &AppliedManifestWork) -> BTreeSet<String> {
+    let annotations = applied.metadata.annotations.as_ref();
+    let noted = annotations.and_then(|a| a.get(annotations::KINDS));
+    let kinds = noted.into_iter().flat_map(|n| n.split(','));
+    kinds.filter(|k| !k.is_empty()).map(str::to_owned).collect()
+}
+
+/// As they are written.
+pub fn joined(kinds: &BTreeSet<String>) -> String {
+    kinds.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+}
+
+/// What a noted kind names.
+pub fn kind(noted: &str) -> Option<Identity> {
+    let mut parts = noted.splitn(3, '.');
+    Some(Identity {
+        kind: parts.next()?.to_owned(),
+        version: parts.next()?.to_owned(),
+        group: parts.next()?.to_owned(),
+        ..Identity::default()
+    })
 }
 
 #[cfg(test)]

@@ -86,8 +86,9 @@ impl Contention {
     }
 }
 
-/// The field managers that wrote the differing fields, the last to write first; where none can be told, the last foreign one.
-pub fn writers(live: &Value, differences: &[Difference]) -> Vec<String> {
+/// Who keeps changing an object: the field managers that wrote the differing fields, the last to write first; where they are
+/// this agent itself, the other works that have the object; else the last foreign one.
+pub fn writers(live: &Value, differences: &[Difference], rivals: &[String]) -> Vec<String> {
     let mut entries: Vec<(&Value, Option<Timestamp>)> = live["metadata"]["managedFields"]
         .as_array()
         .into_iter()
@@ -105,6 +106,9 @@ pub fn writers(live: &Value, differences: &[Difference]) -> Vec<String> {
         }
     };
     entries.iter().filter(|(e, _)| wrote(e)).for_each(|(e, _)| add(e));
+    if names.is_empty() {
+        names.extend(rivals.iter().map(|work| format!("the work {work}")));
+    }
     if names.is_empty()
         && let Some((last, _)) = entries.first()
     {
@@ -198,7 +202,15 @@ mod tests {
             (&["nobody"], &["other"]),
         ];
         for (path, expected) in cases {
-            assert_eq!(writers(&live, &differs(path)), expected, "{path:?}");
+            assert_eq!(writers(&live, &differs(path), &[]), expected, "{path:?}");
         }
+        let rivals = ["shop".to_owned()];
+        let found = |path: &[&str]| writers(&live, &differs(path), &rivals);
+        assert_eq!(found(&["spec", "replicas"]), ["new", "old"]);
+        assert_eq!(
+            found(&["nobody"]),
+            ["the work shop"],
+            "this agent wrote it for another work"
+        );
     }
 }

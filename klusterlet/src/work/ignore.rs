@@ -287,6 +287,16 @@ fn extract(live: &Value, fields: &Value) -> Value {
     }
 }
 
+/// Whether two items of a list are the same one: by what items are known by, or as a whole.
+fn same_item(a: &Value, b: &Value) -> bool {
+    const KEYS: [&str; 7] = ["name", "key", "port", "containerPort", "mountPath", "type", "ip"];
+    let mut shared = KEYS.iter().filter(|k| a.get(**k).is_some()).peekable();
+    if shared.peek().is_none() {
+        return a == b;
+    }
+    shared.all(|k| b.get(*k) == a.get(*k))
+}
+
 /// Puts into `target` what `full` has and `kept` does not: what we own of the ignored fields stays as it is, because to
 /// leave it out would take it away.
 pub fn graft(target: &mut Value, full: &Value, kept: &Value) {
@@ -312,17 +322,29 @@ pub fn graft(target: &mut Value, full: &Value, kept: &Value) {
                 }
             }
         }
-        (Value::Array(full), Value::Array(kept)) if full.len() == kept.len() => {
-            let Value::Array(target) = target else { return };
-            for (full, kept) in full.iter().zip(kept).filter(|(f, k)| f != k) {
-                let keys = ["name", "key", "port", "containerPort", "mountPath", "type", "ip"];
-                let same = |item: &Value| {
-                    let mut shared = keys.iter().filter(|k| full.get(**k).is_some()).peekable();
-                    shared.peek().is_some() && shared.all(|k| item.get(*k) == full.get(*k))
-                };
-                if let Some(item) = target.iter_mut().find(|i| same(i)) {
-                    graft(item, full, kept);
+        (Value::Array(full), Value::Array(kept)) => {
+            let mut items = match std::mem::take(target) {
+                Value::Array(items) => items,
+                Value::Null => Vec::new(),
+                other => {
+                    *target = other;
+                    return;
                 }
+            };
+            for full in full {
+                let same = |item: &&Value| same_item(full, item);
+                let kept = kept.iter().find(same);
+                if kept == Some(full) {
+                    continue;
+                }
+                match (items.iter_mut().find(|item| same_item(full, item)), kept) {
+                    (Some(item), Some(kept)) => graft(item, full, kept),
+                    (None, None) => items.push(full.clone()),
+                    _ => {}
+                }
+            }
+            if !items.is_empty() {
+                *target = Value::Array(items);
             }
         }
         _ => {}
@@ -490,5 +512,16 @@ mod tests {
             target,
             json!({"spec": {"replicas": 5, "list": [{"name": "b"}, {"name": "a", "v": 1}]}})
         );
+    }
+
+    #[test]
+    fn an_ignored_item_of_a_list_that_is_ours_stays() {
+        let own = json!({"env": [{"name": "A", "value": "1"}, {"name": "B"}], "args": ["x", "y"], "other": [{"name": "C"}]});
+        let kept =
+            json!({"env": [{"name": "A", "value": "1"}], "args": ["x", "y"], "other": [{"name": "C"}]});
+        let mut target = json!({"env": [{"name": "A", "value": "2"}], "args": ["z"]});
+        graft(&mut target, &own, &kept);
+        let expected = json!({"env": [{"name": "A", "value": "2"}, {"name": "B"}], "args": ["z"]});
+        assert_eq!(target, expected);
     }
 }

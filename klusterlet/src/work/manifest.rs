@@ -1,6 +1,10 @@
 //! One manifest of a work: what it names and what is wrong with it before any server is asked.
 
 use serde_json::Value;
+use std::collections::HashMap;
+
+/// Where objects go that name no namespace, as with kubectl.
+pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// What a manifest says it is. All parts may be empty where the manifest is unusable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -48,6 +52,25 @@ impl Identity {
             None
         }
     }
+}
+
+/// For each manifest, an earlier one of the same object, if there is one. Versions do not tell objects apart, and no
+/// namespace is `default`.
+pub fn twins<'a>(manifests: impl IntoIterator<Item = &'a Value>) -> Vec<Option<usize>> {
+    let mut first: HashMap<Identity, usize> = HashMap::new();
+    let one = |(ordinal, manifest): (usize, &Value)| {
+        let mut identity = Identity::of(manifest);
+        if identity.problem(manifest).is_some() {
+            return None;
+        }
+        identity.version.clear();
+        if identity.namespace == DEFAULT_NAMESPACE {
+            identity.namespace.clear();
+        }
+        let earlier = *first.entry(identity).or_insert(ordinal);
+        (earlier != ordinal).then_some(earlier)
+    };
+    manifests.into_iter().enumerate().map(one).collect()
 }
 
 /// The manifest as it is sent: without what only a server may set.
@@ -126,6 +149,22 @@ pub fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn twins_name_the_same_object() {
+        let map = |version: &str, namespace: &str, name: &str| json!({"apiVersion": version, "kind": "Thing", "metadata": {"name": name, "namespace": namespace}});
+        let manifests = [
+            map("g/v1", "default", "a"),
+            map("g/v1", "n", "a"),
+            map("g/v2", "", "a"),
+            map("h/v1", "", "a"),
+            map("g/v1", "n", "a"),
+            json!({"apiVersion": "g/v1", "kind": "Thing"}),
+            json!({"apiVersion": "g/v1", "kind": "Thing"}),
+        ];
+        let found = twins(&manifests);
+        assert_eq!(found, [None, None, Some(0), None, Some(1), None, None]);
+    }
 
     #[test]
     fn identity_and_problems() {

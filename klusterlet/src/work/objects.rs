@@ -83,6 +83,16 @@ impl RequestError {
         }
     }
 
+    /// Another field manager has a field that was applied: asking again changes nothing.
+    pub fn is_field_conflict(&self) -> bool {
+        let Self::Kube(error) = self else { return false };
+        let kube::Error::Api(status) = &**error else {
+            return false;
+        };
+        let causes = status.details.as_ref().map_or(&[][..], |d| &d.causes);
+        self.is_conflict() && causes.iter().any(|c| c.reason == "FieldManagerConflict")
+    }
+
     /// The name is taken.
     pub fn already_exists(&self) -> bool {
         self.reason() == "AlreadyExists"

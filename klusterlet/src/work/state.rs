@@ -6,7 +6,9 @@
 use super::contention::Contention;
 use super::objects::Served;
 use super::status::Report;
-use muster_crds::work::v1::{AppliedManifestWork, ManifestWork, ManifestWorkStatus};
+use muster_crds::work::v1::{
+    AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork, ManifestWorkStatus,
+};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,6 +31,8 @@ pub struct ObjectKey {
 pub struct Seen {
     /// The object, until a reconcile took it.
     pub object: Option<Arc<Value>>,
+    /// UIDs of the AppliedManifestWorks that own it.
+    records: Vec<String>,
 }
 
 /// What the agent remembers of one manifest between reconciles.
@@ -46,6 +50,8 @@ pub struct ManifestState {
     pub settled: Option<String>,
     /// Hash of the manifest and all that the work says about it.
     pub fingerprint: String,
+    /// An earlier manifest of the same object.
+    pub twin: Option<usize>,
     /// Outcome of the last look.
     pub report: Option<Report>,
     /// The fight over it, if there is one.
@@ -80,10 +86,17 @@ pub struct State {
     pub owners: HashMap<ObjectKey, HashSet<String>>,
     /// What the drift watches hold.
     pub seen: HashMap<ObjectKey, Seen>,
+    /// Which of it is owned by an AppliedManifestWork, by its UID, and in which version it was seen.
+    owned: HashMap<String, HashMap<ObjectKey, String>>,
     /// The hub's list of works is complete, and the cluster's of AppliedManifestWorks.
     pub hub_synced: bool,
     /// The cluster's list of AppliedManifestWorks is complete.
     pub applied_synced: bool,
+}
+
+/// Whether only its kind is missing to a manifest whose resource is not known.
+pub fn misses_kind(report: &Report) -> bool {
+    report.meta.resource.is_empty() && !report.meta.kind.is_empty() && !report.meta.name.is_empty()
 }
 
 impl State {
@@ -128,16 +141,17 @@ impl State {
     }
 
     /// Ties an object to a work's manifest. From then on, what a drift watch sees of it counts: it is called before the
-    /// object is written, so that no event between the write and its answer is lost.
-    pub fn own(&mut self, key: &ObjectKey, work: &str, ordinal: usize) {
-        self.owners
-            .entry(key.clone())
-            .or_default()
-            .insert(work.to_owned());
+    /// object is written, so that no event between the write and its answer is lost. Returns the other works that have it.
+    pub fn own(&mut self, key: &ObjectKey, work: &str, ordinal: usize) -> Vec<String> {
+        let works = self.owners.entry(key.clone()).or_default();
+        works.insert(work.to_owned());
+        let mut others: Vec<String> = works.iter().filter(|w| *w != work).cloned().collect();
+        others.sort_unstable();
         let manifests = self.works.get_mut(work).map(|w| &mut w.manifests);
         if let Some(manifest) = manifests.and_then(|m| m.get_mut(ordinal)) {
             manifest.key = Some(key.clone());
         }
+        others
     }
 
     /// A look ended with the object at this revision. When a drift watch saw just that last, as it does of our own
@@ -174,21 +188,115 @@ impl State {
         }
     }
 
+    /// Works that have manifests of a kind that was not served when they were looked at, in this API group.
+    pub fn missing_kinds(&self, group: Option<&str>) -> Vec<String> {
+        let missing = |m: &ManifestState| {
+            m.served.is_none()
+                && m.report
+                    .as_ref()
+                    .is_some_and(|r| misses_kind(r) && group.is_none_or(|g| r.meta.group == g))
+        };
+        let works = self.works.iter().filter(|(_, w)| w.manifests.iter().any(missing));
+        works.map(|(name, _)| name.clone()).collect()
+    }
+
     /// A drift watch saw an object. Returns the works to reconcile for it.
     pub fn object_seen(&mut self, key: &ObjectKey, object: Value) -> Vec<String> {
         let revision = object["metadata"]["resourceVersion"]
             .as_str()
             .unwrap_or_default()
             .to_owned();
-        let works = self.mark_dirty(key, Some(&revision));
+        let mut works = self.mark_dirty(key, Some(&revision));
+        let records = self.note_owners(key, &object);
         // Nobody waits for it: keep that it exists, not what it holds.
-        let object = (!works.is_empty()).then(|| Arc::new(object));
-        self.seen.insert(key.clone(), Seen { object });
+        let waited_for = !works.is_empty();
+        for record in object["metadata"]["ownerReferences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            works.extend(self.disowning(key, record));
+        }
+        let object = waited_for.then(|| Arc::new(object));
+        self.seen.insert(key.clone(), Seen { object, records });
         works
+    }
+
+    /// The work that does not have an object its record owns: a stray, of a reconcile that was broken off.
+    fn disowning(&self, key: &ObjectKey, owner: &Value) -> Option<String> {
+        let record = self.applied.get(owner["name"].as_str()?)?;
+        if record.metadata.uid.as_deref() != owner["uid"].as_str() {
+            return None;
+        }
+        let work = &record.spec.manifest_work_name;
+        let has = self.owners.get(key).is_some_and(|works| works.contains(work));
+        (!has && self.works.contains_key(work)).then(|| work.clone())
+    }
+
+    fn note_owners(&mut self, key: &ObjectKey, object: &Value) -> Vec<String> {
+        let owners = object["metadata"]["ownerReferences"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        let records: Vec<String> = owners
+            .filter(|o| o["kind"] == "AppliedManifestWork")
+            .filter_map(|o| o["uid"].as_str().map(str::to_owned))
+            .collect();
+        self.forget_owners(key, &records);
+        let api_version = object["apiVersion"].as_str().unwrap_or_default();
+        let version = api_version.rsplit('/').next().unwrap_or_default();
+        for record in &records {
+            let objects = self.owned.entry(record.clone()).or_default();
+            objects.insert(key.clone(), version.to_owned());
+        }
+        records
+    }
+
+    fn forget_owners(&mut self, key: &ObjectKey, but: &[String]) {
+        let before = self.seen.get(key).map(|s| s.records.clone()).unwrap_or_default();
+        for record in before.iter().filter(|r| !but.contains(r)) {
+            if let Some(objects) = self.owned.get_mut(record) {
+                objects.remove(key);
+                if objects.is_empty() {
+                    self.owned.remove(record);
+                }
+            }
+        }
+    }
+
+    /// What the record with this UID owns and none of these manifests names.
+    pub fn strays(&self, record: &str, reports: &[Report]) -> Vec<AppliedManifestResourceMeta> {
+        let named: HashSet<(&str, &str, &str, &str)> = reports
+            .iter()
+            .map(|r| {
+                (
+                    r.meta.group.as_str(),
+                    r.meta.resource.as_str(),
+                    r.meta.namespace.as_str(),
+                    r.meta.name.as_str(),
+                )
+            })
+            .collect();
+        let objects = self.owned.get(record).into_iter().flatten();
+        let stray = |(key, _): &(&ObjectKey, &String)| {
+            !named.contains(&(&key.group, &key.resource, &key.namespace, &key.name))
+        };
+        objects
+            .filter(stray)
+            .map(|(key, version)| AppliedManifestResourceMeta {
+                group: key.group.clone(),
+                version: version.clone(),
+                resource: key.resource.clone(),
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+                uid: String::new(),
+            })
+            .collect()
     }
 
     /// A drift watch saw an object go. Returns the works to reconcile for it.
     pub fn object_gone(&mut self, key: &ObjectKey) -> Vec<String> {
+        self.forget_owners(key, &[]);
         self.seen.remove(key);
         self.mark_dirty(key, None)
     }

@@ -90,6 +90,9 @@ impl Agent {
     }
 }
 
+/// A grace period from which on nothing is evicted (wire §3.7).
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// What to do about an AppliedManifestWork whose work may be gone.
 #[derive(Debug, PartialEq)]
 enum Eviction {
@@ -101,7 +104,7 @@ enum Eviction {
 }
 
 fn evict(work_known: bool, started: Option<Timestamp>, now: Timestamp, grace: Duration) -> Eviction {
-    match (work_known, started) {
+    match (work_known || grace >= FOR_EVER, started) {
         (true, None) => Eviction::None,
         (true, Some(_)) => Eviction::Clear,
         (false, None) => Eviction::Start(now),
@@ -135,5 +138,12 @@ mod tests {
         for (known, started, expected) in cases {
             assert_eq!(evict(known, started, at(100), grace), expected);
         }
+    }
+
+    #[test]
+    fn a_hundred_years_are_for_ever() {
+        let at = |s: i64| Timestamp::from_second(s).unwrap();
+        assert_eq!(evict(false, None, at(1), FOR_EVER), Eviction::None);
+        assert_eq!(evict(false, Some(at(0)), at(1), FOR_EVER), Eviction::Clear);
     }
 }

@@ -26,6 +26,15 @@ impl Agent {
         }
         let applied_name = applied_manifest_work_name(&self.settings.hub_hash, name);
         let applied = self.state().applied.get(&applied_name).cloned();
+        let applied = match applied {
+            Some(applied) => Some(applied),
+            // What an agent of another ID left for this hub and work goes with it too.
+            None => match self.adopt_applied(&applied_name).await {
+                Ok(answer) => Some(self.learn_applied(answer)?),
+                Err(ReconcileError::Spoke(error)) if error.is_not_found() => None,
+                Err(error) => return Err(error),
+            },
+        };
         if let Some(applied) = applied {
             let gone = self.take_away(&applied).await;
             if !matches!(gone, Ok(true)) {

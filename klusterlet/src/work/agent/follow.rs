@@ -4,8 +4,10 @@ use super::{Agent, Key, memory};
 use crate::work::state::ObjectKey;
 use crate::work::watches::{Backoff, Coverage};
 use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
 use kube::api::Api;
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use muster_crds::names::applied_manifest_work_name;
 use muster_crds::work::v1::{AppliedManifestWork, ManifestWork};
@@ -86,6 +88,37 @@ impl Agent {
                 watcher::Event::Delete(work) => {
                     self.forget_work(&work.name_any());
                     self.saved.changed();
+                }
+            }
+        }
+    }
+
+    /// While works have manifests of kinds that are not served: watches the CustomResourceDefinitions, so that they are
+    /// applied as soon as they can be.
+    pub(super) async fn follow_kinds(self: Arc<Self>) {
+        loop {
+            self.kind_missing.notified().await;
+            let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(self.spoke.clone());
+            let mut events = watcher(api, watcher::Config::default()).boxed();
+            let mut backoff = Backoff::default();
+            while !self.state().missing_kinds(None).is_empty() {
+                match events.try_next().await {
+                    Ok(Some(watcher::Event::Apply(crd) | watcher::Event::InitApply(crd))) => {
+                        backoff = Backoff::default();
+                        let name = crd.name_any();
+                        let group = name.split_once('.').map_or("", |(_, group)| group);
+                        self.applier.mapper.forget_group(group);
+                        let works = self.state().missing_kinds(Some(group));
+                        for work in works {
+                            self.wake(Key::Work(work));
+                        }
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::debug!(%error, "CustomResourceDefinitions can not be watched, it goes on");
+                        backoff.wait().await;
+                    }
                 }
             }
         }

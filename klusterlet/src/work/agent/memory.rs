@@ -1,7 +1,7 @@
 //! What the agent remembers of a work from one generation to the next.
 
 use crate::work::apply::Retry;
-use crate::work::manifest;
+use crate::work::manifest::{self, Identity};
 use crate::work::state::{ManifestState, ObjectKey, WorkState};
 use muster_crds::constants::annotations;
 use muster_crds::work::v1::{AppliedManifestWork, ManifestCondition, ManifestWork, ManifestWorkStatus};
@@ -14,14 +14,20 @@ pub fn renew(
     common: &str,
 ) -> (Vec<ManifestState>, Vec<ObjectKey>) {
     let mut old = std::mem::take(&mut current.manifests);
+    let twins = manifest::twins(work.spec.workload.manifests.iter().map(|m| &m.0));
     let fresh: Vec<ManifestState> = work
         .spec
         .workload
         .manifests
         .iter()
+        .zip(twins)
         .enumerate()
-        .map(|(ordinal, m)| {
-            let fingerprint = format!("{}{common}", manifest::hash(&m.0));
+        .map(|(ordinal, (m, twin))| {
+            let fingerprint = format!(
+                "{}{common}{}",
+                manifest::hash(&m.0),
+                if twin.is_some() { "+" } else { "" }
+            );
             let same = old
                 .iter_mut()
                 .find(|o| o.fingerprint == fingerprint && o.report.is_some());
@@ -30,6 +36,7 @@ pub fn renew(
                     let mut kept = std::mem::take(known);
                     // Left behind so that its object counts as still there.
                     known.key.clone_from(&kept.key);
+                    kept.twin = twin;
                     if let Some(report) = &mut kept.report {
                         report.meta.ordinal = i32::try_from(ordinal).unwrap_or(i32::MAX);
                     }
@@ -37,6 +44,7 @@ pub fn renew(
                 }
                 None => ManifestState {
                     fingerprint,
+                    twin,
                     dirty: true,
                     ..ManifestState::default()
                 },
@@ -66,19 +74,28 @@ pub fn renew(
     (fresh, dropped)
 }
 
-/// The status of a manifest as the hub has it, by its place and what it names.
+/// The status of a manifest as the hub has it, by what it names; of several, the one at its place.
 pub fn status_of<'a>(
     status: &'a ManifestWorkStatus,
     work: &ManifestWork,
     ordinal: usize,
 ) -> Option<&'a ManifestCondition> {
-    let manifest = work.spec.workload.manifests.get(ordinal)?;
+    let identity = Identity::of(&work.spec.workload.manifests.get(ordinal)?.0);
+    let place = i32::try_from(ordinal).ok()?;
     let names = |m: &&ManifestCondition| {
-        m.resource_meta.kind == manifest.kind() && m.resource_meta.name == manifest.name()
+        let meta = &m.resource_meta;
+        // The status says which namespace was meant where the manifest says none.
+        let namespace = identity.namespace.is_empty()
+            || meta.namespace.is_empty()
+            || meta.namespace == identity.namespace;
+        namespace && meta.group == identity.group && meta.kind == identity.kind && meta.name == identity.name
     };
     let list = &status.resource_status.manifests;
-    let at = i32::try_from(ordinal).ok()?;
-    list.iter().filter(names).find(|m| m.resource_meta.ordinal == at)
+    let here = list
+        .iter()
+        .filter(names)
+        .find(|m| m.resource_meta.ordinal == place);
+    here.or_else(|| list.iter().find(names))
 }
 
 /// The annotations that say how a work is applied.

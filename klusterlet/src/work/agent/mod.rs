@@ -78,6 +78,7 @@ pub struct Agent {
     events: Mutex<Option<tokio::sync::mpsc::UnboundedReceiver<String>>>,
     saved: super::saved::Saved,
     ready: tokio::sync::Notify,
+    kind_missing: tokio::sync::Notify,
 }
 
 impl Agent {
@@ -106,6 +107,7 @@ impl Agent {
             events: Mutex::new(Some(events)),
             saved,
             ready: tokio::sync::Notify::new(),
+            kind_missing: tokio::sync::Notify::new(),
         })
     }
 
@@ -150,6 +152,7 @@ impl Agent {
         }
         tasks.spawn(self.clone().follow_applied());
         tasks.spawn(self.clone().follow_works());
+        tasks.spawn(self.clone().follow_kinds());
         for _ in 0..self.settings.workers.max(1) {
             tasks.spawn(self.clone().work());
         }

@@ -4,15 +4,17 @@ use super::memory::{self, soonest};
 use super::{Agent, Key, OBJECTS_AT_ONCE, ReconcileError};
 use crate::work::apply::{Look, Outcome, Retry};
 use crate::work::objects::{self, RequestError};
-use crate::work::state::WorkState;
+use crate::work::state::{self, WorkState};
 use crate::work::{applied, manifest, order, status};
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use muster_crds::conditions;
-use muster_crds::constants::{conditions as types, finalizers};
+use muster_crds::constants::{annotations, conditions as types, finalizers};
 use muster_crds::names::applied_manifest_work_name;
-use muster_crds::work::v1::{AppliedManifestWork, ManifestWork, ManifestWorkStatus};
+use muster_crds::work::v1::{
+    AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork, ManifestWorkStatus,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,14 +70,20 @@ impl Agent {
             let Some(current) = state.works.get_mut(name) else {
                 return Ok(None);
             };
-            if current.work.metadata.generation != known.work.metadata.generation
-                || current.work.metadata.uid != known.work.metadata.uid
-            {
+            if current.work.metadata.uid != known.work.metadata.uid {
+                // Another work by that name, of which nothing was looked at yet: none of this is about it.
+                self.queue.add(Key::Work(name.to_owned()));
+                return Ok(None);
+            }
+            if current.work.metadata.generation != known.work.metadata.generation {
                 self.queue.add(Key::Work(name.to_owned()));
             }
             let mut settled = Vec::new();
             for (ordinal, outcome) in outcomes {
                 again = soonest(again, outcome.retry);
+                if state::misses_kind(&outcome.report) {
+                    self.kind_missing.notify_one();
+                }
                 if let (Some(key), Some(revision), Retry::No) =
                     (&outcome.key, &outcome.settled, outcome.retry)
                 {
@@ -110,7 +118,7 @@ impl Agent {
         }
         let record = async {
             match &applied {
-                Some(applied) => self.record(applied, &reports, &uids, name).await,
+                Some(applied) => self.record(applied, &known, &reports, &uids).await,
                 None => Ok(true),
             }
         };
@@ -122,7 +130,7 @@ impl Agent {
         }
         match again {
             _ if !all_gone => Err(ReconcileError::NotYet(
-                "removed objects are still being deleted".into(),
+                "removed objects are still being deleted, or not all seen".into(),
             )),
             Retry::Backoff => Err(ReconcileError::NotYet("a manifest was not applied".into())),
             Retry::After(delay) => Ok(Some(delay)),
@@ -181,20 +189,64 @@ impl Agent {
             if known.metadata.deletion_timestamp.is_some() {
                 return Err(ReconcileError::NotYet(format!("{applied_name} is being deleted")));
             }
-            return Ok(known);
+            return self.keep_applied(known, work).await;
         }
-        let object = applied::new(
-            &applied_name,
-            name,
-            &self.settings.hub_hash,
-            &self.settings.agent_id,
-            work.metadata.labels.as_ref(),
-        );
+        let (hash, agent) = (&self.settings.hub_hash, &self.settings.agent_id);
+        let object = applied::new(&applied_name, work, hash, agent);
         let answer = match objects::create(&self.spoke, applied::PATH, &object).await {
             Err(error) if error.already_exists() => self.adopt_applied(&applied_name).await?,
             other => other.map_err(ReconcileError::Spoke)?,
         };
         self.learn_applied(answer)
+    }
+
+    /// Labels of the work are on its record, beside those that somebody else put there, and its kinds.
+    async fn keep_applied(
+        &self,
+        applied: Arc<AppliedManifestWork>,
+        work: &ManifestWork,
+    ) -> Result<Arc<AppliedManifestWork>, ReconcileError> {
+        let has = |(key, value): (&String, &String)| applied.labels().get(key) == Some(value);
+        let (noted, kinds) = (applied::noted(&applied), applied::kinds(work));
+        if work.labels().iter().all(has) && kinds.is_subset(&noted) {
+            return Ok(applied);
+        }
+        let kinds = applied::joined(&noted.union(&kinds).cloned().collect());
+        self.write_applied(
+            &applied,
+            &json!({"labels": work.labels(), "annotations": {annotations::KINDS: kinds}}),
+        )
+        .await
+    }
+
+    async fn write_applied(
+        &self,
+        applied: &AppliedManifestWork,
+        metadata: &Value,
+    ) -> Result<Arc<AppliedManifestWork>, ReconcileError> {
+        let mut patch = json!({ "metadata": metadata });
+        patch["metadata"]["uid"] = json!(applied.metadata.uid);
+        let path = format!("{}/{}", applied::PATH, applied.name_any());
+        let answer = objects::merge(&self.spoke, &path, &patch)
+            .await
+            .map_err(ReconcileError::Spoke)?;
+        self.learn_applied(answer)
+    }
+
+    /// Kinds that the work had and has not any more: whether all that is there of them has been seen.
+    async fn saw_former_kinds(&self, applied: &AppliedManifestWork, work: &ManifestWork) -> bool {
+        let mut all = true;
+        for former in applied::noted(applied).difference(&applied::kinds(work)) {
+            let Some(identity) = applied::kind(former) else {
+                continue;
+            };
+            all &= match self.applier.mapper.resolve(&self.spoke, &identity).await {
+                Ok(served) => self.applier.saw(&served).await,
+                Err(RequestError::UnknownKind(_)) => true,
+                Err(_) => false,
+            };
+        }
+        all
     }
 
     /// An AppliedManifestWork that an agent of another ID left for the same hub and work: ours from now on.
@@ -266,6 +318,7 @@ impl Agent {
                     ordinal,
                     trusted,
                     applied: current && is(types::APPLIED),
+                    twin: manifest.twin,
                     complete: frozen || is(types::COMPLETE),
                     contention: manifest.contention.clone(),
                 });
@@ -388,10 +441,11 @@ impl Agent {
     pub(super) async fn record(
         &self,
         applied: &AppliedManifestWork,
+        known: &WorkState,
         reports: &[status::Report],
         uids: &[String],
-        name: &str,
     ) -> Result<bool, ReconcileError> {
+        let complete = known.cached || self.saw_former_kinds(applied, &known.work).await;
         let latest = self.state().applied.get(&applied.name_any()).cloned();
         let Some(latest) = latest else {
             return Err(ReconcileError::NotYet(format!("{} is gone", applied.name_any())));
@@ -401,9 +455,23 @@ impl Agent {
             .as_ref()
             .map(|s| s.applied_resources.clone())
             .unwrap_or_default();
-        let mut record = applied::record(&old, reports, uids);
-        let mut all_gone = true;
         let uid = applied.uid().unwrap_or_default();
+        let mut before = old.clone();
+        let strays = self.state().strays(&uid, reports);
+        before.extend(
+            strays
+                .into_iter()
+                .filter(|s| !old.iter().any(|o| applied::same_object(o, s))),
+        );
+        let mut record = applied::record(&before, reports, uids);
+        if known.cached {
+            // Of the last run: the hub may have said more since, and what it said then may be recorded.
+            let kept = std::mem::take(&mut record.stale);
+            record
+                .resources
+                .extend(kept.into_iter().filter(|k| !k.uid.is_empty()));
+        }
+        let mut all_gone = true;
         for entry in record.stale {
             let gone = applied::remove(&self.spoke, &self.applier.mapper, &entry, &uid)
                 .await
@@ -414,21 +482,32 @@ impl Agent {
             }
         }
         record.resources.sort();
-        if record.resources == old {
-            return Ok(all_gone);
+        if record.resources != old {
+            let work = known.work.name_any();
+            let objects = record.resources.len();
+            tracing::debug!(work, objects, "recording what is applied");
+            self.write_record(&latest, &record.resources).await?;
         }
-        tracing::debug!(
-            work = name,
-            objects = record.resources.len(),
-            "recording what is applied"
-        );
-        let patch = json!({"metadata": {"uid": latest.metadata.uid},
-            "status": {"appliedResources": record.resources}});
+        let kinds = applied::kinds(&known.work);
+        if complete && all_gone && !known.cached && applied::noted(&latest) != kinds {
+            let kinds = applied::joined(&kinds);
+            self.write_applied(&latest, &json!({"annotations": {annotations::KINDS: kinds}}))
+                .await?;
+        }
+        Ok(all_gone && complete)
+    }
+
+    async fn write_record(
+        &self,
+        applied: &AppliedManifestWork,
+        resources: &[AppliedManifestResourceMeta],
+    ) -> Result<(), ReconcileError> {
+        let patch = json!({"metadata": {"uid": applied.metadata.uid},
+            "status": {"appliedResources": resources}});
         let path = format!("{}/{}/status", applied::PATH, applied.name_any());
         let answer = objects::merge(&self.spoke, &path, &patch)
             .await
             .map_err(ReconcileError::Spoke)?;
-        self.learn_applied(answer)?;
-        Ok(all_gone)
+        self.learn_applied(answer).map(drop)
     }
 }

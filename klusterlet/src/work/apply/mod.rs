@@ -64,6 +64,8 @@ pub struct Look {
     pub trusted: bool,
     /// It was applied at the work's present generation.
     pub applied: bool,
+    /// An earlier manifest of the same work that names the same object.
+    pub twin: Option<usize>,
     /// It is complete: it is not applied any more, only looked at (wire §3.5).
     pub complete: bool,
     /// The fight over it.
@@ -148,9 +150,8 @@ impl Applier {
         meta.resource.clone_from(&served.plural);
         let mut required = manifest::required(manifest);
         if served.namespaced && identity.namespace.is_empty() {
-            // As kubectl does: what names no namespace goes into "default".
-            "default".clone_into(&mut meta.namespace);
-            required["metadata"]["namespace"] = "default".into();
+            manifest::DEFAULT_NAMESPACE.clone_into(&mut meta.namespace);
+            required["metadata"]["namespace"] = manifest::DEFAULT_NAMESPACE.into();
         } else if !served.namespaced {
             meta.namespace.clear();
             if let Some(metadata) = required["metadata"].as_object_mut() {
@@ -171,6 +172,7 @@ impl Applier {
                 namespace: meta.namespace.clone(),
                 name: meta.name.clone(),
             },
+            rivals: Vec::new(),
             served,
             writer: self.spoke.clone(),
             policy: Policy::default(),
@@ -179,11 +181,21 @@ impl Applier {
             repairs: self.repairs.clone(),
             meta,
         };
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).own(
-            &target.key,
-            work.metadata.name.as_deref().unwrap_or_default(),
-            look.ordinal,
-        );
+        let name = work.metadata.name.as_deref().unwrap_or_default();
+        target.rivals =
+            self.state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .own(&target.key, name, look.ordinal);
+        if let Some(twin) = look.twin {
+            let problem = format!(
+                "duplicate manifest for resource {}/{} with resource type {}/{}: manifest {twin} of the work is applied",
+                target.key.namespace, target.key.name, target.key.group, target.key.resource
+            );
+            return self
+                .failed(&target, reasons::APPLIED_MANIFEST_FAILED, problem, Retry::No)
+                .await;
+        }
         if look.complete {
             return match self.observe(&target).await {
                 Ok(live) => target.outcome(Came::Seen(live)).await,
@@ -220,10 +232,11 @@ impl Applier {
         match self.bring_about(&target, &look).await {
             Ok(came) => target.outcome(came).await,
             Err(Failure::Request(error)) => {
-                let retry = match error.code() {
-                    // An SSA conflict needs a person, not a retry (wire §3.2).
-                    409 if target.strategy() == UpdateStrategyType::ServerSideApply => Retry::No,
-                    _ => Retry::Backoff,
+                // A field of another manager needs a person, not a retry (wire §3.2).
+                let retry = if error.is_field_conflict() {
+                    Retry::No
+                } else {
+                    Retry::Backoff
                 };
                 self.failed(
                     &target,
@@ -337,18 +350,29 @@ impl Applier {
         Some(Came::NotTakenOver(live.clone(), why))
     }
 
-    /// What the drift watch knows; starts it when it is the first of its kind.
-    async fn known(&self, target: &Target<'_>) -> Known {
-        let mut synced = self.watches.ensure(&target.served, Coverage::Labelled);
+    /// Whether the watch of a kind has seen all that is there, which it is given a moment for; starts it when it is the
+    /// first of its kind.
+    pub async fn saw(&self, served: &Arc<Served>) -> bool {
+        let mut synced = self.watches.ensure(served, Coverage::Labelled);
         let ready = tokio::time::timeout(WATCH_PATIENCE, synced.wait_for(|s| *s)).await;
-        if !matches!(ready, Ok(Ok(_))) {
+        matches!(ready, Ok(Ok(_)))
+    }
+
+    /// What the drift watch knows.
+    async fn known(&self, target: &Target<'_>) -> Known {
+        if !self.saw(&target.served).await {
             return Known::Unknown;
         }
-        drop(ready);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match state.seen.get_mut(&target.key) {
             None => Known::Absent,
-            Some(seen) => seen.object.take().map_or(Known::Unknown, Known::Object),
+            // Two works may have it in two versions, and each has a watch: a look is at the manifest's own.
+            Some(seen) => match seen.object.take() {
+                Some(object) if object["apiVersion"] == target.required["apiVersion"] => {
+                    Known::Object(object)
+                }
+                _ => Known::Unknown,
+            },
         }
     }
 

@@ -28,6 +28,8 @@ pub struct Target<'a> {
     pub marks: Marks,
     pub settings: Settings<'a>,
     pub key: ObjectKey,
+    /// Other works that have the object.
+    pub rivals: Vec<String>,
     pub served: Arc<Served>,
     /// Writes are made with it: the agent's client, or the executor's.
     pub writer: Client,
@@ -53,7 +55,7 @@ impl Target<'_> {
     /// An object that was settled differs: is it taken back now?
     pub fn drifted(&self, live: &Value, wanted: &Value) -> Verdict {
         let found = difference::differences(live, wanted);
-        let writers = contention::writers(live, &found);
+        let writers = contention::writers(live, &found, &self.rivals);
         let writers = if writers.is_empty() {
             "another writer".to_owned()
         } else {

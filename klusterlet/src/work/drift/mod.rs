@@ -15,6 +15,16 @@ use serde_json::{Map, Value};
 
 pub use overlay::{covers, is_foreign, overlaid};
 
+/// Whether an entry of managedFields is of what a work said before this agent wrote its hash: OCM's agent under `Update`, or
+/// this one under another strategy. What the manifest does not say of it has left the manifest since, or is a default, which
+/// the server fills in again.
+fn is_former(entry: &Value) -> bool {
+    let manager = entry["manager"].as_str().unwrap_or_default();
+    entry["subresource"].is_null() && (manager == OCM_MANAGER || manager == FIELD_MANAGER)
+}
+
+/// Field manager of OCM's agent under `Update`.
+const OCM_MANAGER: &str = "work";
 /// Field manager of the `Update` strategy.
 pub const FIELD_MANAGER: &str = "work-agent";
 
@@ -69,7 +79,7 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     } else {
         let mut target = overlaid(live, required);
         for entry in live["metadata"]["managedFields"].as_array().into_iter().flatten() {
-            if is_foreign(entry) {
+            if is_foreign(entry) || (known.is_none() && is_former(entry)) {
                 take_back(&mut target, Some(required), &entry["fieldsV1"], true);
             }
         }

@@ -90,16 +90,23 @@ pub fn status(
     new.resource_status.manifests = reports
         .iter()
         .map(|report| {
-            let previous = old
-                .resource_status
-                .manifests
-                .iter()
-                .find(|m| m.resource_meta == report.meta);
-            manifest(previous, report, generation, now)
+            manifest(
+                previous(&old.resource_status.manifests, &report.meta),
+                report,
+                generation,
+                now,
+            )
         })
         .collect();
     let failed = reports.iter().any(|r| matches!(r.applied, Applied::No { .. }));
-    let applied = if failed {
+    let applied = if reports.is_empty() {
+        NewCondition::new(
+            types::APPLIED,
+            false,
+            reasons::APPLIED_MANIFEST_WORK_FAILED,
+            "Failed to apply manifest work: it has no manifests",
+        )
+    } else if failed {
         NewCondition::new(
             types::APPLIED,
             false,
@@ -119,6 +126,24 @@ pub fn status(
     let summed = aggregated(&new.resource_status.manifests, reports);
     exchange(&mut new.conditions, summed, generation, now);
     new
+}
+
+/// What was said of an object before, at whatever place in the work it was.
+pub fn previous<'a>(
+    list: &'a [ManifestCondition],
+    meta: &ManifestResourceMeta,
+) -> Option<&'a ManifestCondition> {
+    let moved = |m: &&ManifestCondition| {
+        let at = m.resource_meta.ordinal;
+        m.resource_meta
+            == ManifestResourceMeta {
+                ordinal: at,
+                ..meta.clone()
+            }
+    };
+    list.iter()
+        .find(|m| m.resource_meta == *meta)
+        .or_else(|| list.iter().find(moved))
 }
 
 fn available(reports: &[Report]) -> NewCondition {
@@ -312,6 +337,27 @@ mod tests {
             assert_eq!(find(types::AVAILABLE).message, message);
             assert_eq!(find(types::APPLIED).observed_generation, Some(3));
         }
+    }
+
+    #[test]
+    fn what_moves_in_the_work_keeps_its_times() {
+        let mut one = report("a", Applied::Yes, Availability::Exists);
+        let first = status(&ManifestWorkStatus::default(), Some(1), &[one.clone()], at(1));
+        one.meta.ordinal = 1;
+        let new = report("b", Applied::Yes, Availability::Exists);
+        let second = status(&first, Some(2), &[new, one], at(2));
+        let times: Vec<_> = second
+            .resource_status
+            .manifests
+            .iter()
+            .map(|m| {
+                conditions::find(&m.conditions, types::APPLIED)
+                    .unwrap()
+                    .last_transition_time
+                    .0
+            })
+            .collect();
+        assert_eq!(times, [at(2), at(1)]);
     }
 
     #[test]

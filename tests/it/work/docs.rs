@@ -1,0 +1,160 @@
+//! docs/work.md: every example on it, from top to bottom, against one fleet.
+//!
+//! The info string of a fenced block says what to do with it: `apply`, `edit`, `delete`, `expect` or `gone`, at the `hub` or
+//! on the `cluster`. What is expected must come to be; it may have more than the block says.
+
+use crate::Result;
+use anyhow::Context as _;
+use muster_tests::wait::SOON;
+use muster_tests::{Fleet, Kube};
+use serde_json::Value;
+
+/// One block: what to do where, with which objects, and its line on the page.
+struct Block {
+    line: usize,
+    action: String,
+    side: String,
+    objects: Vec<Value>,
+}
+
+fn blocks(page: &str) -> anyhow::Result<Vec<Block>> {
+    let mut blocks = Vec::new();
+    let mut lines = page.lines().enumerate();
+    while let Some((line, text)) = lines.next() {
+        let Some(info) = text.strip_prefix("```") else {
+            continue;
+        };
+        let body: Vec<&str> = lines
+            .by_ref()
+            .map(|(_, text)| text)
+            .take_while(|text| *text != "```")
+            .collect();
+        let Some((action, side)) = info
+            .split_whitespace()
+            .nth(1)
+            .and_then(|word| word.split_once('='))
+        else {
+            continue;
+        };
+        let objects = body
+            .join("\n")
+            .split("\n---\n")
+            .map(|text| {
+                serde_saphyr::from_str(text).with_context(|| format!("the block at line {}", line + 1))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        blocks.push(Block {
+            line: line + 1,
+            action: action.to_owned(),
+            side: side.to_owned(),
+            objects,
+        });
+    }
+    Ok(blocks)
+}
+
+/// Where an object is, from what the server says it serves.
+async fn path_of(kube: &Kube, object: &Value) -> anyhow::Result<String> {
+    let version = object["apiVersion"].as_str().context("an apiVersion")?;
+    let root = if version.contains('/') {
+        format!("/apis/{version}")
+    } else {
+        format!("/api/{version}")
+    };
+    let served = kube.get(&root).await?;
+    let list = served["resources"].as_array().into_iter().flatten();
+    let resource = list
+        .clone()
+        .find(|r| r["kind"] == object["kind"] && !r["name"].as_str().unwrap_or_default().contains('/'))
+        .with_context(|| format!("{} is not served", object["kind"]))?;
+    let plural = resource["name"].as_str().context("a name")?;
+    let name = object["metadata"]["name"]
+        .as_str()
+        .context("an object has a name")?;
+    Ok(match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("{root}/namespaces/{namespace}/{plural}/{name}"),
+        None => format!("{root}/{plural}/{name}"),
+    })
+}
+
+/// Says what of `wanted` is not in `found`. Each item of a list must be covered by one there.
+fn missing(found: &Value, wanted: &Value) -> Option<String> {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => wanted.iter().find_map(|(key, wanted)| {
+            missing(found.get(key).unwrap_or(&Value::Null), wanted).map(|m| format!("{key}.{m}"))
+        }),
+        (Value::Array(found), Value::Array(wanted)) => {
+            let lacks = |w: &&Value| !found.iter().any(|f| missing(f, w).is_none());
+            wanted
+                .iter()
+                .find(lacks)
+                .map(|w| format!("{w} is not among {found:?}"))
+        }
+        (found, wanted) => (found != wanted).then(|| format!(" is {found}, not {wanted}")),
+    }
+}
+
+async fn play(block: &Block, kube: &Kube) -> Result {
+    for object in &block.objects {
+        let path = path_of(kube, object).await?;
+        match block.action.as_str() {
+            "apply" => drop(kube.apply(&path, "reader", true, object).await?),
+            "edit" => {
+                kube.until_there(&path, SOON).await?;
+                kube.merge(&format!("{path}?fieldManager=somebody"), object)
+                    .await?;
+            }
+            "delete" => drop(kube.delete(&path).await?),
+            "gone" => kube.until_gone(&path, SOON).await?,
+            "expect" => {
+                // The path says which kind it is; items of a list do not.
+                let mut wanted = object.clone();
+                if let Some(wanted) = wanted.as_object_mut() {
+                    wanted.retain(|field, _| field != "apiVersion" && field != "kind");
+                }
+                kube.until(&path, SOON, "it is as the page says", |found| {
+                    missing(found.ok_or("it is not there")?, &wanted).map_or(Ok(()), Err)
+                })
+                .await?;
+            }
+            other => anyhow::bail!("{other:?} is nothing to do with a block"),
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_does_what_the_page_says() -> Result {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/work.md");
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let page = std::fs::read_to_string(path)?.replace("cluster1", &cluster.name);
+    let blocks = blocks(&page)?;
+    anyhow::ensure!(blocks.len() > 10, "only {} blocks were found", blocks.len());
+    let (hub, spoke) = (fleet.kube(), cluster.kube());
+    let mut works = Vec::new();
+    for block in &blocks {
+        let kube = match block.side.as_str() {
+            "hub" => &hub,
+            "cluster" => &spoke,
+            other => anyhow::bail!("line {}: {other:?} is no side", block.line),
+        };
+        play(block, kube)
+            .await
+            .with_context(|| format!("docs/work.md, line {}", block.line))?;
+        for object in block
+            .objects
+            .iter()
+            .filter(|_| block.action == "apply" && block.side == "hub")
+        {
+            works.push(path_of(&hub, object).await?);
+        }
+    }
+    for work in works {
+        if hub.find(&work).await?.is_some() {
+            hub.delete(&work).await?;
+            hub.until_gone(&work, SOON).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,364 @@
+//! What works may be about, and what the cluster must then be: written from the issue, not from the agent's code.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use muster_tests::Seed;
+use muster_tests::objects::{self, configmap};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Kinds that works have here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    ConfigMap,
+    Secret,
+    Service,
+    Deployment,
+    Widget,
+    ClusterRole,
+}
+
+/// An object that works may have. Few enough that works share some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Object {
+    pub kind: Kind,
+    pub namespace: usize,
+    pub number: usize,
+}
+
+/// All of them.
+pub fn objects() -> Vec<Object> {
+    use Kind::{ClusterRole, ConfigMap, Deployment, Secret, Service, Widget};
+    let all = [
+        (ConfigMap, 0, 0),
+        (ConfigMap, 0, 1),
+        (ConfigMap, 1, 0),
+        (Secret, 0, 0),
+        (Service, 0, 0),
+        (Deployment, 0, 0),
+        (Deployment, 1, 0),
+        (Widget, 0, 0),
+        (Widget, 1, 0),
+        (ClusterRole, 0, 0),
+    ];
+    all.map(|(kind, namespace, number)| Object {
+        kind,
+        namespace,
+        number,
+    })
+    .to_vec()
+}
+
+/// A CustomResourceDefinition of kind Widget.
+pub fn widgets() -> Value {
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.property.example.com"},
+        "spec": {"group": "property.example.com", "scope": "Namespaced",
+            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+                "properties": {"spec": {"type": "object", "properties": {
+                    "size": {"type": "integer"}, "colour": {"type": "string", "default": "grey"},
+                    "extra": {"type": "string"},
+                    "tags": {"type": "array", "items": {"type": "string"}}}}}}}}]}})
+}
+
+impl Object {
+    /// Group, plural.
+    pub fn resource(self) -> (&'static str, &'static str) {
+        match self.kind {
+            Kind::ConfigMap => ("", "configmaps"),
+            Kind::Secret => ("", "secrets"),
+            Kind::Service => ("", "services"),
+            Kind::Deployment => ("apps", "deployments"),
+            Kind::Widget => ("property.example.com", "widgets"),
+            Kind::ClusterRole => ("rbac.authorization.k8s.io", "clusterroles"),
+        }
+    }
+
+    /// Namespace in a run, `""` for cluster-scoped objects.
+    pub fn namespace(self, run: &str) -> String {
+        match self.kind {
+            Kind::ClusterRole => String::new(),
+            _ => format!("{run}-{}", self.namespace),
+        }
+    }
+
+    pub fn name(self, run: &str) -> String {
+        match self.kind {
+            Kind::ClusterRole => format!("{run}-{}", self.number),
+            _ => format!("o{}", self.number),
+        }
+    }
+
+    pub fn collection(self, run: &str) -> String {
+        let (group, plural) = self.resource();
+        let root = if group.is_empty() {
+            "/api/v1".to_owned()
+        } else {
+            format!("/apis/{group}/v1")
+        };
+        match self.namespace(run).as_str() {
+            "" => format!("{root}/{plural}"),
+            namespace => format!("{root}/namespaces/{namespace}/{plural}"),
+        }
+    }
+
+    pub fn path(self, run: &str) -> String {
+        format!("{}/{}", self.collection(run), self.name(run))
+    }
+
+    /// The manifest. Odd variants say more than even ones, so that a change also takes something away.
+    pub fn manifest(self, run: &str, variant: usize) -> Value {
+        let (namespace, name) = (self.namespace(run), self.name(run));
+        let odd = variant % 2 == 1;
+        let mut manifest = match self.kind {
+            Kind::ConfigMap => {
+                let mut map = configmap(&namespace, &name, &format!("v{variant}"));
+                if odd {
+                    map["data"]["extra"] = json!("x");
+                }
+                map
+            }
+            Kind::Secret => {
+                json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace},
+                "type": "Opaque", "stringData": if odd { json!({"value": variant.to_string(), "extra": "x"}) }
+                    else { json!({"value": variant.to_string()}) }})
+            }
+            Kind::Service => {
+                json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
+                "spec": {"selector": {"app": format!("v{variant}")},
+                    "ports": if odd { json!([{"name": "a", "port": 80}, {"name": "b", "port": 81}]) }
+                        else { json!([{"name": "a", "port": 80}]) }}})
+            }
+            Kind::Deployment => {
+                let replicas = u32::try_from(variant).unwrap_or_default();
+                let mut deployment = objects::deployment(&namespace, &name, replicas);
+                if odd {
+                    deployment["spec"]["template"]["spec"]["containers"][0]["env"] =
+                        json!([{"name": "A", "value": "x"}]);
+                }
+                deployment
+            }
+            Kind::Widget => {
+                let spec = if odd {
+                    json!({"size": variant, "extra": "x", "tags": ["a", "b"]})
+                } else {
+                    json!({"size": variant, "tags": ["a"]})
+                };
+                json!({"apiVersion": "property.example.com/v1", "kind": "Widget",
+                    "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+            }
+            Kind::ClusterRole => json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+                "metadata": {"name": name}, "rules": [{"apiGroups": [""], "resources": ["pods"],
+                    "verbs": if odd { json!(["get", "list"]) } else { json!(["get"]) }}]}),
+        };
+        manifest["metadata"]["labels"] = json!({"variant": format!("v{variant}")});
+        manifest
+    }
+
+    /// The manifest as the server keeps it.
+    pub fn wanted(self, run: &str, variant: usize) -> Value {
+        let mut wanted = self.manifest(run, variant);
+        if let Some(Value::Object(texts)) = wanted.as_object_mut().and_then(|w| w.remove("stringData")) {
+            let encoded = texts
+                .iter()
+                .map(|(k, v)| (k.clone(), json!(STANDARD.encode(v.as_str().unwrap_or_default()))));
+            wanted["data"] = Value::Object(encoded.collect());
+        }
+        wanted
+    }
+
+    /// Where its content is, as an object of which the manifest's fields must be all that is there; `None`: the server fills
+    /// in more.
+    pub fn content(self, object: &Value) -> Option<Value> {
+        match self.kind {
+            Kind::ConfigMap | Kind::Secret => Some(object["data"].clone()),
+            Kind::ClusterRole => Some(object["rules"].clone()),
+            Kind::Widget => {
+                let mut spec = object["spec"].clone();
+                if let Some(spec) = spec.as_object_mut() {
+                    spec.remove("colour");
+                }
+                Some(spec)
+            }
+            Kind::Service | Kind::Deployment => None,
+        }
+    }
+
+    /// What somebody on the cluster changes: a field of ours, or one beside ours.
+    pub fn edit(self, beside: bool) -> Value {
+        match (self.kind, beside) {
+            (Kind::ConfigMap, false) => json!({"data": {"value": "edited"}}),
+            (Kind::ConfigMap, true) => json!({"data": {"added": "by somebody"}}),
+            (Kind::Secret, false) => json!({"data": {"value": null}}),
+            (Kind::Secret, true) => json!({"stringData": {"added": "by somebody"}}),
+            (Kind::Service, false) => json!({"spec": {"selector": {"app": "edited"}}}),
+            (Kind::Service, true) => json!({"spec": {"selector": {"added": "by-somebody"}}}),
+            (Kind::Deployment, false) => json!({"spec": {"replicas": 99}}),
+            (Kind::Deployment, true) => {
+                json!({"spec": {"template": {"metadata": {"annotations": {"added": "by somebody"}}}}})
+            }
+            (Kind::Widget, false) => json!({"spec": {"size": 99}}),
+            (Kind::Widget, true) => json!({"spec": {"colour": "red"}}),
+            (Kind::ClusterRole, false) => json!({"rules": []}),
+            (Kind::ClusterRole, true) => json!({"metadata": {"annotations": {"added": "by somebody"}}}),
+        }
+    }
+}
+
+/// How a work treats an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    Update,
+    CreateOnly,
+    Apply,
+    ReadOnly,
+}
+
+impl Strategy {
+    pub fn any(seed: &mut Seed) -> Self {
+        match seed.below(8) {
+            0..4 => Self::Update,
+            4 | 5 => Self::Apply,
+            6 => Self::CreateOnly,
+            _ => Self::ReadOnly,
+        }
+    }
+
+    fn spec(self) -> Option<Value> {
+        match self {
+            Self::Update => None,
+            Self::CreateOnly => Some(json!({"type": "CreateOnly"})),
+            Self::ReadOnly => Some(json!({"type": "ReadOnly"})),
+            Self::Apply => Some(json!({"type": "ServerSideApply", "serverSideApply": {"force": true}})),
+        }
+    }
+}
+
+/// Which objects a work leaves behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Orphans {
+    None,
+    All,
+    Some(BTreeSet<Object>),
+}
+
+/// A work at the hub.
+#[derive(Debug, Clone)]
+pub struct Work {
+    pub objects: BTreeMap<Object, Strategy>,
+    pub orphans: Orphans,
+}
+
+impl Work {
+    /// A random one.
+    pub fn any(seed: &mut Seed) -> Self {
+        let all = objects();
+        let mut work = Self {
+            objects: BTreeMap::new(),
+            orphans: Orphans::None,
+        };
+        for _ in 0..=seed.below(4) {
+            work.objects
+                .insert(all[seed.below(all.len())], Strategy::any(seed));
+        }
+        work.orphan(seed);
+        work
+    }
+
+    pub fn orphan(&mut self, seed: &mut Seed) {
+        self.orphans = match seed.below(6) {
+            0 => Orphans::All,
+            1 => Orphans::Some(
+                self.objects
+                    .keys()
+                    .filter(|_| seed.below(2) == 0)
+                    .copied()
+                    .collect(),
+            ),
+            _ => Orphans::None,
+        };
+    }
+
+    /// Whether it writes the object.
+    pub fn writes(&self, object: Object) -> bool {
+        self.objects
+            .get(&object)
+            .is_some_and(|s| *s != Strategy::ReadOnly)
+    }
+
+    /// Whether the object goes with it.
+    pub fn owns(&self, object: Object) -> bool {
+        self.writes(object)
+            && match &self.orphans {
+                Orphans::None => true,
+                Orphans::All => false,
+                Orphans::Some(some) => !some.contains(&object),
+            }
+    }
+
+    /// Its spec at the hub.
+    pub fn spec(&self, run: &str, variants: &BTreeMap<Object, usize>) -> Value {
+        let variant = |o: &Object| variants.get(o).copied().unwrap_or_default();
+        let manifests: Vec<Value> = self.objects.keys().map(|o| o.manifest(run, variant(o))).collect();
+        let configs: Vec<Value> = self
+            .objects
+            .iter()
+            .filter_map(|(o, s)| {
+                let (group, resource) = o.resource();
+                Some(objects::strategy(
+                    group,
+                    resource,
+                    &o.namespace(run),
+                    &o.name(run),
+                    &s.spec()?,
+                ))
+            })
+            .collect();
+        let option = match &self.orphans {
+            Orphans::None => json!({"propagationPolicy": "Foreground"}),
+            Orphans::All => json!({"propagationPolicy": "Orphan"}),
+            Orphans::Some(some) => {
+                let rules: Vec<Value> = some.iter().map(|o| {
+                    let (group, resource) = o.resource();
+                    json!({"group": group, "resource": resource, "namespace": o.namespace(run), "name": o.name(run)})
+                }).collect();
+                json!({"propagationPolicy": "SelectivelyOrphan", "selectivelyOrphans": {"orphaningRules": rules}})
+            }
+        };
+        json!({"workload": {"manifests": manifests}, "manifestConfigs": configs, "deleteOption": option})
+    }
+}
+
+/// What is known of an object from one settled moment to the next.
+#[derive(Debug, Clone, Default)]
+pub struct Past {
+    /// The object then.
+    pub before: Option<Value>,
+    /// A work that wrote it and owned it was there at some time.
+    pub owned: bool,
+    /// A work that wrote it and left it behind was there at some time.
+    pub orphaned: bool,
+    /// A work only read it at some time: what it wrote before that stays as it is, also that it owns it.
+    pub read: bool,
+    /// Somebody on the cluster wrote it, took our marks off it, deleted it.
+    pub edited: bool,
+    pub stripped: bool,
+    pub deleted: bool,
+}
+
+/// Whether everything in `wanted` is in `found`; of lists, whether that is all, unless others may have `more` in them.
+pub fn covers(found: &Value, wanted: &Value, more: bool) -> bool {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => wanted
+            .iter()
+            .all(|(k, w)| found.get(k).is_some_and(|f| covers(f, w, more))),
+        (Value::Array(found), Value::Array(wanted)) if more => {
+            wanted.iter().all(|w| found.iter().any(|f| covers(f, w, more)))
+        }
+        (Value::Array(found), Value::Array(wanted)) => {
+            found.len() == wanted.len() && found.iter().zip(wanted).all(|(f, w)| covers(f, w, more))
+        }
+        (found, wanted) => found == wanted,
+    }
+}

@@ -1,0 +1,394 @@
+//! What OCM's work/statusfeedback shows: values of objects at the hub.
+
+use super::{age, config, definition, delete, moved, until_manifest};
+use crate::Result;
+use muster_tests::control_plane::is_embedded;
+use muster_tests::objects::{configmap, deployment, feedback, work_with};
+use muster_tests::{Fleet, FleetOptions};
+use serde_json::{Value, json};
+
+/// Feedback rules for one object.
+fn rules(group: &str, resource: &str, ns: &str, name: &str, rules: &Value) -> Value {
+    config(group, resource, ns, name, &json!({"feedbackRules": rules}))
+}
+
+fn paths(paths: &[(&str, &str)]) -> Value {
+    let paths: Vec<Value> = paths
+        .iter()
+        .map(|(name, path)| json!({"name": name, "path": path}))
+        .collect();
+    json!([{"type": "JSONPaths", "jsonPaths": paths}])
+}
+
+async fn until_values(
+    fleet: &Fleet,
+    cluster: &str,
+    work: &str,
+    object: &str,
+    wanted: &[(&str, Option<Value>)],
+) -> anyhow::Result<Value> {
+    fleet
+        .until_work(cluster, work, &format!("{object} has {wanted:?}"), |work| {
+            for (name, wanted) in wanted {
+                let found = feedback(work, object, name);
+                if found != *wanted {
+                    return Err(format!("{name} is {found:?}"));
+                }
+            }
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feedback_by_path_follows_the_object() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns) = (&cluster.name, cluster.namespace());
+    let rules = json!({"manifestConfigs": [{
+        "resourceIdentifier": {"group": "", "resource": "configmaps", "namespace": ns, "name": "*"},
+        "feedbackRules": [{"type": "JSONPaths", "jsonPaths": [
+            {"name": "value", "path": ".data.value"}, {"name": "label", "path": ".metadata.labels.stage"},
+            {"name": "missing", "path": ".data.nothing"}]}]}]});
+    let mut map = configmap(&ns, "settings", "1");
+    map["metadata"]["labels"] = json!({"stage": "test"});
+    fleet
+        .create(&work_with(name, "app", &[map.clone()], &rules))
+        .await?;
+    let values = |work: &Value| ["value", "label", "missing"].map(|v| feedback(work, "settings", v));
+    for expected in ["1", "2"] {
+        map["data"]["value"] = json!(expected);
+        fleet.set_manifests(name, "app", &[map.clone()]).await?;
+        fleet
+            .until_work(name, "app", "feedback is there", |work| {
+                let found = values(work);
+                if found == [Some(json!(expected)), Some(json!("test")), None] {
+                    Ok(())
+                } else {
+                    Err(format!("feedback is {found:?}"))
+                }
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn well_known_feedback_of_a_running_deployment() -> Result {
+    if !is_embedded() {
+        eprintln!("skipped: needs nodes, simulated ones are embedded only");
+        return Ok(());
+    }
+    let fleet = Fleet::start(FleetOptions {
+        nodes: 2,
+        ..FleetOptions::default()
+    })
+    .await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns) = (&cluster.name, cluster.namespace());
+    let rules = json!({"manifestConfigs": [{
+        "resourceIdentifier": {"group": "apps", "resource": "deployments", "namespace": ns, "name": "web"},
+        "feedbackRules": [{"type": "WellKnownStatus"}]}]});
+    fleet.until_available().await?;
+    fleet
+        .create(&work_with(name, "app", &[deployment(&ns, "web", 2)], &rules))
+        .await?;
+    for replicas in [2, 3] {
+        fleet
+            .set_manifests(name, "app", &[deployment(&ns, "web", replicas)])
+            .await?;
+        fleet
+            .until_work(name, "app", "the Deployment's replicas are reported", |work| {
+                let found =
+                    ["ReadyReplicas", "Replicas", "AvailableReplicas"].map(|v| feedback(work, "web", v));
+                if found.iter().all(|v| *v == Some(json!(replicas))) {
+                    Ok(())
+                } else {
+                    Err(format!("{found:?}"))
+                }
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn well_known_values_of_every_kind() -> Result {
+    if !is_embedded() {
+        eprintln!("skipped: sets statuses that a real cluster's controllers set otherwise");
+        return Ok(());
+    }
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let containers = json!([{"name": "main", "image": "a:1"}]);
+    let daemon = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "daemon", "namespace": ns},
+        "spec": {"selector": {"matchLabels": {"app": "d"}}, "template": {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": containers}}}});
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job", "namespace": ns},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": containers}}}});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod", "namespace": ns}, "spec": {"containers": containers}});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "account", "namespace": ns}});
+    let known = json!([{"type": "WellKnownStatus"}]);
+    let configs = json!({"manifestConfigs": [rules("apps", "deployments", &ns, "web", &known), rules("apps", "daemonsets", &ns, "daemon", &known),
+        rules("batch", "jobs", &ns, "job", &known), rules("", "pods", &ns, "pod", &known), rules("", "serviceaccounts", &ns, "account", &known)]});
+    let manifests = [deployment(&ns, "web", 3), daemon, job, pod, account];
+    fleet
+        .create(&work_with(name, "app", &manifests, &configs))
+        .await?;
+    fleet.until_applied(name, "app").await?;
+    let statuses = [
+        (
+            "/apis/apps/v1",
+            "deployments/web",
+            json!({"replicas": 3, "readyReplicas": 2, "availableReplicas": 2}),
+        ),
+        (
+            "/apis/apps/v1",
+            "daemonsets/daemon",
+            json!({"numberReady": 1, "desiredNumberScheduled": 3, "numberAvailable": 2,
+            "currentNumberScheduled": 3, "numberMisscheduled": 0}),
+        ),
+        (
+            "/apis/batch/v1",
+            "jobs/job",
+            json!({"succeeded": 1, "startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:00:01Z",
+            "conditions": [{"type": "SuccessCriteriaMet", "status": "True"}, {"type": "Complete", "status": "True"}]}),
+        ),
+        (
+            "/api/v1",
+            "pods/pod",
+            json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}),
+        ),
+    ];
+    for (root, object, status) in statuses {
+        spoke
+            .merge(
+                &format!("{root}/namespaces/{ns}/{object}/status"),
+                &json!({"status": status}),
+            )
+            .await?;
+    }
+    let some = |v: Value| Some(v);
+    until_values(
+        &fleet,
+        name,
+        "app",
+        "web",
+        &[
+            ("ReadyReplicas", some(json!(2))),
+            ("Replicas", some(json!(3))),
+            ("AvailableReplicas", some(json!(2))),
+        ],
+    )
+    .await?;
+    until_values(
+        &fleet,
+        name,
+        "app",
+        "daemon",
+        &[
+            ("NumberReady", some(json!(1))),
+            ("DesiredNumberScheduled", some(json!(3))),
+            ("NumberAvailable", some(json!(2))),
+        ],
+    )
+    .await?;
+    until_values(
+        &fleet,
+        name,
+        "app",
+        "job",
+        &[
+            ("JobComplete", some(json!("True"))),
+            ("JobSucceeded", some(json!(1))),
+        ],
+    )
+    .await?;
+    until_values(
+        &fleet,
+        name,
+        "app",
+        "pod",
+        &[
+            ("PodReady", some(json!("True"))),
+            ("PodPhase", some(json!("Running"))),
+        ],
+    )
+    .await?;
+    let told = (
+        "StatusFeedbackSynced",
+        "False",
+        "StatusFeedbackSyncFailed",
+        "no well-known status is defined",
+    );
+    until_manifest(&fleet, name, "app", "account", told).await?;
+    until_manifest(
+        &fleet,
+        name,
+        "app",
+        "web",
+        ("StatusFeedbackSynced", "True", "StatusFeedbackSynced", ""),
+    )
+    .await
+    .map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_move_the_time_of_their_condition() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns) = (&cluster.name, cluster.namespace());
+    let configs = json!({"manifestConfigs": [rules("", "configmaps", &ns, "told", &paths(&[("value", ".data.value")]))]});
+    fleet
+        .create(&work_with(name, "app", &[configmap(&ns, "told", "1")], &configs))
+        .await?;
+    fleet.until_applied(name, "app").await?;
+    until_values(&fleet, name, "app", "told", &[("value", Some(json!("1")))]).await?;
+    age(&fleet, name, "app").await?;
+    fleet
+        .set_manifests(name, "app", &[configmap(&ns, "told", "2")])
+        .await?;
+    let work = until_values(&fleet, name, "app", "told", &[("value", Some(json!("2")))]).await?;
+    let conditions = &work["status"]["resourceStatus"]["manifests"][0]["conditions"];
+    assert_eq!(moved(conditions), ["StatusFeedbackSynced"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_a_namespace_and_of_the_cluster_are_followed() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let plural = format!("gauges{}", name.replace('-', ""));
+    let (crd, gauges) = definition(&plural, "Gauge", &ns);
+    let group = format!("{plural}.example.com");
+    let gauge = json!({"apiVersion": format!("{group}/v1"), "kind": "Gauge", "metadata": {"name": "gauge", "namespace": ns}});
+    let space = format!("{ns}-told");
+    let mut watched = rules(
+        "",
+        "namespaces",
+        "",
+        &space,
+        &paths(&[("phase", ".status.phase"), ("team", ".metadata.labels.team")]),
+    );
+    watched["feedbackScrapeType"] = json!("Watch");
+    let values = [
+        ("first", ".status.list[0].value"),
+        ("ready", r#".status.list[?(@.name=="b")].value"#),
+        ("dotted", r".metadata.annotations.example\.com/a"),
+        ("none", ".status.nothing.at.all"),
+    ];
+    let configs =
+        json!({"manifestConfigs": [rules(&group, &plural, &ns, "gauge", &paths(&values)), watched]});
+    fleet
+        .create(&work_with(
+            name,
+            "app",
+            &[crd, gauge, muster_tests::objects::namespace(&space)],
+            &configs,
+        ))
+        .await?;
+    fleet.until_applied(name, "app").await?;
+    let path = format!("{gauges}/gauge");
+    spoke
+        .merge(
+            &path,
+            &json!({"metadata": {"annotations": {"example.com/a": "x"}}}),
+        )
+        .await?;
+    spoke
+        .merge(
+            &format!("{path}/status"),
+            &json!({"status": {"list": [{"name": "a", "value": 7}, {"name": "b", "value": true}]}}),
+        )
+        .await?;
+    let wanted = [
+        ("first", Some(json!(7))),
+        ("ready", Some(json!(true))),
+        ("dotted", Some(json!("x"))),
+        ("none", None),
+    ];
+    until_values(&fleet, name, "app", "gauge", &wanted).await?;
+    until_values(
+        &fleet,
+        name,
+        "app",
+        &space,
+        &[("phase", Some(json!("Active"))), ("team", None)],
+    )
+    .await?;
+    spoke
+        .merge(
+            &format!("/api/v1/namespaces/{space}"),
+            &json!({"metadata": {"labels": {"team": "a"}}}),
+        )
+        .await?;
+    until_values(&fleet, name, "app", &space, &[("team", Some(json!("a")))]).await?;
+    delete(&fleet, name, "app").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn structures_come_as_json_where_the_gate_is_on() -> Result {
+    let mut fleet = Fleet::prepare(FleetOptions::default()).await?;
+    fleet.clusters[0]
+        .options
+        .feature_gates
+        .push("RawFeedbackJsonString=true".into());
+    fleet.clusters[0].start();
+    fleet.until_available().await?;
+    let (name, ns) = (fleet.clusters[0].name.clone(), fleet.clusters[0].namespace());
+    let mut map = configmap(&ns, "told", "1");
+    map["metadata"]["labels"] = json!({"a": "b"});
+    let both = paths(&[("data", ".data"), ("each", ".data.*"), ("plain", ".data.value")]);
+    let configs = json!({"manifestConfigs": [rules("", "configmaps", &ns, "told", &both)]});
+    fleet.create(&work_with(&name, "app", &[map], &configs)).await?;
+    let wanted = [
+        ("data", Some(json!(r#"{"value":"1"}"#))),
+        ("plain", Some(json!("1"))),
+    ];
+    until_values(&fleet, &name, "app", "told", &wanted).await?;
+    until_manifest(
+        &fleet,
+        &name,
+        "app",
+        "told",
+        ("StatusFeedbackSynced", "True", "StatusFeedbackSynced", ""),
+    )
+    .await
+    .map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_rules_for_an_object_the_first_match_counts() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns) = (&cluster.name, cluster.namespace());
+    let configs = json!({"manifestConfigs": [
+        rules("", "configmaps", "*", "one", &paths(&[("first", ".data.value")])),
+        rules("", "configmaps", "*", "*", &paths(&[("all", ".data.value")]))]});
+    fleet
+        .create(&work_with(
+            name,
+            "app",
+            &[configmap(&ns, "one", "1"), configmap(&ns, "two", "2")],
+            &configs,
+        ))
+        .await?;
+    until_values(
+        &fleet,
+        name,
+        "app",
+        "one",
+        &[("first", Some(json!("1"))), ("all", None)],
+    )
+    .await?;
+    until_values(
+        &fleet,
+        name,
+        "app",
+        "two",
+        &[("first", None), ("all", Some(json!("2")))],
+    )
+    .await
+    .map(drop)
+}
