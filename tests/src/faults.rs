@@ -168,7 +168,7 @@ impl Faults {
             3 if watch => Fate::Refused(410, "Expired"),
             3 if writes => Fate::Refused(409, "Conflict"),
             4 => Fate::Lost,
-            _ if watch => Fate::Breaks((chance / 8000 % 4) as usize, chance / 32000 % 2 == 0),
+            _ if watch => Fate::Breaks((chance / 8000 % 4) as usize, (chance / 32000).is_multiple_of(2)),
             _ if writes => Fate::Unheard,
             _ => Fate::Refused(504, "Timeout"),
         }
