@@ -266,7 +266,16 @@ impl Fleet {
         let account = if options.deployed {
             let objects = deploy::objects("hub")?;
             deploy::apply(&plane.kube(), &objects).await?;
-            let file = deploy::account(&plane, names::HUB_NAMESPACE, "muster-hub").await?;
+            let file = deploy::account(
+                &plane,
+                names::HUB_NAMESPACE,
+                "muster-hub",
+                &[
+                    ("apiextensions.k8s.io", "customresourcedefinitions"),
+                    ("rbac.authorization.k8s.io", "clusterroles"),
+                ],
+            )
+            .await?;
             Some(Kube::from_file("hub's service account", &file).await?)
         } else {
             None
@@ -286,7 +295,18 @@ impl Fleet {
         // What a hub installs last: then clusters may bootstrap.
         let roles = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
         let path = format!("{roles}/{}", names::BOOTSTRAP_CLUSTER_ROLE);
-        fleet.kube().until_there(&path, SOON).await?;
+        if let Err(missing) = fleet.kube().until_there(&path, SOON).await {
+            // A hub that gave up said why.
+            let running = fleet
+                .hub
+                .running
+                .take()
+                .filter(|running| running.task.is_finished());
+            return Err(match running {
+                Some(running) => missing.context(format!("the hub ended: {:?}", running.task.await)),
+                None => missing,
+            });
+        }
         fleet
             .hub
             .plane
@@ -327,7 +347,19 @@ impl Fleet {
                 &options.namespace,
             )?;
             deploy::apply(&plane.kube(), &objects).await?;
-            options.spoke_kubeconfig = Some(deploy::account(&plane, &options.namespace, "klusterlet").await?);
+            options.spoke_kubeconfig = Some(
+                deploy::account(
+                    &plane,
+                    &options.namespace,
+                    "klusterlet",
+                    &[
+                        ("work.open-cluster-management.io", "appliedmanifestworks"),
+                        ("rbac.authorization.k8s.io", "clusterroles"),
+                        ("", "configmaps"),
+                    ],
+                )
+                .await?,
+            );
         }
         let cluster = Cluster {
             name,

@@ -109,7 +109,12 @@ impl Election {
                 Action::Write(write) => writing = Some(Box::pin(self.write(write))),
             }
         }
-        drop(writing);
+        // A renewal under way changes the Lease: what is let go of must be that.
+        if let Some(writing) = writing
+            && let Ok(event) = tokio::time::timeout(timing.retry, writing).await
+        {
+            state = state.step(event, Instant::now(), identity, timing).0;
+        }
         if let State::Leading { record, .. } = &state {
             self.leads.send_replace(false);
             self.release(record).await;
