@@ -149,6 +149,11 @@ async fn survive(test: &str, how: Return) -> Result {
             klusterlet.kill()?;
             tokio::time::sleep(seed.moment(Duration::from_millis(200))).await;
             klusterlet = world.start_klusterlet()?;
+            // It may have been killed before the hub knew the cluster.
+            world
+                .hub
+                .until_there(&format!("/api/v1/namespaces/{CLUSTER}"), SOON)
+                .await?;
             // Once it applied what is new, it has heard its hub.
             let marker = format!("marker{round}");
             let object = work(CLUSTER, &marker, &[configmap(NAMESPACE, &marker, "0")]);

@@ -496,6 +496,8 @@ async fn a_hub_without_room_says_so_once_and_waits() -> Result {
     let refused = "muster_hub_requests_total{verb=\"patch\",code=\"500\"}";
     until_metric(address, refused, |number| number >= 1.0).await?;
     // Twenty clusters want to be written of, again and again; in four seconds no more than a try or two is made.
+    // What was under way when the first was refused may end.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let before = metric(address, refused).await.context("nothing is counted")?;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let after = metric(address, refused).await.context("nothing is counted")?;

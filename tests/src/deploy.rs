@@ -2,6 +2,7 @@
 
 use crate::control_plane::ControlPlane;
 use crate::kube::Kube;
+use crate::wait::{SOON, eventually};
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -69,8 +70,14 @@ pub async fn apply(kube: &Kube, objects: &[Value]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A kubeconfig of a service account, with a token of its own.
-pub async fn account(plane: &ControlPlane, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
+/// A kubeconfig of a service account, with a token of its own, once it has the rights to create these (group, resource):
+/// rights follow their roles and bindings a moment later.
+pub async fn account(
+    plane: &ControlPlane,
+    namespace: &str,
+    name: &str,
+    creates: &[(&str, &str)],
+) -> anyhow::Result<PathBuf> {
     let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
     let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
         "spec": {"expirationSeconds": 3600}});
@@ -78,5 +85,20 @@ pub async fn account(plane: &ControlPlane, namespace: &str, name: &str) -> anyho
     let token = answer["status"]["token"]
         .as_str()
         .context("the answer has a token")?;
-    plane.account_kubeconfig(&format!("{namespace}-{name}"), token)
+    let file = plane.account_kubeconfig(&format!("{namespace}-{name}"), token)?;
+    let kube = Kube::from_file(name, &file).await?;
+    for (group, resource) in creates {
+        let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"verb": "create", "group": group, "resource": resource}}});
+        let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        eventually(SOON, &format!("{name} may create {resource}"), || async {
+            match kube.create(reviews, &review).await {
+                Ok(answer) if answer["status"]["allowed"] == true => Ok(()),
+                Ok(answer) => Err(answer["status"].to_string()),
+                Err(refused) => Err(refused.to_string()),
+            }
+        })
+        .await?;
+    }
+    Ok(file)
 }

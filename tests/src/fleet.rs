@@ -140,7 +140,16 @@ impl Hub {
         let account = if options.deployed {
             let objects = deploy::objects("hub")?;
             deploy::apply(&plane.kube(), &objects).await?;
-            let file = deploy::account(&plane, names::HUB_NAMESPACE, "muster-hub").await?;
+            let file = deploy::account(
+                &plane,
+                names::HUB_NAMESPACE,
+                "muster-hub",
+                &[
+                    ("apiextensions.k8s.io", "customresourcedefinitions"),
+                    ("rbac.authorization.k8s.io", "clusterroles"),
+                ],
+            )
+            .await?;
             Some(Kube::from_file("hub's service account", &file).await?)
         } else {
             None
@@ -155,7 +164,14 @@ impl Hub {
         // What a hub installs last: then clusters may bootstrap.
         let roles = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
         let path = format!("{roles}/{}", names::BOOTSTRAP_CLUSTER_ROLE);
-        hub.plane.kube().until_there(&path, SOON).await?;
+        if let Err(missing) = hub.plane.kube().until_there(&path, SOON).await {
+            // A hub that gave up said why.
+            let running = hub.running.take().filter(|running| running.task.is_finished());
+            return Err(match running {
+                Some(running) => missing.context(format!("the hub ended: {:?}", running.task.await)),
+                None => missing,
+            });
+        }
         hub.plane
             .until_served("manifestworks.work.open-cluster-management.io")
             .await?;
@@ -366,7 +382,19 @@ impl Fleet {
                 &options.namespace,
             )?;
             deploy::apply(&plane.kube(), &objects).await?;
-            options.spoke_kubeconfig = Some(deploy::account(&plane, &options.namespace, "klusterlet").await?);
+            options.spoke_kubeconfig = Some(
+                deploy::account(
+                    &plane,
+                    &options.namespace,
+                    "klusterlet",
+                    &[
+                        ("work.open-cluster-management.io", "appliedmanifestworks"),
+                        ("rbac.authorization.k8s.io", "clusterroles"),
+                        ("", "configmaps"),
+                    ],
+                )
+                .await?,
+            );
         }
         let cluster = Cluster {
             name,

@@ -5,7 +5,14 @@
 
 pub mod machine;
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{StreamExt, future::BoxFuture};
 use jiff::Timestamp;
@@ -46,6 +53,7 @@ pub struct Election {
     candidate: Candidate,
     writer: Arc<Writer>,
     leads: watch::Sender<bool>,
+    failing: AtomicBool,
 }
 
 impl Election {
@@ -55,6 +63,7 @@ impl Election {
             candidate,
             writer,
             leads: watch::Sender::new(false),
+            failing: AtomicBool::new(false),
         }
     }
 
@@ -109,7 +118,12 @@ impl Election {
                 Action::Write(write) => writing = Some(Box::pin(self.write(write))),
             }
         }
-        drop(writing);
+        // A renewal under way changes the Lease: what is let go of must be that.
+        if let Some(writing) = writing
+            && let Ok(event) = tokio::time::timeout(timing.retry, writing).await
+        {
+            state = state.step(event, Instant::now(), identity, timing).0;
+        }
         if let State::Leading { record, .. } = &state {
             self.leads.send_replace(false);
             self.release(record).await;
@@ -139,13 +153,18 @@ impl Election {
         let asked = Instant::now();
         let limit = self.candidate.timing.renew;
         match tokio::time::timeout(limit, self.put(&write)).await {
-            Ok(Ok(lease)) => Event::Wrote {
-                record: record(&lease),
-                asked,
-            },
+            Ok(Ok(lease)) => {
+                self.failing.store(false, Ordering::Relaxed);
+                Event::Wrote {
+                    record: record(&lease),
+                    asked,
+                }
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the Lease is not written");
-                if !error.is_conflict() && !error.is_no_room() {
+                let others = error.is_conflict() || error.is_no_room();
+                // The first failure is worth a line; the rest of an outage is not.
+                if !others && !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, lease = LEASE, "cannot take part in the election of a leader; trying again");
                 }
                 Event::Failed
