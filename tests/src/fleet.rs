@@ -38,6 +38,10 @@ pub struct FleetOptions {
     pub deployed: bool,
     /// More feature gates of the hub.
     pub gates: Vec<Feature>,
+    /// The hub serves its admission webhook, where the control plane reaches it.
+    pub webhook: bool,
+    /// What else the hub is told.
+    pub hub: HubOptions,
 }
 
 impl Default for FleetOptions {
@@ -49,6 +53,8 @@ impl Default for FleetOptions {
             nodes: 0,
             deployed: false,
             gates: Vec::new(),
+            webhook: true,
+            hub: HubOptions::default(),
         }
     }
 }
@@ -248,13 +254,16 @@ impl Fleet {
         let mut hub_options = HubOptions {
             // A hub that crashed is started again at once.
             disable_leader_election: true,
-            ..HubOptions::default()
+            ..options.hub.clone()
         };
+        // Somebody's cluster does not reach this process; the others do.
+        let reached = std::env::var_os(crate::control_plane::EXTERNAL).is_none();
+        hub_options.webhook.webhook_beside = options.webhook && reached;
         if options.auto_approve {
-            hub_options.feature_gates = vec![FeatureGate {
+            hub_options.feature_gates.push(FeatureGate {
                 feature: Feature::ManagedClusterAutoApproval,
                 enabled: true,
-            }];
+            });
             hub_options.auto_approved_csr_users = vec![BOOTSTRAP_USER.to_owned()];
         }
         hub_options
