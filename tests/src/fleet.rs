@@ -39,6 +39,8 @@ pub struct FleetOptions {
     pub deployed: bool,
     /// More feature gates of the hub.
     pub gates: Vec<Feature>,
+    /// The hub serves its admission webhook, where the control plane reaches it.
+    pub webhook: bool,
     /// What else the hub is told.
     pub hub: HubOptions,
     /// How the hub's control plane is run (embedded only).
@@ -54,6 +56,7 @@ impl Default for FleetOptions {
             nodes: 0,
             deployed: false,
             gates: Vec::new(),
+            webhook: true,
             hub: HubOptions::default(),
             server: ServerOptions::default(),
         }
@@ -124,6 +127,9 @@ impl Hub {
             disable_leader_election: true,
             ..options.hub.clone()
         };
+        // Somebody's cluster does not reach this process; the others do.
+        let reached = std::env::var_os(crate::control_plane::EXTERNAL).is_none();
+        hub_options.webhook.webhook_beside = options.webhook && reached;
         if options.auto_approve {
             hub_options.feature_gates.push(FeatureGate {
                 feature: Feature::ManagedClusterAutoApproval,

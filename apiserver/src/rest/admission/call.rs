@@ -2,6 +2,7 @@
 //!
 //! What goes wrong is said in the words kube-apiserver's HTTP client has for it.
 
+use super::connection::{Connection, Idle};
 use super::trust::Trust;
 use crate::rest::Api;
 use crate::store::{Key, Range};
@@ -9,7 +10,6 @@ use base64::Engine as _;
 use bytes::Bytes;
 use http::{Request, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -31,6 +31,7 @@ const MAX_ANSWER: usize = 16 << 20;
 pub struct Endpoint {
     config: Result<Arc<ClientConfig>, String>,
     address: Address,
+    idle: Idle,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -104,6 +105,7 @@ impl Endpoint {
         Self {
             config: tls(&config["caBundle"]),
             address,
+            idle: Idle::default(),
         }
     }
 
@@ -153,46 +155,59 @@ impl Endpoint {
                 ..
             } => service(api, namespace, name, *port)?,
         };
-        let tcp = TcpStream::connect((to.as_str(), port))
+        let at = (to, port);
+        let body = Bytes::from(review.to_string());
+        let request = || {
+            let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+            Request::post(target)
+                .header(
+                    header::HOST,
+                    uri.authority()
+                        .map_or(host.as_str(), http::uri::Authority::as_str),
+                )
+                .header(header::USER_AGENT, "kube-apiserver-admission")
+                .header(header::ACCEPT, "application/json, */*")
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Full::new(body.clone()))
+                .map_err(|e| e.to_string())
+        };
+        // One that was kept may have been closed meanwhile: then a new one is asked. A review may come twice.
+        let kept = match self.idle.take(&at) {
+            Some(mut connection) => connection
+                .send(request()?)
+                .await
+                .ok()
+                .map(|response| (connection, response)),
+            None => None,
+        };
+        let (connection, response) = if let Some(answered) = kept {
+            answered
+        } else {
+            let mut connection = self.connect(&host, at).await?;
+            let response = connection.send(request()?).await.map_err(|e| http_error(&e))?;
+            (connection, response)
+        };
+        let code = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|_| "the answer cannot be read".to_owned())?;
+        self.idle.keep(connection);
+        Ok((code, body.to_bytes()))
+    }
+
+    async fn connect(&self, host: &str, at: (String, u16)) -> Result<Connection, String> {
+        let tcp = TcpStream::connect((at.0.as_str(), at.1))
             .await
-            .map_err(|e| dial_error(&to, port, &e))?;
+            .map_err(|e| dial_error(&at.0, at.1, &e))?;
         let config = self.config.clone()?;
         // Small requests are waited for.
         let _ = tcp.set_nodelay(true);
-        let server = ServerName::try_from(host.clone()).map_err(|_| format!("invalid host name {host:?}"))?;
+        let server =
+            ServerName::try_from(host.to_owned()).map_err(|_| format!("invalid host name {host:?}"))?;
         let tls = TlsConnector::from(config)
             .connect(server, tcp)
             .await
             .map_err(|e| tls_error(&e))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
-            .await
-            .map_err(|e| http_error(&e))?;
-        // Lives as long as the exchange: the sender is dropped with it.
-        let connection = tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        let request = Request::post(target)
-            .header(
-                header::HOST,
-                uri.authority()
-                    .map_or(host.as_str(), http::uri::Authority::as_str),
-            )
-            .header(header::USER_AGENT, "kube-apiserver-admission")
-            .header(header::ACCEPT, "application/json, */*")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(review.to_string())))
-            .map_err(|e| e.to_string())?;
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(|e| http_error(&e))?;
-            let code = response.status().as_u16();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            let body = body.map_err(|_| "the answer cannot be read".to_owned())?;
-            Ok((code, body.to_bytes()))
-        };
-        let answer = answer.await;
-        connection.abort();
-        answer
+        Connection::open(tls, at).await.map_err(|e| http_error(&e))
     }
 }
 

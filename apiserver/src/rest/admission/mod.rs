@@ -6,6 +6,7 @@
 
 mod call;
 mod conditions;
+mod connection;
 mod hooks;
 mod matching;
 pub(crate) mod policy;
