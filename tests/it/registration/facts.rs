@@ -141,8 +141,11 @@ async fn capacity_is_of_all_nodes_and_allocatable_of_those_that_take_work() -> R
         let what = format!("room for {capacity} pods, {allocatable} of them free");
         hub.until(&cluster_path(name), SOON, &what, |object| {
             let status = &object.ok_or("it is not there")?["status"];
-            let found = (&status["capacity"]["pods"], &status["allocatable"]["pods"]);
-            (*found.0 == capacity.to_string() && *found.1 == allocatable.to_string())
+            let found = (
+                status["capacity"]["pods"].clone(),
+                status["allocatable"]["pods"].clone(),
+            );
+            (found == (json!(capacity.to_string()), json!(allocatable.to_string())))
                 .then_some(())
                 .ok_or_else(|| format!("{found:?}"))
         })

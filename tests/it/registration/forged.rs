@@ -253,7 +253,7 @@ async fn a_request_for_more_than_a_client_certificate_gets_none() -> Result {
             with(&|params| {
                 params
                     .distinguished_name
-                    .push(DnType::OrganizationalUnitName, "x")
+                    .push(DnType::OrganizationalUnitName, "x");
             })?,
         ),
         ("two blocks, the good one first", format!("{plain}{evil}")),

@@ -146,7 +146,7 @@ async fn a_changed_bootstrap_file_moves_the_cluster_to_another_hub_without_a_res
             &muster_tests::objects::work_path(name, "app"),
             SOON,
             "it is applied",
-            |work| muster_tests::objects::is_applied(work),
+            muster_tests::objects::is_applied,
         )
         .await?;
     let after = cluster.kube().get(&path).await?;

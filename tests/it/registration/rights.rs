@@ -242,28 +242,30 @@ async fn what_has_no_list_is_closed_to_a_klusterlet_too() -> Result {
     Ok(())
 }
 
+/// What a cluster tries to change of its ManagedCluster.
+type Change = fn(&mut Value);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_klusterlet_can_not_choose_what_its_cluster_is_chosen_by() -> Result {
     let fleet = Fleet::joined(1).await?;
     let cluster = fleet.clusters[0].name.as_str();
     let (hub, agent) = (fleet.kube(), fleet.clusters[0].at_hub().await?);
     let path = cluster_path(cluster);
-    type Change = fn(&mut Value);
     let changes: [(&str, Change); 8] = [
         ("a label", |c| c["metadata"]["labels"]["env"] = "prod".into()),
         ("its set", |c| {
-            c["metadata"]["labels"]["cluster.open-cluster-management.io/clusterset"] = "prod".into()
+            c["metadata"]["labels"]["cluster.open-cluster-management.io/clusterset"] = "prod".into();
         }),
         ("a taint", |c| {
-            c["spec"]["taints"] = json!([{"key": "a", "effect": "NoSelect"}])
+            c["spec"]["taints"] = json!([{"key": "a", "effect": "NoSelect"}]);
         }),
         ("its finalizers", |c| c["metadata"]["finalizers"] = json!([])),
         ("its acceptance", |c| c["spec"]["hubAcceptsClient"] = false.into()),
         ("its lease", |c| {
-            c["spec"]["leaseDurationSeconds"] = 1_000_000.into()
+            c["spec"]["leaseDurationSeconds"] = 1_000_000.into();
         }),
         ("its agent", |c| {
-            c["metadata"]["annotations"]["registration.muster.open-cluster-management.io/agent"] = "a".into()
+            c["metadata"]["annotations"]["registration.muster.open-cluster-management.io/agent"] = "a".into();
         }),
         ("that it was accepted", |c| {
             c["metadata"]["annotations"]["open-cluster-management/automatically-accepted-on"] =
