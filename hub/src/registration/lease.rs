@@ -232,6 +232,7 @@ mod tests {
             renewed: Some(at(2000)),
             seen: Some(at(2000)),
             found: Some(at(1000)),
+            ..LeaseView::default()
         };
         let mut observed = observed(Some(renewal));
         assert_eq!(heard(&observed, at(9000), 2.5), Heard::Silent);
