@@ -44,13 +44,13 @@ pub enum Command {
         long_about = "Runs a hub: on the Kubernetes API server of a kubeconfig, or standalone with its own API server.",
         after_long_help = "Examples:\n  muster hub --kubeconfig hub.kubeconfig\n  muster hub --standalone --data-dir ./hub --bind 127.0.0.1:6443\n  muster hub --kubeconfig hub.kubeconfig --feature-gates ManagedClusterAutoApproval=true \\\n      --auto-approved-csr-users system:bootstrap:ocmhub"
     )]
-    Hub(crate::hub::Options),
+    Hub(Box<crate::hub::Options>),
     /// Join this cluster to a hub and run what the hub says
     #[command(
         visible_alias = "agent",
         after_long_help = "Examples:\n  muster klusterlet --cluster-name cluster1 --bootstrap-kubeconfig bootstrap.kubeconfig \\\n      --spoke-kubeconfig cluster1.kubeconfig --hub-kubeconfig-dir ./cluster1"
     )]
-    Klusterlet(muster_klusterlet::Options),
+    Klusterlet(Box<muster_klusterlet::Options>),
     /// Make, show and end the tokens that clusters join with
     Token(TokenArguments),
     /// Join this cluster to a hub with a token
@@ -178,6 +178,8 @@ mod tests {
             ),
             ("get works guestbook", 2, "--cluster"),
             ("work create x --cluster c", 2, "--filename"),
+            ("work diff x", 2, "--cluster"),
+            ("work diff x --cluster c -n shop", 2, "--filename"),
             (
                 "work create X --cluster c -f f",
                 2,
@@ -228,6 +230,8 @@ mod tests {
             "get --kubeconfig f work -c c w",
             "work create x -c c -f a.yaml -f - -f dir",
             "work --context x status w --cluster c -o wide",
+            "work diff w -c c",
+            "work diff w -c c -f a.yaml -n shop --timeout 5s -o json",
             "agent --cluster-name c",
             "completion bash",
             "token create --ttl 1h --uses 3 --clusters burst-* --set s --label a=b,c=d --accept -o json",

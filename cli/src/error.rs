@@ -32,6 +32,9 @@ pub enum Error {
     /// A value that makes no sense, whatever is at the hub.
     #[error("{0}")]
     Input(String),
+    /// Something differs. Told by the exit code alone.
+    #[error("it differs")]
+    Differs,
     /// Nobody answers.
     #[error(
         "the hub at {server} can not be reached: {problem}; check that it runs and that the kubeconfig {kubeconfig} names it rightly"

@@ -2,7 +2,7 @@
 //! to a hub for a person (`get`, `work`).
 //!
 //! Commands read and check everything they were given before they write anything; what is wrong is one line on standard
-//! error. Exit code 0 is success, 1 an error, 2 wrong usage.
+//! error. Exit code 0 is success, 1 an error, 2 wrong usage; of `work diff` 1 is a difference and 2 an error.
 
 pub mod apiserver;
 pub mod args;
@@ -33,11 +33,16 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     process::log(arguments.command.log_level(), arguments.verbose);
+    let failure = match &arguments.command {
+        Command::Work(work) if work.what.is_diff() => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    };
     match process::runtime().and_then(|runtime| runtime.block_on(run(arguments))) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Differs) => ExitCode::FAILURE,
         Err(error) => {
             output::note(&format!("error: {error}"));
-            ExitCode::FAILURE
+            failure
         }
     }
 }
@@ -46,9 +51,9 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     match arguments.command {
         Command::Demo(options) => demo::run(&options, process::stop_on_signal()?).await,
         Command::Apiserver(options) => apiserver::run(&options, process::stop_on_signal()?).await,
-        Command::Hub(options) => hub::run(options, process::stop_on_signal()?).await,
+        Command::Hub(options) => hub::run(*options, process::stop_on_signal()?).await,
         Command::Klusterlet(options) => {
-            Ok(muster_klusterlet::run(options, process::stop_on_signal()?).await?)
+            Ok(muster_klusterlet::run(*options, process::stop_on_signal()?).await?)
         }
         Command::Token(token) => token::run(&token.what, &token.connection, token.output).await,
         Command::Join(join) => join::run(*join, process::stop_on_signal()?).await,

@@ -225,7 +225,7 @@ async fn a_standalone_hub_keeps_what_it_has() {
         else {
             panic!("another command")
         };
-        tokio::spawn(hub::run(options, stop))
+        tokio::spawn(hub::run(*options, stop))
     };
     let admin = dir.path().join("data/admin.kubeconfig");
     for round in 0..2 {

@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod gates;
+pub mod limits;
 pub mod metrics;
 pub mod options;
 pub mod registration;

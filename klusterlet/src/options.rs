@@ -70,6 +70,95 @@ pub struct Options {
     /// Longest raw JSON value in feedback, in bytes; needs the feature gate RawFeedbackJsonString
     #[arg(long, value_name = "BYTES", default_value_t = 1024)]
     pub max_json_raw_length: usize,
+    /// What the manifests of Open Cluster Management's agents say and this agent does in another way.
+    #[command(flatten)]
+    pub compatible: Compatible,
+}
+
+/// Flags of Open Cluster Management's agents that the manifests of theirs may have, so that they start this one too. They are
+/// accepted, and have no effect here: why not is in each one's help.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
+#[command(next_help_heading = "Accepted for Open Cluster Management's manifests, without effect")]
+pub struct Compatible {
+    /// Status is told at once, by watches: nothing is polled
+    #[arg(long, value_name = "DURATION")]
+    pub status_sync_interval: Option<String>,
+    /// Every applied object is watched, with one watch a kind
+    #[arg(long, value_name = "N")]
+    pub max_feedback_watch: Option<String>,
+    /// Requests adapt to the hub's answers
+    #[arg(long, value_name = "N")]
+    pub hub_kube_api_qps: Option<String>,
+    /// Requests adapt to the hub's answers
+    #[arg(long, value_name = "N")]
+    pub hub_kube_api_burst: Option<String>,
+    /// Requests adapt to the cluster's answers
+    #[arg(long, value_name = "N")]
+    pub kube_api_qps: Option<String>,
+    /// Requests adapt to the cluster's answers
+    #[arg(long, value_name = "N")]
+    pub kube_api_burst: Option<String>,
+    /// It is always kubeconfig in --hub-kubeconfig-dir
+    #[arg(long, value_name = "FILE")]
+    pub hub_kubeconfig: Option<String>,
+    /// It follows --hub-kubeconfig-dir
+    #[arg(long, value_name = "FILE")]
+    pub workload_source_config: Option<String>,
+    /// Changed credentials are taken up in place
+    #[arg(long, value_name = "FILE")]
+    pub terminate_on_files: Vec<String>,
+    /// One agent runs: its Deployment sees to that
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub disable_leader_election: Option<String>,
+    /// One agent runs: its Deployment sees to that
+    #[arg(long, value_name = "DURATION")]
+    pub leader_election_lease_duration: Option<String>,
+    /// One agent runs: its Deployment sees to that
+    #[arg(long, value_name = "DURATION")]
+    pub leader_election_renew_deadline: Option<String>,
+    /// One agent runs: its Deployment sees to that
+    #[arg(long, value_name = "DURATION")]
+    pub leader_election_retry_period: Option<String>,
+    /// Where works come from: only kube is there
+    #[arg(long, value_name = "DRIVER", value_parser = ["kube"])]
+    pub workload_source_driver: Option<String>,
+    /// How the cluster registers: only csr is there
+    #[arg(long, value_name = "DRIVER", value_parser = ["", "csr"])]
+    pub registration_auth: Option<String>,
+}
+
+impl Compatible {
+    /// The flags that were given.
+    pub fn given(&self) -> Vec<&'static str> {
+        let one = |name, given: &Option<String>| given.is_some().then_some(name);
+        [
+            one("--status-sync-interval", &self.status_sync_interval),
+            one("--max-feedback-watch", &self.max_feedback_watch),
+            one("--hub-kube-api-qps", &self.hub_kube_api_qps),
+            one("--hub-kube-api-burst", &self.hub_kube_api_burst),
+            one("--kube-api-qps", &self.kube_api_qps),
+            one("--kube-api-burst", &self.kube_api_burst),
+            one("--hub-kubeconfig", &self.hub_kubeconfig),
+            one("--workload-source-config", &self.workload_source_config),
+            (!self.terminate_on_files.is_empty()).then_some("--terminate-on-files"),
+            one("--disable-leader-election", &self.disable_leader_election),
+            one(
+                "--leader-election-lease-duration",
+                &self.leader_election_lease_duration,
+            ),
+            one(
+                "--leader-election-renew-deadline",
+                &self.leader_election_renew_deadline,
+            ),
+            one(
+                "--leader-election-retry-period",
+                &self.leader_election_retry_period,
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
 }
 
 /// A Go duration like `90s` or `1h30m`.
@@ -181,10 +270,48 @@ mod tests {
     use super::*;
     use clap::Parser as _;
 
-    #[derive(clap::Parser)]
+    #[derive(Debug, clap::Parser)]
     struct Args {
         #[command(flatten)]
         options: Options,
+    }
+
+    #[test]
+    fn what_starts_ocms_agents_starts_this_one() {
+        // As their operator writes them (wire §9.1), those of both agents together.
+        let args = [
+            "klusterlet",
+            "--hub-kubeconfig=/spoke/hub-kubeconfig/kubeconfig",
+            "--hub-kubeconfig-dir=/spoke/hub-kubeconfig",
+            "--spoke-cluster-name=cluster1",
+            "--bootstrap-kubeconfig=/spoke/bootstrap/kubeconfig",
+            "--agent-id=8b2fbd0e-6c4b-4f5a-8d6c-3f5f3a1f5f11",
+            "--workload-source-driver=kube",
+            "--workload-source-config=/spoke/hub-kubeconfig/kubeconfig",
+            "--terminate-on-files=/spoke/hub-kubeconfig/kubeconfig",
+            "--terminate-on-files=/spoke/hub-kubeconfig/cluster-name",
+            "--disable-leader-election",
+            "--status-sync-interval=60s",
+            "--max-feedback-watch=50",
+            "--appliedmanifestwork-eviction-grace-period=60m",
+            "--hub-kube-api-qps=50",
+            "--hub-kube-api-burst=100",
+            "--kube-api-qps=50",
+            "--kube-api-burst=100",
+            "--registration-auth=csr",
+            "--feature-gates=AddonManagement=true",
+            "--feature-gates=ExecutorValidatingCaches=true",
+        ];
+        let args = Args::try_parse_from(args).unwrap_or_else(|e| panic!("{e}"));
+        args.options.check().unwrap();
+        assert_eq!(args.options.cluster_name.as_deref(), Some("cluster1"));
+        assert_eq!(args.options.compatible.given().len(), 10);
+        for wrong in ["--workload-source-driver=mqtt", "--registration-auth=grpc"] {
+            let error = Args::try_parse_from(["klusterlet", wrong])
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("possible values"), "{error}");
+        }
     }
 
     fn problem(args: &[&str]) -> String {

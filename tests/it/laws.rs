@@ -17,14 +17,14 @@ use std::io::Read as _;
 use std::path::Path;
 
 /// Needs a hub whose certificates and data are at hand.
-fn skipped() -> bool {
+pub fn skipped() -> bool {
     if !is_embedded() {
         eprintln!("skipped: embedded only");
     }
     !is_embedded()
 }
 
-async fn uids(cluster: &Cluster, paths: &[String]) -> anyhow::Result<Vec<Value>> {
+pub async fn uids(cluster: &Cluster, paths: &[String]) -> anyhow::Result<Vec<Value>> {
     let mut uids = Vec::new();
     for path in paths {
         uids.push(cluster.kube().get(path).await.context(path.clone())?["metadata"]["uid"].clone());
@@ -33,7 +33,7 @@ async fn uids(cluster: &Cluster, paths: &[String]) -> anyhow::Result<Vec<Value>>
 }
 
 /// Edits a ConfigMap and waits until it is as before: the work agent is at work.
-async fn drift_is_repaired(cluster: &Cluster, name: &str, value: &str) -> Result {
+pub async fn drift_is_repaired(cluster: &Cluster, name: &str, value: &str) -> Result {
     let path = configmap_path(&cluster.namespace(), name);
     cluster
         .kube()
@@ -42,7 +42,7 @@ async fn drift_is_repaired(cluster: &Cluster, name: &str, value: &str) -> Result
     has_value(&cluster.kube(), &path, value).await
 }
 
-async fn has_value(kube: &Kube, path: &str, value: &str) -> Result {
+pub async fn has_value(kube: &Kube, path: &str, value: &str) -> Result {
     kube.until(path, SOON, &format!("{path} has the value {value}"), |object| {
         let found = object.map(|object| object["data"]["value"].clone());
         (found == Some(json!(value)))
@@ -656,14 +656,14 @@ async fn saved(cluster: &Cluster, work: &str) -> Result {
 }
 
 /// What a Secret with saved works holds, as JSON text.
-fn unpacked(secret: &Value) -> anyhow::Result<String> {
+pub fn unpacked(secret: &Value) -> anyhow::Result<String> {
     let packed = STANDARD.decode(secret["data"]["works.json.gz"].as_str().context("no data")?)?;
     let mut text = String::new();
     flate2::read::GzDecoder::new(&packed[..]).read_to_string(&mut text)?;
     Ok(text)
 }
 
-fn copy(from: &Path, to: &Path) -> Result {
+pub fn copy(from: &Path, to: &Path) -> Result {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;

@@ -10,10 +10,14 @@ mod crash;
 mod crash_store;
 mod demo;
 mod deploy;
+mod diff;
+mod doubt;
+mod executor;
 mod kubectl;
 mod laws;
 mod operator;
 mod profiles;
+mod rates;
 mod registration;
 mod work;
 

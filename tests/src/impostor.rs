@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 /// What an impostor answers to everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// This HTTP status, with a Status of that code and reason.
+    /// This HTTP status, with a Status of that code and reason; 429 asks to come again after a second.
     Refuse(u16, &'static str),
     /// Lists are empty, watches are silent, nothing else exists.
     Nothing,
@@ -30,6 +30,7 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Impostor {
     asked: Arc<AtomicUsize>,
+    wrote: Arc<AtomicUsize>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -43,10 +44,14 @@ impl Impostor {
         let tls = Tls::new(&ca, &[address.ip().to_string()])?;
         let listener = serve::listen(address).await?;
         let asked = Arc::new(AtomicUsize::new(0));
-        let counter = asked.clone();
+        let wrote = Arc::new(AtomicUsize::new(0));
+        let (counter, writes) = (asked.clone(), wrote.clone());
         let service = tower::service_fn(move |request: Request<Incoming>| {
             if request.uri().path().ends_with("/manifestworks") {
                 counter.fetch_add(1, Ordering::Relaxed);
+            }
+            if request.uri().path().contains("/manifestworks/") && request.method() != http::Method::GET {
+                writes.fetch_add(1, Ordering::Relaxed);
             }
             std::future::ready(Ok::<_, Infallible>(respond(&request, answer)))
         });
@@ -56,12 +61,22 @@ impl Impostor {
             ..Limits::default()
         };
         let task = tokio::spawn(serve::serve(listener, tls, service, limits, stop.clone()));
-        Ok(Self { asked, stop, task })
+        Ok(Self {
+            asked,
+            wrote,
+            stop,
+            task,
+        })
     }
 
     /// How often somebody asked for works.
     pub fn asked_for_works(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
+    }
+
+    /// How often somebody wanted to write a work or its status.
+    pub fn wanted_to_write_works(&self) -> usize {
+        self.wrote.load(Ordering::Relaxed)
     }
 
     /// Leaves the place.
@@ -92,6 +107,10 @@ fn respond(request: &Request<Incoming>, answer: Answer) -> Response<StreamBody<C
         http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    if code == 429 {
+        let second = http::HeaderValue::from_static("1");
+        response.headers_mut().insert(http::header::RETRY_AFTER, second);
+    }
     response
 }
 

@@ -1,5 +1,6 @@
 //! `muster work`: making, deleting and explaining works of one cluster.
 
+mod diff;
 mod status;
 
 pub use status::{first_problem, value};
@@ -33,6 +34,12 @@ pub enum Work {
         after_long_help = "Examples:\n  muster work delete guestbook --cluster cluster1\n  muster work delete guestbook --cluster cluster1 --wait --timeout 2m"
     )]
     Delete(Delete),
+    /// What applying a work would change on its cluster
+    #[command(
+        long_about = "Asks a cluster what applying a work would change there, with nothing written: its klusterlet goes the whole way with dry runs of its API server. Without -f it tells how the cluster differs from the work as it is; with -f, what other manifests would change. Values of Secrets are not shown.\n\nEnds with 0 when nothing differs, 1 when something does, and more than 1 on errors, as kubectl diff.",
+        after_long_help = "Examples:\n  muster work diff guestbook --cluster cluster1\n  muster work diff guestbook --cluster cluster1 -f guestbook.yaml\n  kustomize build . | muster work diff app --cluster cluster1 -f - -o json"
+    )]
+    Diff(diff::Diff),
     /// What became of each manifest of a work, and why
     #[command(
         long_about = "Shows for each manifest of a work whether it is applied and available on the cluster, and why not.",
@@ -105,11 +112,19 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(parsed.into())
 }
 
+impl Work {
+    /// Whether it ends as diffs do: 1 is a difference, more is an error.
+    pub fn is_diff(&self) -> bool {
+        matches!(self, Self::Diff(_))
+    }
+}
+
 /// Runs `muster work`.
 pub async fn run(work: &Work, connection: &Connection, format: Format) -> Result<(), Error> {
     match work {
         Work::Create(create) => create.run(connection, format).await,
         Work::Delete(delete) => delete.run(connection, format).await,
+        Work::Diff(diff) => diff.run(connection, format).await,
         Work::Status(status) => {
             let hub = connection.hub().await?;
             let work = status.which.get(&hub).await?;

@@ -64,6 +64,13 @@ pub const TAKE_OVER: &str = "work.muster.open-cluster-management.io/take-over";
 /// Muster's own, on an AppliedManifestWork: the kinds of which it may own objects, also where they are not recorded yet, as
 /// `<kind>.<version>.<group>`, comma separated.
 pub const KINDS: &str = "work.muster.open-cluster-management.io/kinds";
+/// Muster's own, on a ManifestWork: asks what applying it would change; nothing of a work that is made with it is applied.
+/// The answer is the condition `DryRun`. `true` asks about the work as it is and stops its being applied; what `muster work
+/// diff` puts there names itself, and may bring another content to ask about.
+pub const DRY_RUN: &str = "work.muster.open-cluster-management.io/dry-run";
+/// Muster's own, on an AppliedManifestWork: since when, and why, nothing that its work applied is removed although the hub
+/// says so. Without it, it is removed at once.
+pub const REMOVAL_HELD: &str = "work.muster.open-cluster-management.io/removal-held";
 /// Muster's own, on a join token's Secret: patterns of the cluster names it is good for, comma separated; none: any.
 pub const TOKEN_CLUSTERS: &str = "token.muster.open-cluster-management.io/clusters";
 /// Muster's own, on a join token's Secret, value `true`: clusters that come with it are accepted.

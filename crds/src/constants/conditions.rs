@@ -42,6 +42,12 @@ pub const PROGRESSING: &str = "Progressing";
 pub const DEGRADED: &str = "Degraded";
 /// Muster's own. ManifestWork and its manifests, under the drift annotation's `Report`: the object differs.
 pub const DRIFTED: &str = "Drifted";
+/// Muster's own. ManifestWork: nothing that it applied before is removed for now, because the hub is not what it was.
+pub const REMOVAL_HELD: &str = "RemovalHeld";
+/// Muster's own. ManifestWork that asks what applying it would change: the answer, as JSON in the message.
+pub const DRY_RUN: &str = "DryRun";
+/// Muster's own. ManagedCluster: works that are applied on it are not at the hub, and what they applied stays for now.
+pub const WORKS_KEPT: &str = "WorksKept";
 /// A manifest: its feedback values are current.
 pub const STATUS_FEEDBACK_SYNCED: &str = "StatusFeedbackSynced";
 

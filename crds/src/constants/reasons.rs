@@ -157,6 +157,17 @@ pub const NOT_TAKEN_OVER: &str = "NotTakenOver";
 /// Muster's own. Applied False, of a manifest: the object is being deleted, and is made again once it is gone.
 pub const TERMINATING: &str = "Terminating";
 
+/// Muster's own. WorksKept, RemovalHeld True: works were gone from the hub without having been deleted.
+pub const WORKS_GONE: &str = "WorksGone";
+/// Muster's own. WorksKept, RemovalHeld True: the hub was restored from an older backup.
+pub const HUB_RESTORED: &str = "HubRestored";
+/// Muster's own. WorksKept, RemovalHeld True: it is another hub, or has another work of the same name.
+pub const HUB_REPLACED: &str = "HubReplaced";
+/// Muster's own. DryRun True: the answer is in the message.
+pub const DRY_RUN_DONE: &str = "DryRunDone";
+/// Muster's own. DryRun False: there is no answer, the message says why.
+pub const DRY_RUN_FAILED: &str = "DryRunFailed";
+
 // ManifestWorkReplicaSet
 
 /// PlacementVerified, ManifestworkApplied True.

@@ -10,6 +10,7 @@ pub mod events;
 pub mod facts;
 pub mod hub_client;
 pub mod hubs;
+mod kept;
 pub mod kubeconfig;
 pub mod lease;
 pub mod machine;
@@ -124,6 +125,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
 pub async fn run_by(options: Options, clock: Clock, stop: CancellationToken) -> Result<(), Error> {
     options.check()?;
     let gates = options.gates()?;
+    let without_effect = options.compatible.given();
+    if !without_effect.is_empty() {
+        tracing::info!(
+            flags = without_effect.join(", "),
+            "these flags have no effect here; --help says why"
+        );
+    }
     if let Some(path) = options.bootstrap_kubeconfig.as_deref().filter(|p| p.exists()) {
         // A file that makes no sense is told before anything is asked.
         Bootstrap::from_file(path)?;

@@ -7,13 +7,13 @@ use super::namespaces::{self, Namespaces};
 use super::rotation::{self, Holding};
 use super::standing::{self, Standing};
 use super::status::{self, Health, Observed};
-use super::{Context, events, lease};
+use super::{Context, events, kept, lease};
 use crate::gates::Gate;
 use crate::work::objects::{self, RequestError};
 use crate::work::{self, Backoff};
 use kube::Client;
 use muster_crds::cluster::v1::ManagedCluster;
-use muster_crds::conditions::{find, is_true};
+use muster_crds::conditions::{NewCondition, find, is_true};
 use muster_crds::constants::conditions as types;
 use serde_json::json;
 use std::sync::Arc;
@@ -79,6 +79,8 @@ pub struct Shared {
     pub namespaces: Namespaces,
     /// Whose the cluster's name is.
     pub standing: watch::Sender<Standing>,
+    /// What the work agent keeps on the cluster without the hub saying so.
+    pub kept: watch::Sender<Option<NewCondition>>,
     facts: Arc<Facts>,
     news: mpsc::UnboundedSender<News>,
 }
@@ -104,6 +106,7 @@ impl Session {
             refresh: tokio::sync::Notify::new(),
             namespaces: Namespaces::default(),
             standing: watch::channel(Standing::Unknown).0,
+            kept: watch::channel(None).0,
             facts: Arc::default(),
             context,
             news,
@@ -206,6 +209,7 @@ async fn work_for(shared: &Arc<Shared>, stop: CancellationToken) {
                 .then_some(options.max_json_raw_length),
             impersonate_executor: context.gates.on(Gate::ExecutorImpersonation),
             counts: context.metrics.counts(),
+            remember_rights: context.gates.on(Gate::ExecutorValidatingCaches),
         },
     );
     context.metrics.follow(&shared.holding, &work);
@@ -221,6 +225,7 @@ async fn work_for(shared: &Arc<Shared>, stop: CancellationToken) {
     tokio::select! {
         () = work.clone().run(stop) => {}
         () = accepted => {}
+        () = kept::compare(shared.clone(), work.clone()) => {}
     }
 }
 
@@ -385,6 +390,7 @@ impl Shared {
             certificate: Some(held.validity),
             rotation_problem: held.problem,
             namespaces: self.namespaces.outcomes(),
+            kept: self.kept.borrow().clone(),
         };
         let new = status::status(&old, &observed, self.context.clock.at_hub());
         if new == old {

@@ -4,7 +4,7 @@ use super::credentials::Validity;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use muster_crds::cluster::v1::{ManagedClusterClaim, ManagedClusterStatus, ManagedClusterVersion};
-use muster_crds::conditions::{NewCondition, is_true, set_condition};
+use muster_crds::conditions::{NewCondition, is_true, remove, set_condition};
 use muster_crds::constants::{conditions as types, reasons};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -35,6 +35,8 @@ pub struct Observed {
     pub rotation_problem: Option<String>,
     /// How managed namespaces came out.
     pub namespaces: BTreeMap<String, Option<String>>,
+    /// What is applied without the hub saying so, when anything is.
+    pub kept: Option<NewCondition>,
 }
 
 /// The status as it should be. Nothing is reported of a cluster that the hub has not accepted.
@@ -45,6 +47,10 @@ pub fn status(old: &ManagedClusterStatus, observed: &Observed, now: Timestamp) -
     }
     let joined = NewCondition::new(types::JOINED, true, reasons::JOINED, "Managed cluster joined");
     set_condition(&mut new.conditions, joined, now);
+    match &observed.kept {
+        Some(kept) => drop(set_condition(&mut new.conditions, kept.clone(), now)),
+        None => drop(remove(&mut new.conditions, types::WORKS_KEPT)),
+    }
     let rotated = match (&observed.rotation_problem, observed.certificate) {
         (Some(problem), _) => Some(NewCondition::new(
             types::CERTIFICATE_ROTATED,
@@ -141,6 +147,7 @@ mod tests {
             certificate: None,
             rotation_problem: None,
             namespaces: BTreeMap::new(),
+            kept: None,
         }
     }
 
@@ -204,6 +211,21 @@ mod tests {
         assert!(patch.as_object().unwrap().contains_key("clusterClaims"));
         assert_eq!(patch["allocatable"], json!({"cpu": "1", "gpu": null}));
         assert_eq!(super::patch(&new, &new), json!(new));
+    }
+
+    #[test]
+    fn what_is_kept_without_the_hub_is_told_until_it_is_over() {
+        let mut keeping = observed(Health::Ok);
+        keeping.kept = Some(NewCondition::new(
+            types::WORKS_KEPT,
+            true,
+            reasons::WORKS_GONE,
+            "m",
+        ));
+        let first = status(&accepted(), &keeping, Timestamp::UNIX_EPOCH);
+        assert!(is_true(&first.conditions, types::WORKS_KEPT));
+        let second = status(&first, &observed(Health::Ok), Timestamp::UNIX_EPOCH);
+        assert!(find(&second.conditions, types::WORKS_KEPT).is_none());
     }
 
     #[test]

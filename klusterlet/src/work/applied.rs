@@ -4,7 +4,7 @@
 use super::manifest::Identity;
 use super::objects::{self, Mapper, RequestError};
 use super::status::{Availability, Report};
-use kube::Client;
+use crate::limits::Server;
 use muster_crds::constants::{annotations, finalizers};
 use muster_crds::work::v1::{AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork};
 use serde_json::{Value, json};
@@ -122,7 +122,7 @@ pub fn removal(recorded_uid: &str, live: Option<&Value>, applied_uid: &str) -> R
 
 /// Ends the record of one object. True when there is nothing left to wait for.
 pub async fn remove(
-    spoke: &Client,
+    spoke: &Server,
     mapper: &Mapper,
     entry: &AppliedManifestResourceMeta,
     applied_uid: &str,

@@ -3,9 +3,13 @@
 //! Objects are plain JSON here: the agent passes on what it does not understand, so a typed client would only be in the way.
 
 use super::manifest::Identity;
+use crate::limits::{Answer, Held, Server, Way};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIResourceList;
 use kube::Client;
+use kube::client::Body;
+use kube::core::Status;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +27,9 @@ pub enum RequestError {
     /// No answer in time.
     #[error("no answer within {} s", REQUEST_TIMEOUT.as_secs())]
     Timeout,
+    /// The server has asked to be left alone.
+    #[error("the API server has too much to do and asks to be left alone for {} s", .0.as_secs().max(1))]
+    Held(Duration),
     /// The request could not be built.
     #[error("the request could not be built: {0}")]
     Build(#[source] http::Error),
@@ -47,6 +54,7 @@ impl RequestError {
                 kube::Error::Api(status) => status.code,
                 _ => 0,
             },
+            Self::Held(_) => 429,
             _ => 0,
         }
     }
@@ -145,23 +153,79 @@ fn root(group: &str, version: &str) -> String {
 
 /// One request that answers with an object.
 pub async fn request(
-    client: &Client,
+    way: &impl Way,
     method: http::Method,
     path: &str,
     content_type: &str,
     body: Option<&Value>,
 ) -> Result<Value, RequestError> {
     let bytes = body.map(|b| b.to_string().into_bytes()).unwrap_or_default();
-    let request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::CONTENT_TYPE, content_type)
-        .header(http::header::ACCEPT, JSON)
-        .body(bytes)
-        .map_err(RequestError::Build)?;
-    match tokio::time::timeout(REQUEST_TIMEOUT, client.request::<Value>(request)).await {
-        Ok(answer) => answer.map_err(|e| RequestError::Kube(Box::new(e))),
-        Err(_) => Err(RequestError::Timeout),
+    let asked = if method != http::Method::GET && way.server().is_some_and(Server::is_dry) {
+        let mark = if path.contains('?') { '&' } else { '?' };
+        Cow::Owned(format!("{path}{mark}dryRun=All"))
+    } else {
+        Cow::Borrowed(path)
+    };
+    let (client, method, asked, bytes) = (way.client(), &method, &*asked, &bytes);
+    let make = move || async move {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(asked)
+            .header(http::header::CONTENT_TYPE, content_type)
+            .header(http::header::ACCEPT, JSON)
+            .body(Body::from(bytes.clone()))
+            .map_err(|e| (RequestError::Build(e), None))?;
+        match tokio::time::timeout(REQUEST_TIMEOUT, send(client, request)).await {
+            Ok(answer) => answer.map_err(|(e, pause)| (RequestError::Kube(Box::new(e)), pause)),
+            Err(_) => Err((RequestError::Timeout, None)),
+        }
+    };
+    let result = match way.server() {
+        Some(server) => match server.run(judge, make).await {
+            Ok(result) => result,
+            Err(Held(wait)) => return Err(RequestError::Held(wait)),
+        },
+        None => make().await,
+    };
+    result.map_err(|(error, _)| error)
+}
+
+/// The answer, or the error and how long the server wants to be left alone.
+async fn send(
+    client: &Client,
+    request: http::Request<Body>,
+) -> Result<Value, (kube::Error, Option<Duration>)> {
+    let answer = client.send(request).await.map_err(|e| (e, None))?;
+    let code = answer.status();
+    let pause = answer
+        .headers()
+        .get(http::header::RETRY_AFTER)
+        .and_then(|v| v.to_str().ok()?.trim().parse().ok())
+        .map(Duration::from_secs);
+    let bytes = answer.into_body().collect_bytes().await.map_err(|e| (e, pause))?;
+    if !code.is_client_error() && !code.is_server_error() {
+        return serde_json::from_slice(&bytes).map_err(|e| (kube::Error::SerdeError(e), pause));
+    }
+    // Proxies, and servers that have too much to do, answer with plain text.
+    let status = serde_json::from_slice::<Status>(&bytes).unwrap_or_else(|_| {
+        let reason = code.canonical_reason().unwrap_or_default().replace(' ', "");
+        Status::failure(String::from_utf8_lossy(&bytes).trim(), &reason).with_code(code.as_u16())
+    });
+    Err((kube::Error::Api(Box::new(status)), pause))
+}
+
+/// What an answer tells about the server.
+fn judge(result: &Result<Value, (RequestError, Option<Duration>)>) -> Answer {
+    let Err((error, pause)) = result else {
+        return Answer::Fine;
+    };
+    match (error.code(), error) {
+        (429, _) => Answer::Refused(*pause),
+        (503, _) if pause.is_some() => Answer::Refused(*pause),
+        // A webhook that can not be reached is not the server's fault.
+        (500, error) if error.to_string().contains("webhook") => Answer::Fine,
+        (500.., _) | (0, RequestError::Kube(_) | RequestError::Timeout) => Answer::Failing,
+        _ => Answer::Fine,
     }
 }
 
@@ -173,36 +237,36 @@ pub const MERGE_PATCH: &str = "application/merge-patch+json";
 pub const APPLY_PATCH: &str = "application/apply-patch+yaml";
 
 /// GET.
-pub async fn get(client: &Client, path: &str) -> Result<Value, RequestError> {
-    request(client, http::Method::GET, path, JSON, None).await
+pub async fn get(way: &impl Way, path: &str) -> Result<Value, RequestError> {
+    request(way, http::Method::GET, path, JSON, None).await
 }
 
 /// POST to a collection.
-pub async fn create(client: &Client, path: &str, object: &Value) -> Result<Value, RequestError> {
+pub async fn create(way: &impl Way, path: &str, object: &Value) -> Result<Value, RequestError> {
     let path = format!("{path}?fieldManager={}", super::drift::FIELD_MANAGER);
-    request(client, http::Method::POST, &path, JSON, Some(object)).await
+    request(way, http::Method::POST, &path, JSON, Some(object)).await
 }
 
 /// PUT; the object's resourceVersion guards it.
-pub async fn replace(client: &Client, path: &str, object: &Value) -> Result<Value, RequestError> {
+pub async fn replace(way: &impl Way, path: &str, object: &Value) -> Result<Value, RequestError> {
     let path = format!("{path}?fieldManager={}", super::drift::FIELD_MANAGER);
-    request(client, http::Method::PUT, &path, JSON, Some(object)).await
+    request(way, http::Method::PUT, &path, JSON, Some(object)).await
 }
 
 /// PATCH with a merge patch.
-pub async fn merge(client: &Client, path: &str, patch: &Value) -> Result<Value, RequestError> {
+pub async fn merge(way: &impl Way, path: &str, patch: &Value) -> Result<Value, RequestError> {
     let path = format!("{path}?fieldManager={}", super::drift::FIELD_MANAGER);
-    request(client, http::Method::PATCH, &path, MERGE_PATCH, Some(patch)).await
+    request(way, http::Method::PATCH, &path, MERGE_PATCH, Some(patch)).await
 }
 
 /// DELETE in the background, only the object with this UID. The answer is a Status when it is gone at once.
-pub async fn delete(client: &Client, path: &str, uid: &str) -> Result<Value, RequestError> {
+pub async fn delete(way: &impl Way, path: &str, uid: &str) -> Result<Value, RequestError> {
     let mut options =
         serde_json::json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"});
     if !uid.is_empty() {
         options["preconditions"] = serde_json::json!({ "uid": uid });
     }
-    request(client, http::Method::DELETE, path, JSON, Some(&options)).await
+    request(way, http::Method::DELETE, path, JSON, Some(&options)).await
 }
 
 /// What kinds the cluster serves, asked once per group version and again when a kind is missing.
@@ -230,7 +294,7 @@ impl Default for Mapper {
 
 impl Mapper {
     /// The resource behind a manifest's apiVersion and kind.
-    pub async fn resolve(&self, client: &Client, identity: &Identity) -> Result<Arc<Served>, RequestError> {
+    pub async fn resolve(&self, client: &impl Way, identity: &Identity) -> Result<Arc<Served>, RequestError> {
         let key = (identity.group.clone(), identity.version.clone());
         let known = self
             .known
@@ -262,7 +326,7 @@ impl Mapper {
     /// The resource by its plural, in the version given: how AppliedManifestWorks name objects.
     pub async fn by_plural(
         &self,
-        client: &Client,
+        client: &impl Way,
         group: &str,
         version: &str,
         plural: &str,
@@ -302,7 +366,7 @@ impl Mapper {
 
     async fn ask(
         &self,
-        client: &Client,
+        client: &impl Way,
         group: &str,
         version: &str,
     ) -> Result<HashMap<String, Arc<Served>>, RequestError> {

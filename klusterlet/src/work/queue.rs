@@ -1,6 +1,7 @@
 //! A work queue as controllers need it: a key is handled by one worker at a time, repeated adds fold into one, keys can be
-//! added for later, and failing keys back off.
+//! added for later, failing keys back off, and keys that come all the time come at a pace.
 
+use super::pace::{Pace, Tokens};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +29,13 @@ struct Inner<K> {
     due: HashMap<K, (Instant, u64)>,
     failures: HashMap<K, u32>,
     sequence: u64,
+    pace: Option<Pace>,
+    tokens: HashMap<K, Tokens>,
+    sweep_at: usize,
 }
+
+/// Keys whose pace is remembered before those are forgotten that need not be.
+const SWEEP_AT: usize = 256;
 
 impl<K: Clone + Eq + Hash> Default for Queue<K> {
     fn default() -> Self {
@@ -41,6 +48,9 @@ impl<K: Clone + Eq + Hash> Default for Queue<K> {
             due: HashMap::new(),
             failures: HashMap::new(),
             sequence: 0,
+            pace: None,
+            tokens: HashMap::new(),
+            sweep_at: SWEEP_AT,
         };
         Self {
             inner: Mutex::new(inner),
@@ -50,6 +60,13 @@ impl<K: Clone + Eq + Hash> Default for Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
+    /// One in which no key is handled more often than the pace allows.
+    pub fn paced(pace: Pace) -> Self {
+        let queue = Self::default();
+        queue.with(|q| q.pace = Some(pace));
+        queue
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut Inner<K>) -> T) -> T {
         f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -72,7 +89,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             let notified = self.wake.notified();
             let (key, due) = self.with(|q| {
                 q.promote(Instant::now());
-                (q.take(), q.later.keys().next().map(|(at, _)| *at))
+                (q.take(Instant::now()), q.later.keys().next().map(|(at, _)| *at))
             });
             if let Some(key) = key {
                 // Others may be ready too, and a permit is never stored twice.
@@ -159,11 +176,31 @@ impl<K: Clone + Eq + Hash> Inner<K> {
         }
     }
 
-    fn take(&mut self) -> Option<K> {
-        let key = self.ready.pop_front()?;
-        self.queued.remove(&key);
-        self.active.insert(key.clone());
-        Some(key)
+    fn take(&mut self, now: Instant) -> Option<K> {
+        while let Some(key) = self.ready.pop_front() {
+            self.queued.remove(&key);
+            match self.tokens(&key, now) {
+                Ok(()) => {
+                    self.active.insert(key.clone());
+                    return Some(key);
+                }
+                Err(wait) => self.add_at(key, now + wait),
+            }
+        }
+        None
+    }
+
+    fn tokens(&mut self, key: &K, now: Instant) -> Result<(), Duration> {
+        let Some(pace) = self.pace else { return Ok(()) };
+        if self.tokens.len() >= self.sweep_at {
+            self.tokens.retain(|_, tokens| !tokens.is_full(pace, now));
+            self.sweep_at = (self.tokens.len() * 2).max(SWEEP_AT);
+        }
+        let full = || Tokens::full(pace, now);
+        self.tokens
+            .entry(key.clone())
+            .or_insert_with(full)
+            .take(pace, now)
     }
 
     fn finish(&mut self, key: &K) {
@@ -213,6 +250,53 @@ mod tests {
         queue.add("a");
         assert_eq!(queue.next().await, "a");
         assert_eq!(queue.failed(&"a"), BACKOFF.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_all_the_time_comes_at_a_pace_and_holds_up_nobody() {
+        let queue = Queue::paced(Pace {
+            burst: 10.0,
+            per_second: 5.0,
+        });
+        let start = Instant::now();
+        let mut handled = HashMap::new();
+        // One key comes every millisecond, a hundred others once each.
+        for millisecond in 0..2000 {
+            queue.add(0);
+            if millisecond % 20 == 10 {
+                queue.add(millisecond);
+            }
+            while let Ok(key) = tokio::time::timeout(Duration::ZERO, queue.next()).await {
+                *handled.entry(key).or_insert(0) += 1;
+                assert!(
+                    key == 0 || start.elapsed() == Duration::from_millis(key),
+                    "{key} waited"
+                );
+                queue.done(&key);
+            }
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(handled.len(), 101);
+        let flapping = handled[&0];
+        assert!((18..=20).contains(&flapping), "{flapping}");
+        // The last one is not lost.
+        assert_eq!(queue.next().await, 0);
+        assert!(start.elapsed() < Duration::from_millis(2300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_of_keys_that_are_quiet_is_forgotten() {
+        let queue = Queue::paced(Pace {
+            burst: 2.0,
+            per_second: 1.0,
+        });
+        for key in 0..10 * SWEEP_AT {
+            queue.add(key);
+            queue.next().await;
+            queue.done(&key);
+            tokio::time::advance(Duration::from_millis(50)).await;
+        }
+        assert!(queue.with(|q| q.tokens.len()) <= SWEEP_AT);
     }
 
     #[tokio::test(start_paused = true)]

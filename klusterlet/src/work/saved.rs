@@ -4,12 +4,15 @@
 use super::manifest::hex;
 use super::objects::{self, RequestError};
 use super::state::State;
+use super::trust::{HubSeen, Told};
+use crate::limits::Server;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kube::Client;
+use muster_crds::constants::annotations;
 use muster_crds::work::v1::ManifestWork;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +29,7 @@ const SHARD_BYTES: usize = 1_500_000;
 const MAX_UNPACKED: u64 = 256 << 20;
 const LABEL: &str = "muster.open-cluster-management.io/saved-works";
 const DATA_KEY: &str = "works.json.gz";
+const KNOWN_KEY: &str = "known.json";
 
 /// Why saved works can not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +47,50 @@ pub enum SavedError {
     },
 }
 
+/// What the last run knew.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The hub's works.
+    pub works: Vec<ManifestWork>,
+    /// What the cluster was told of before the hub had other works, or none.
+    pub told: BTreeMap<String, Told>,
+    /// Which hub it was.
+    pub hub: Option<HubSeen>,
+}
+
+/// What is kept beside the works, in the first Secret.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Beside {
+    told: BTreeMap<String, Told>,
+    hub: Option<HubSeen>,
+}
+
+impl Beside {
+    fn of(state: &State) -> Self {
+        let ahead = state.told.iter().filter(|(name, told)| {
+            let now = state.works.get(*name).map(|w| Told::of(&w.work));
+            now.is_none_or(|now| now.uid != told.uid || now.generation < told.generation)
+        });
+        Self {
+            told: ahead.map(|(name, told)| (name.clone(), told.clone())).collect(),
+            hub: state.hub.clone(),
+        }
+    }
+
+    /// Whether it needs writing because of it: a hub that goes on does not.
+    fn matters(&self) -> Self {
+        let hub = self.hub.clone().map(|hub| HubSeen { revision: 0, ..hub });
+        Self {
+            told: self.told.clone(),
+            hub,
+        }
+    }
+}
+
 /// The saved works of one hub.
 pub struct Saved {
-    client: Client,
+    client: Server,
     namespace: String,
     hub: String,
     changed: Notify,
@@ -56,7 +101,7 @@ pub struct Saved {
 
 impl Saved {
     /// Works of the hub with this hash, in this namespace.
-    pub fn new(client: Client, namespace: &str, hub_hash: &str) -> Self {
+    pub fn new(client: Server, namespace: &str, hub_hash: &str) -> Self {
         Self {
             client,
             namespace: namespace.to_owned(),
@@ -83,21 +128,20 @@ impl Saved {
             self.changed.notified().await;
             tokio::time::sleep(quiet).await;
             let began = tokio::time::Instant::now();
-            let works: Option<Vec<Arc<ManifestWork>>> = {
+            let known: Option<(Vec<Arc<ManifestWork>>, Beside)> = {
                 let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                state
-                    .hub_synced
-                    .then(|| state.works.values().map(|w| w.work.clone()).collect())
+                let works = || state.works.values().map(|w| w.work.clone()).collect();
+                state.hub_synced.then(|| (works(), Beside::of(&state)))
             };
-            let Some(works) = works else { continue };
-            if let Err(error) = self.store(works).await {
+            let Some((works, beside)) = known else { continue };
+            if let Err(error) = self.store(works, &beside).await {
                 tracing::warn!(%error, "the known works can not be saved on the managed cluster; tried again at the next change");
             }
             quiet = began.elapsed().saturating_mul(SHARE).min(OLDEST);
         }
     }
 
-    async fn store(&self, works: Vec<Arc<ManifestWork>>) -> Result<(), SavedError> {
+    async fn store(&self, works: Vec<Arc<ManifestWork>>, beside: &Beside) -> Result<(), SavedError> {
         if !self.recalled.load(Ordering::Relaxed)
             && let Err(error) = self.recall().await
         {
@@ -107,7 +151,8 @@ impl Saved {
         let mut kept = Vec::new();
         for (index, shard) in shards(&works).into_iter().enumerate() {
             let name = format!("muster-works-{}-{index}", self.hub);
-            let digest = ring::digest::digest(&ring::digest::SHA256, &shard);
+            let beside = (index == 0).then_some(beside);
+            let digest = digest(&shard, beside);
             kept.push(name.clone());
             let known = self
                 .written
@@ -115,20 +160,22 @@ impl Saved {
                 .unwrap_or_else(PoisonError::into_inner)
                 .get(&name)
                 .cloned();
-            if known.as_deref() == Some(digest.as_ref()) {
+            if known.as_ref() == Some(&digest) {
                 continue;
             }
             let packed = pack(&shard).map_err(|e| damaged(&name, &e))?;
-            let secret = json!({"apiVersion": "v1", "kind": "Secret",
+            let mut secret = json!({"apiVersion": "v1", "kind": "Secret",
                 "metadata": {"name": name, "namespace": self.namespace, "labels": {LABEL: self.hub}},
                 "data": {DATA_KEY: STANDARD.encode(packed)}});
+            if let Some(beside) = beside {
+                secret["data"][KNOWN_KEY] = STANDARD.encode(json!(beside).to_string()).into();
+            }
             match objects::merge(&self.client, &format!("{}/{name}", self.path()), &secret).await {
                 Err(error) if error.is_not_found() => {
                     objects::create(&self.client, &self.path(), &secret).await?;
                 }
                 other => drop(other?),
             }
-            let digest = digest.as_ref().to_vec();
             self.written
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -149,18 +196,22 @@ impl Saved {
         Ok(())
     }
 
-    /// The works of the last run.
-    pub async fn load(&self) -> Result<Vec<ManifestWork>, SavedError> {
-        let mut works = Vec::new();
-        for (name, shard) in self.recall().await? {
+    /// What the last run knew.
+    pub async fn load(&self) -> Result<Loaded, SavedError> {
+        let mut loaded = Loaded::default();
+        for (name, shard, beside) in self.recall().await? {
             let list: Vec<ManifestWork> = serde_json::from_slice(&shard).map_err(|e| damaged(&name, &e))?;
-            works.extend(list);
+            loaded.works.extend(list);
+            if let Some(beside) = beside {
+                loaded.told = beside.told;
+                loaded.hub = beside.hub;
+            }
         }
-        Ok(works)
+        Ok(loaded)
     }
 
     /// What the Secrets hold, which is from now on known to be written.
-    async fn recall(&self) -> Result<Vec<(String, Vec<u8>)>, SavedError> {
+    async fn recall(&self) -> Result<Vec<(String, Vec<u8>, Option<Beside>)>, SavedError> {
         let path = format!("{}?labelSelector={LABEL}%3D{}", self.path(), self.hub);
         let list = objects::get(&self.client, &path).await?;
         let mut shards = Vec::new();
@@ -170,16 +221,32 @@ impl Saved {
                 .decode(secret["data"][DATA_KEY].as_str().unwrap_or_default())
                 .map_err(|e| damaged(name, &e))?;
             let shard = unpack(&packed).map_err(|e| damaged(name, &e))?;
-            let digest = ring::digest::digest(&ring::digest::SHA256, &shard);
+            let beside = match secret["data"][KNOWN_KEY].as_str() {
+                Some(text) => {
+                    let text = STANDARD.decode(text).map_err(|e| damaged(name, &e))?;
+                    Some(serde_json::from_slice::<Beside>(&text).map_err(|e| damaged(name, &e))?)
+                }
+                None => None,
+            };
             self.written
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .insert(name.to_owned(), digest.as_ref().to_vec());
-            shards.push((name.to_owned(), shard));
+                .insert(name.to_owned(), digest(&shard, beside.as_ref()));
+            shards.push((name.to_owned(), shard, beside));
         }
         self.recalled.store(true, Ordering::Relaxed);
         Ok(shards)
     }
+}
+
+/// By what it is known that a Secret needs no writing.
+fn digest(shard: &[u8], beside: Option<&Beside>) -> Vec<u8> {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    context.update(shard);
+    if let Some(beside) = beside {
+        context.update(json!(beside.matters()).to_string().as_bytes());
+    }
+    context.finish().as_ref().to_vec()
 }
 
 fn damaged(name: &str, problem: &dyn std::error::Error) -> SavedError {
@@ -227,6 +294,9 @@ fn stripped(work: &ManifestWork) -> Option<Value> {
     if let Some(metadata) = value["metadata"].as_object_mut() {
         metadata.remove("resourceVersion");
         metadata.remove("managedFields");
+        if let Some(given) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            given.remove(annotations::DRY_RUN);
+        }
     }
     Some(value)
 }
@@ -277,6 +347,46 @@ mod tests {
         }
         names.sort();
         assert_eq!(names, (0..9).map(|i| format!("w{i}")).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_beside_the_works_is_written_when_it_matters() {
+        let mut state = State::default();
+        let told = |uid: &str, generation| Told {
+            uid: uid.into(),
+            generation,
+        };
+        for (name, uid, generation) in [("same", "a", 3), ("older", "b", 3), ("other", "c", 3)] {
+            let mut work = (*work(name, 1)).clone();
+            work.metadata.uid = Some(uid.into());
+            work.metadata.generation = Some(generation);
+            state.work_applied(work);
+        }
+        let before = [
+            ("same", told("a", 2)),
+            ("older", told("b", 4)),
+            ("other", told("x", 1)),
+            ("gone", told("d", 1)),
+        ];
+        state.told = before.map(|(name, told)| (name.to_owned(), told)).into();
+        state.hub = Some(HubSeen {
+            cluster: "h".into(),
+            revision: 7,
+        });
+        let beside = Beside::of(&state);
+        assert_eq!(beside.told.keys().collect::<Vec<_>>(), ["gone", "older", "other"]);
+        let same = |other: &Beside| digest(b"[]", Some(&beside)) == digest(b"[]", Some(other));
+        let mut later = beside.clone();
+        later.hub = Some(HubSeen {
+            cluster: "h".into(),
+            revision: 8,
+        });
+        assert!(same(&later), "the hub only went on");
+        later.hub = None;
+        assert!(!same(&later));
+        let mut fewer = beside.clone();
+        fewer.told.clear();
+        assert!(!same(&fewer));
     }
 
     #[test]

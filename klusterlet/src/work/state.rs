@@ -6,12 +6,15 @@
 use super::contention::Contention;
 use super::objects::Served;
 use super::status::Report;
+use super::trust::{HubSeen, Told};
+use muster_crds::conditions::NewCondition;
 use muster_crds::work::v1::{
     AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork, ManifestWorkStatus,
 };
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// An object of the managed cluster, whatever version it is asked for in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,6 +76,19 @@ pub struct WorkState {
     pub common: String,
     /// Known only from the last run: the hub has not been reached since.
     pub cached: bool,
+    /// What applying it would change, when that was asked.
+    pub rehearsed: Option<Rehearsal>,
+}
+
+/// The answer to what applying a work would change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rehearsal {
+    /// The annotation that asked.
+    pub asked: String,
+    /// The generation that was asked about.
+    pub generation: Option<i64>,
+    /// The answer.
+    pub answer: NewCondition,
 }
 
 /// Everything the agent knows.
@@ -88,6 +104,14 @@ pub struct State {
     pub seen: HashMap<ObjectKey, Seen>,
     /// Which of it is owned by an AppliedManifestWork, by its UID, and in which version it was seen.
     owned: HashMap<String, HashMap<ObjectKey, String>>,
+    /// Which work the cluster was last told of under each name, as long as something of it is on the cluster.
+    pub told: HashMap<String, Told>,
+    /// Since when works have been missing at the hub in this run, by AppliedManifestWork.
+    pub missing: HashMap<String, Instant>,
+    /// Which hub it is.
+    pub hub: Option<HubSeen>,
+    /// Why the hub is not what it was before.
+    pub hub_changed: Option<&'static str>,
     /// The hub's list of works is complete, and the cluster's of AppliedManifestWorks.
     pub hub_synced: bool,
     /// The cluster's list of AppliedManifestWorks is complete.
@@ -127,6 +151,7 @@ impl State {
                     generation: None,
                     common: String::new(),
                     cached: false,
+                    rehearsed: None,
                 };
                 self.works.insert(name, state);
                 true

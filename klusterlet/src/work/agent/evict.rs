@@ -7,6 +7,10 @@ use kube::ResourceExt as _;
 use muster_crds::work::v1::AppliedManifestWork;
 use serde_json::json;
 use std::time::Duration;
+use tokio::time::Instant;
+
+/// A run looks at least this long before it removes anything for a grace period that began before it.
+const SETTLING: Duration = Duration::from_secs(60);
 
 impl Agent {
     /// An AppliedManifestWork changed, or the work it belongs to vanished.
@@ -43,6 +47,16 @@ impl Agent {
         if !synced {
             return Ok(None);
         }
+        let missed = {
+            let mut state = self.state();
+            if work_known {
+                state.missing.remove(name);
+                Duration::ZERO
+            } else {
+                let since = state.missing.entry(name.to_owned()).or_insert_with(Instant::now);
+                since.elapsed()
+            }
+        };
         let started = applied
             .status
             .as_ref()
@@ -52,6 +66,7 @@ impl Agent {
             started.map(|t| t.0),
             Timestamp::now(),
             self.settings.eviction_grace,
+            missed,
         ) {
             Eviction::None => Ok(None),
             Eviction::Clear => self.set_eviction(&applied, None).await.map(|()| None),
@@ -86,7 +101,9 @@ impl Agent {
         let answer = objects::merge(&self.spoke, &path, &patch)
             .await
             .map_err(ReconcileError::Spoke)?;
-        self.learn_applied(answer).map(|_| ())
+        self.learn_applied(answer)?;
+        self.evictions.notify_one();
+        Ok(())
     }
 }
 
@@ -103,17 +120,28 @@ enum Eviction {
     Now,
 }
 
-fn evict(work_known: bool, started: Option<Timestamp>, now: Timestamp, grace: Duration) -> Eviction {
+/// `missed`: how long this run has missed the work. One that starts long after the grace period began does not take the
+/// hub's first answer for all that there was in between.
+fn evict(
+    work_known: bool,
+    started: Option<Timestamp>,
+    now: Timestamp,
+    grace: Duration,
+    missed: Duration,
+) -> Eviction {
     match (work_known || grace >= FOR_EVER, started) {
         (true, None) => Eviction::None,
         (true, Some(_)) => Eviction::Clear,
         (false, None) => Eviction::Start(now),
         (false, Some(start)) => {
             let elapsed = Duration::try_from(now.duration_since(start)).unwrap_or_default();
-            if elapsed >= grace {
+            let left = grace
+                .saturating_sub(elapsed)
+                .max(grace.min(SETTLING).saturating_sub(missed));
+            if left.is_zero() {
                 Eviction::Now
             } else {
-                Eviction::Wait(grace.saturating_sub(elapsed))
+                Eviction::Wait(left)
             }
         }
     }
@@ -127,23 +155,42 @@ mod tests {
     fn eviction_waits_for_the_grace_period() {
         let at = |s: i64| Timestamp::from_second(s).unwrap();
         let grace = Duration::from_secs(60);
+        let wait = |s| Eviction::Wait(Duration::from_secs(s));
         let cases = [
-            (true, None, Eviction::None),
-            (true, Some(at(0)), Eviction::Clear),
-            (false, None, Eviction::Start(at(100))),
-            (false, Some(at(90)), Eviction::Wait(Duration::from_secs(50))),
-            (false, Some(at(40)), Eviction::Now),
-            (false, Some(at(0)), Eviction::Now),
+            (true, None, 0, Eviction::None),
+            (true, Some(at(0)), 0, Eviction::Clear),
+            (false, None, 0, Eviction::Start(at(100))),
+            (false, Some(at(90)), 10, wait(50)),
+            (false, Some(at(40)), 60, Eviction::Now),
+            (false, Some(at(0)), 99, Eviction::Now),
+            // It was missed before this run, and nobody knows what was in between.
+            (false, Some(at(0)), 0, wait(60)),
+            (false, Some(at(0)), 59, wait(1)),
+            // A clock that was set back.
+            (false, Some(at(500)), 99, wait(60)),
         ];
-        for (known, started, expected) in cases {
-            assert_eq!(evict(known, started, at(100), grace), expected);
+        for (known, started, missed, expected) in cases {
+            let found = evict(known, started, at(100), grace, Duration::from_secs(missed));
+            assert_eq!(found, expected, "{known} {started:?} {missed}");
         }
+        let hour = Duration::from_secs(3600);
+        assert_eq!(evict(false, Some(at(-3000)), at(0), hour, SETTLING), wait(600));
+        assert_eq!(
+            evict(false, Some(at(-9000)), at(0), hour, SETTLING),
+            Eviction::Now
+        );
     }
 
     #[test]
     fn a_hundred_years_are_for_ever() {
         let at = |s: i64| Timestamp::from_second(s).unwrap();
-        assert_eq!(evict(false, None, at(1), FOR_EVER), Eviction::None);
-        assert_eq!(evict(false, Some(at(0)), at(1), FOR_EVER), Eviction::Clear);
+        assert_eq!(
+            evict(false, None, at(1), FOR_EVER, Duration::ZERO),
+            Eviction::None
+        );
+        assert_eq!(
+            evict(false, Some(at(0)), at(1), FOR_EVER, Duration::ZERO),
+            Eviction::Clear
+        );
     }
 }

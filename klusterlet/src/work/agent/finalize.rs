@@ -4,10 +4,8 @@ use super::{Agent, OBJECTS_AT_ONCE, ReconcileError};
 use crate::work::state::WorkState;
 use crate::work::{applied, objects};
 use futures::StreamExt as _;
-use jiff::Timestamp;
 use kube::ResourceExt as _;
-use muster_crds::conditions::{NewCondition, set_condition};
-use muster_crds::constants::{conditions as types, finalizers, reasons};
+use muster_crds::constants::finalizers;
 use muster_crds::names::applied_manifest_work_name;
 use muster_crds::work::v1::AppliedManifestWork;
 use serde_json::json;
@@ -36,10 +34,16 @@ impl Agent {
             },
         };
         if let Some(applied) = applied {
+            if applied.metadata.deletion_timestamp.is_none()
+                && let Some(left) = self.hold(name, work, &applied).await?
+            {
+                self.statuses.add(name.to_owned());
+                return Ok(Some(left));
+            }
             let gone = self.take_away(&applied).await;
             if !matches!(gone, Ok(true)) {
                 // What takes longer than this is told; what does not would be a write that nobody sees.
-                self.tell_deleting(name, known).await?;
+                self.statuses.add(name.to_owned());
             }
             if !gone? {
                 return Err(ReconcileError::NotYet(
@@ -53,7 +57,8 @@ impl Agent {
             .filter(|f| *f != finalizers::MANIFEST_WORK)
             .collect();
         let patch = json!({"metadata": {"uid": work.metadata.uid, "finalizers": list}});
-        match objects::merge(&self.hub, &self.work_path(name), &patch).await {
+        let hub = self.hub.of(name).hurried();
+        match objects::merge(&hub, &self.work_path(name), &patch).await {
             Ok(answer) => {
                 // The end of the record wakes this work once more: by then its finalizer is known to be gone.
                 self.learn(answer);
@@ -62,25 +67,6 @@ impl Agent {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(ReconcileError::Hub(error)),
         }
-    }
-
-    async fn tell_deleting(&self, name: &str, known: &WorkState) -> Result<(), ReconcileError> {
-        let work = &known.work;
-        let mut status = (*known.status).clone();
-        let deleting = NewCondition::new(
-            types::DELETING,
-            true,
-            reasons::WORK_DELETING,
-            "ManifestWork is being deleted",
-        );
-        if set_condition(
-            &mut status.conditions,
-            deleting.observed(work.metadata.generation),
-            Timestamp::now(),
-        ) {
-            self.write_status(name, work, &status).await?;
-        }
-        Ok(())
     }
 
     /// Removes the record and all that is recorded. False while objects are still going.
@@ -114,6 +100,7 @@ impl Agent {
     /// True when nothing recorded is there any more.
     async fn remove_objects(&self, applied: &AppliedManifestWork) -> Result<bool, ReconcileError> {
         let uid = applied.uid().unwrap_or_default();
+        let spoke = &self.spoke.of(&applied.spec.manifest_work_name);
         let resources = applied
             .status
             .as_ref()
@@ -121,7 +108,7 @@ impl Agent {
             .unwrap_or_default();
         let removals = resources.into_iter().map(|entry| {
             let uid = uid.clone();
-            async move { applied::remove(&self.spoke, &self.applier.mapper, &entry, &uid).await }
+            async move { applied::remove(spoke, &self.applier.mapper, &entry, &uid).await }
         });
         let results: Vec<_> = futures::stream::iter(removals)
             .buffer_unordered(OBJECTS_AT_ONCE)
@@ -143,12 +130,26 @@ impl Agent {
             .collect();
         let patch = json!({"metadata": {"uid": applied.metadata.uid, "finalizers": list}});
         let path = format!("{}/{}", applied::PATH, applied.name_any());
-        match objects::merge(&self.spoke, &path, &patch).await {
+        match objects::merge(spoke, &path, &patch).await {
             Ok(_) => {}
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(ReconcileError::Spoke(error)),
         }
-        self.state().applied.remove(&applied.name_any());
+        let mut state = self.state();
+        state.applied.remove(&applied.name_any());
+        state.missing.remove(&applied.name_any());
+        if applied.spec.hub_hash == self.settings.hub_hash {
+            state.told.remove(&applied.spec.manifest_work_name);
+        }
+        drop(state);
+        if applied
+            .status
+            .as_ref()
+            .is_some_and(|s| s.eviction_start_time.is_some())
+        {
+            self.evictions.notify_one();
+            self.saved.changed();
+        }
         Ok(true)
     }
 }

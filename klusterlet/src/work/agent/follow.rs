@@ -1,7 +1,10 @@
 //! Follows the hub's works and the cluster's AppliedManifestWorks; what the last run saved stands in while the hub is away.
 
 use super::{Agent, Key, memory};
+use crate::limits::Way as _;
+use crate::work::saved::SavedError;
 use crate::work::state::ObjectKey;
+use crate::work::trust::{self, Hold, Told};
 use crate::work::watches::{Backoff, Coverage};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -18,10 +21,11 @@ use std::time::Duration;
 impl Agent {
     /// Watches the hub's works of this cluster.
     pub(super) async fn follow_works(self: Arc<Self>) {
-        let api: Api<ManifestWork> = Api::namespaced(self.hub.clone(), &self.settings.cluster);
+        let api: Api<ManifestWork> = Api::namespaced(self.hub.client().clone(), &self.settings.cluster);
         let mut events = watcher(api, watcher::Config::default()).boxed();
         let mut backoff = Backoff::default();
         let mut fresh: HashSet<String> = HashSet::new();
+        self.remember().await;
         loop {
             let next = if self.state().hub_synced {
                 events.try_next().await
@@ -76,6 +80,7 @@ impl Agent {
                     for name in applied {
                         self.queue.add(Key::Applied(name));
                     }
+                    self.evictions.notify_one();
                     self.saved.changed();
                 }
                 watcher::Event::Apply(work) => {
@@ -98,7 +103,7 @@ impl Agent {
     pub(super) async fn follow_kinds(self: Arc<Self>) {
         loop {
             self.kind_missing.notified().await;
-            let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(self.spoke.clone());
+            let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(self.spoke.client().clone());
             let mut events = watcher(api, watcher::Config::default()).boxed();
             let mut backoff = Backoff::default();
             while !self.state().missing_kinds(None).is_empty() {
@@ -119,6 +124,33 @@ impl Agent {
                         tracing::debug!(%error, "CustomResourceDefinitions can not be watched, it goes on");
                         backoff.wait().await;
                     }
+                }
+            }
+        }
+    }
+
+    /// Which works the last run knew: a hub that knows others, or older ones, is not taken at its word (law 3).
+    async fn remember(&self) {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.saved.load().await {
+                Ok(loaded) => {
+                    let mut state = self.state();
+                    if let (Some(before), Some(now)) = (&loaded.hub, &state.hub) {
+                        state.hub_changed = trust::changed(before, now);
+                    }
+                    state.hub = state.hub.take().or(loaded.hub);
+                    let known = loaded.works.iter().map(|w| (w.name_any(), Told::of(w)));
+                    state.told = known.chain(loaded.told).collect();
+                    return;
+                }
+                Err(SavedError::Request(error)) if matches!(error.code(), 0 | 429 | 500..) => {
+                    tracing::warn!(%error, "what the last run knew can not be read, it is tried again");
+                    backoff.wait().await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "what the last run knew can not be read, it goes on without");
+                    return;
                 }
             }
         }
@@ -162,8 +194,9 @@ impl Agent {
             return;
         }
         match self.saved.load().await {
-            Ok(works) if works.is_empty() => {}
-            Ok(works) => {
+            Ok(loaded) if loaded.works.is_empty() => {}
+            Ok(loaded) => {
+                let works = loaded.works;
                 tracing::info!(
                     works = works.len(),
                     "the hub is away: keeping the works of the last run in place"
@@ -186,7 +219,7 @@ impl Agent {
 
     /// Watches the cluster's AppliedManifestWorks.
     pub(super) async fn follow_applied(self: Arc<Self>) {
-        let api: Api<AppliedManifestWork> = Api::all(self.spoke.clone());
+        let api: Api<AppliedManifestWork> = Api::all(self.spoke.client().clone());
         let mut events = watcher(api, watcher::Config::default()).boxed();
         let mut backoff = Backoff::default();
         let mut fresh = HashSet::new();
@@ -242,10 +275,18 @@ impl Agent {
         let older = state.applied.get(&name).is_some_and(|known| {
             known.metadata.uid == applied.metadata.uid && memory::revision(known) > memory::revision(&applied)
         });
+        let mut let_go = None;
         if !older {
-            state.applied.insert(name.clone(), Arc::new(applied));
+            let hold = Hold::of(&applied);
+            let work = applied.spec.manifest_work_name.clone();
+            let before = state.applied.insert(name.clone(), Arc::new(applied));
+            let_go = before.filter(|b| Hold::of(b) != hold).map(|_| work);
         }
         drop(state);
+        if let Some(work) = let_go {
+            // Somebody decided what was in doubt.
+            self.wake(Key::Work(work));
+        }
         self.queue.add(Key::Applied(name));
     }
 }

@@ -147,6 +147,7 @@ mod tests {
             generation: None,
             common: String::new(),
             cached: false,
+            rehearsed: None,
         };
         current.manifests = renew(&mut current, &first, "c").0;
         for (manifest, name) in current.manifests.iter_mut().zip(["a", "b"]) {

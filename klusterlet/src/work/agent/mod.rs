@@ -2,19 +2,26 @@
 //! concurrent workers. A reconcile looks only at manifests that changed or whose object did.
 //!
 //! `follow` keeps what is known current, `reconcile` brings one work about, `memory` decides what of it must be looked
-//! at, `finalize` takes a work away, `evict` what a vanished work left.
+//! at, `report` tells the hub, `finalize` takes a work away, `evict` what a vanished work left, `hold` what is in doubt;
+//! `rehearse` answers what applying would change, `rights` follows what executors may do.
 
 mod evict;
 mod finalize;
 mod follow;
+mod hold;
 mod memory;
 mod reconcile;
+mod rehearse;
+mod report;
+mod rights;
 
 use super::apply::Applier;
-use super::objects::{Mapper, RequestError};
+use super::objects::RequestError;
+use super::pace::Pace;
 use super::queue::Queue;
 use super::state::State;
 use super::watches::Watches;
+use crate::limits::Server;
 use crate::metrics::{Counts, Figures};
 use kube::Client;
 use muster_crds::conditions::find;
@@ -42,10 +49,23 @@ pub struct Settings {
     pub impersonate_executor: bool,
     /// Where it counts what it does.
     pub counts: Arc<Counts>,
+    /// Whether what executors may do is remembered, and followed.
+    pub remember_rights: bool,
 }
 
 /// Objects of one kind rank applied at the same time.
 const OBJECTS_AT_ONCE: usize = 16;
+
+/// A work whose objects change all the time is looked at so often, and no more: others want to be looked at too.
+const WORK_PACE: Pace = Pace {
+    burst: 100.0,
+    per_second: 20.0,
+};
+/// A status that changes all the time is written so often, and no more.
+pub const STATUS_PACE: Pace = Pace {
+    burst: 50.0,
+    per_second: 5.0,
+};
 
 /// What is reconciled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -69,33 +89,39 @@ enum ReconcileError {
 
 /// The agent. [`Agent::run`] drives it.
 pub struct Agent {
-    hub: Client,
-    spoke: Client,
+    hub: Server,
+    spoke: Server,
     settings: Settings,
     state: Arc<Mutex<State>>,
     applier: Applier,
     queue: Queue<Key>,
+    statuses: Queue<String>,
+    rehearsals: Queue<String>,
+    recheck: Queue<String>,
     events: Mutex<Option<tokio::sync::mpsc::UnboundedReceiver<String>>>,
     saved: super::saved::Saved,
     ready: tokio::sync::Notify,
     kind_missing: tokio::sync::Notify,
+    evictions: tokio::sync::Notify,
+    kept: tokio::sync::watch::Sender<Option<muster_crds::conditions::NewCondition>>,
 }
 
 impl Agent {
     /// An agent that has not started. `namespace` is the agent's own on the managed cluster, for what it saves.
     pub fn new(hub: Client, spoke: Client, namespace: &str, settings: Settings) -> Arc<Self> {
+        let spoke_client = spoke.clone();
+        let (hub, spoke) = (Server::new("hub", hub), Server::new("managed cluster", spoke));
         let state = Arc::new(Mutex::new(State::default()));
         let (notify, events) = tokio::sync::mpsc::unbounded_channel();
-        let watches = Watches::new(spoke.clone(), state.clone(), notify);
-        let applier = Applier {
-            spoke: spoke.clone(),
-            mapper: Mapper::default(),
+        let watches = Watches::new(spoke_client, state.clone(), notify);
+        let applier = Applier::new(
+            spoke.clone(),
             watches,
-            state: state.clone(),
-            raw: settings.raw_feedback,
-            impersonate: settings.impersonate_executor,
-            repairs: settings.counts.repairs.clone(),
-        };
+            state.clone(),
+            settings.raw_feedback,
+            settings.impersonate_executor,
+            settings.counts.repairs.clone(),
+        );
         let saved = super::saved::Saved::new(spoke.clone(), namespace, &settings.hub_hash);
         Arc::new(Self {
             hub,
@@ -103,11 +129,16 @@ impl Agent {
             settings,
             state,
             applier,
-            queue: Queue::default(),
+            queue: Queue::paced(WORK_PACE),
+            statuses: Queue::paced(STATUS_PACE),
+            rehearsals: Queue::paced(STATUS_PACE),
+            recheck: Queue::default(),
             events: Mutex::new(Some(events)),
             saved,
             ready: tokio::sync::Notify::new(),
             kind_missing: tokio::sync::Notify::new(),
+            evictions: tokio::sync::Notify::new(),
+            kept: tokio::sync::watch::Sender::new(None),
         })
     }
 
@@ -155,9 +186,17 @@ impl Agent {
         tasks.spawn(self.clone().follow_kinds());
         for _ in 0..self.settings.workers.max(1) {
             tasks.spawn(self.clone().work());
+            tasks.spawn(self.clone().report());
         }
         let agent = self.clone();
         tasks.spawn(async move { agent.saved.keep(&agent.state).await });
+        tasks.spawn(self.clone().rehearse());
+        if self.settings.remember_rights {
+            tasks.spawn(self.clone().follow_rights());
+            tasks.spawn(self.clone().recheck());
+        }
+        let agent = self.clone();
+        tasks.spawn(async move { agent.sum_up_kept().await });
         stop.cancelled().await;
         tasks.shutdown().await;
     }

@@ -5,16 +5,13 @@ use super::{Agent, Key, OBJECTS_AT_ONCE, ReconcileError};
 use crate::work::apply::{Look, Outcome, Retry};
 use crate::work::objects::{self, RequestError};
 use crate::work::state::{self, WorkState};
-use crate::work::{applied, manifest, order, status};
+use crate::work::{applied, dry_run, manifest, order, status};
 use futures::StreamExt as _;
-use jiff::Timestamp;
 use kube::ResourceExt as _;
 use muster_crds::conditions;
 use muster_crds::constants::{annotations, conditions as types, finalizers};
 use muster_crds::names::applied_manifest_work_name;
-use muster_crds::work::v1::{
-    AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork, ManifestWorkStatus,
-};
+use muster_crds::work::v1::{AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +32,12 @@ impl Agent {
         };
         if known.work.metadata.deletion_timestamp.is_some() {
             return self.finalize_work(name, &known).await;
+        }
+        if dry_run::asked(&known.work).is_some() {
+            self.rehearsals.add(name.to_owned());
+        }
+        if dry_run::is_stopped(&known.work) {
+            return Ok(None);
         }
         if known.cached && !self.is_in_place(name) {
             // Known from the last run only, and not on the cluster: it may have been deleted since it was put by. Without
@@ -58,6 +61,15 @@ impl Agent {
             // The work was gone and is back within the grace period.
             self.queue.add(Key::Applied(applied.name_any()));
         }
+        let (applied, held) = match applied {
+            Some(applied) => {
+                let held = self.hold(name, &known.work, &applied).await?;
+                // It may have been annotated.
+                let latest = self.state().applied.get(&applied.name_any()).cloned();
+                (latest.or(Some(applied)), held)
+            }
+            None => (None, None),
+        };
         let owner = applied
             .as_deref()
             .map(applied::owner_reference)
@@ -116,17 +128,16 @@ impl Agent {
         if waiting {
             return Err(ReconcileError::NotYet("not every manifest was looked at".into()));
         }
-        let record = async {
-            match &applied {
-                Some(applied) => self.record(applied, &known, &reports, &uids).await,
-                None => Ok(true),
+        self.tell_soon(name);
+        let all_gone = match &applied {
+            Some(applied) => {
+                self.record(applied, &known, &reports, &uids, held.is_some())
+                    .await?
             }
+            None => true,
         };
-        let (told, recorded) = tokio::join!(self.tell_status(name, &known, &reports), record);
-        told?;
-        let all_gone = recorded?;
-        if self.thaw(name) {
-            self.queue.add(Key::Work(name.to_owned()));
+        if let Some(left) = held {
+            again = soonest(again, Retry::After(left));
         }
         match again {
             _ if !all_gone => Err(ReconcileError::NotYet(
@@ -146,7 +157,9 @@ impl Agent {
         list.push(finalizers::MANIFEST_WORK.to_owned());
         let patch = json!({"metadata": {
             "uid": work.metadata.uid, "resourceVersion": work.metadata.resource_version, "finalizers": list}});
-        let answer = objects::merge(&self.hub, &self.work_path(&work.name_any()), &patch)
+        // Not at any price: the cluster's other works must not wait for a hub that has too much to do.
+        let hub = self.hub.of(&work.name_any()).hurried();
+        let answer = objects::merge(&hub, &self.work_path(&work.name_any()), &patch)
             .await
             .map_err(ReconcileError::Hub)?;
         self.learn(answer);
@@ -193,7 +206,7 @@ impl Agent {
         }
         let (hash, agent) = (&self.settings.hub_hash, &self.settings.agent_id);
         let object = applied::new(&applied_name, work, hash, agent);
-        let answer = match objects::create(&self.spoke, applied::PATH, &object).await {
+        let answer = match objects::create(&self.spoke.of(name), applied::PATH, &object).await {
             Err(error) if error.already_exists() => self.adopt_applied(&applied_name).await?,
             other => other.map_err(ReconcileError::Spoke)?,
         };
@@ -327,31 +340,6 @@ impl Agent {
         todo
     }
 
-    /// What was only looked at because it was complete, and is not any more, is looked at again. True when there is any.
-    fn thaw(&self, name: &str) -> bool {
-        let mut state = self.state();
-        let Some(current) = state.works.get_mut(name) else {
-            return false;
-        };
-        if conditions::is_true(&current.status.conditions, types::COMPLETE) {
-            return false;
-        }
-        let mut any = false;
-        for (ordinal, manifest) in current.manifests.iter_mut().enumerate() {
-            let kept = manifest
-                .report
-                .as_ref()
-                .is_some_and(|r| r.applied == status::Applied::Kept);
-            let complete = memory::status_of(&current.status, &current.work, ordinal)
-                .is_some_and(|m| conditions::is_true(&m.conditions, types::COMPLETE));
-            if kept && !complete {
-                manifest.dirty = true;
-                any = true;
-            }
-        }
-        any
-    }
-
     pub(super) async fn apply_all(
         &self,
         work: &ManifestWork,
@@ -395,43 +383,6 @@ impl Agent {
         done
     }
 
-    pub(super) async fn tell_status(
-        &self,
-        name: &str,
-        known: &WorkState,
-        reports: &[status::Report],
-    ) -> Result<(), ReconcileError> {
-        if known.cached {
-            return Ok(());
-        }
-        let Some(old) = self.state().works.get(name).map(|w| w.status.clone()) else {
-            return Ok(());
-        };
-        let new = status::status(&old, known.work.metadata.generation, reports, Timestamp::now());
-        if new == *old {
-            return Ok(());
-        }
-        self.write_status(name, &known.work, &new).await
-    }
-
-    pub(super) async fn write_status(
-        &self,
-        name: &str,
-        work: &ManifestWork,
-        status: &ManifestWorkStatus,
-    ) -> Result<(), ReconcileError> {
-        let patch = json!({"metadata": {"uid": work.metadata.uid}, "status": status});
-        let path = format!("{}/status", self.work_path(name));
-        match objects::merge(&self.hub, &path, &patch).await {
-            Ok(answer) => {
-                self.learn(answer);
-                Ok(())
-            }
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(ReconcileError::Hub(error)),
-        }
-    }
-
     pub(super) fn work_path(&self, name: &str) -> String {
         let cluster = &self.settings.cluster;
         format!("/apis/work.open-cluster-management.io/v1/namespaces/{cluster}/manifestworks/{name}")
@@ -444,6 +395,7 @@ impl Agent {
         known: &WorkState,
         reports: &[status::Report],
         uids: &[String],
+        held: bool,
     ) -> Result<bool, ReconcileError> {
         let complete = known.cached || self.saw_former_kinds(applied, &known.work).await;
         let latest = self.state().applied.get(&applied.name_any()).cloned();
@@ -472,8 +424,12 @@ impl Agent {
                 .extend(kept.into_iter().filter(|k| !k.uid.is_empty()));
         }
         let mut all_gone = true;
+        if held {
+            record.resources.append(&mut record.stale);
+        }
+        let spoke = self.spoke.of(&known.work.name_any());
         for entry in record.stale {
-            let gone = applied::remove(&self.spoke, &self.applier.mapper, &entry, &uid)
+            let gone = applied::remove(&spoke, &self.applier.mapper, &entry, &uid)
                 .await
                 .map_err(ReconcileError::Spoke)?;
             if !gone {
@@ -505,7 +461,8 @@ impl Agent {
         let patch = json!({"metadata": {"uid": applied.metadata.uid},
             "status": {"appliedResources": resources}});
         let path = format!("{}/{}/status", applied::PATH, applied.name_any());
-        let answer = objects::merge(&self.spoke, &path, &patch)
+        let spoke = self.spoke.of(&applied.spec.manifest_work_name);
+        let answer = objects::merge(&spoke, &path, &patch)
             .await
             .map_err(ReconcileError::Spoke)?;
         self.learn_applied(answer).map(drop)

@@ -1,11 +1,14 @@
 //! Works that are applied on behalf of a service account: what it may not do is not done for it (wire §3.6).
 
+use super::rights::Deed;
 use super::{Applier, Target};
+use crate::limits::{Server, Way as _};
 use crate::work::drift::{self, Decision};
 use crate::work::objects::{self, RequestError};
 use kube::Client;
 use muster_crds::work::v1::{ManifestWorkExecutor, ManifestWorkSubjectServiceAccount};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 /// Kinds that give rights: the server itself must say that the executor has what it would give.
@@ -13,16 +16,16 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// A client whose requests are made as the service account; `None` where its name can not stand in a header. Never one that
 /// makes them as the agent.
-pub fn impersonating(client: &Client, account: &ManifestWorkSubjectServiceAccount) -> Option<Client> {
+pub fn impersonating(server: &Server, account: &ManifestWorkSubjectServiceAccount) -> Option<Server> {
     // The server adds a service account's groups by itself. To name them would take the right to act as any group.
     let user = http::HeaderValue::from_str(&user(account)).ok()?;
-    let inner = client.clone();
+    let inner = server.client().clone();
     let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
         let inner = inner.clone();
         request.headers_mut().append("impersonate-user", user.clone());
         async move { inner.send(request).await }
     });
-    Some(Client::new(service, "default"))
+    Some(server.by(Client::new(service, "default")))
 }
 
 fn user(account: &ManifestWorkSubjectServiceAccount) -> String {
@@ -51,7 +54,7 @@ impl Applier {
         target: &Target<'_>,
         owns: bool,
     ) -> Result<Option<String>, RequestError> {
-        let Some(client) = impersonating(&self.spoke, account) else {
+        let Some(client) = impersonating(&target.spoke, account) else {
             return Ok(Some(denied(account, target, "is no name of a service account")));
         };
         let mut verbs = vec!["create", "update", "patch", "get"];
@@ -59,14 +62,31 @@ impl Applier {
             verbs.push("delete");
         }
         let reviews = verbs.into_iter().map(|verb| async move {
+            let deed = Deed {
+                user: user(account),
+                verb,
+                group: target.served.group.clone(),
+                resource: target.served.plural.clone(),
+                namespace: target.key.namespace.clone(),
+                name: target.key.name.clone(),
+            };
+            let known = self.with_rights(|r| r.allows(&deed, Instant::now()));
+            if known {
+                return Ok((verb, true));
+            }
+            let changes = self.with_rights(|r| r.changes());
             let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
-                "user": user(account),
+                "user": deed.user,
                 "groups": groups(account).collect::<Vec<_>>(),
-                "resourceAttributes": {"verb": verb, "group": target.served.group, "version": target.served.version,
-                    "resource": target.served.plural, "namespace": target.key.namespace, "name": target.key.name}}});
+                "resourceAttributes": {"verb": verb, "group": deed.group, "version": target.served.version,
+                    "resource": deed.resource, "namespace": deed.namespace, "name": deed.name}}});
             let answer =
-                objects::request(&self.spoke, http::Method::POST, REVIEWS, objects::JSON, Some(&review)).await?;
-            Ok::<_, RequestError>((verb, answer["status"]["allowed"].as_bool() == Some(true)))
+                objects::request(&target.spoke, http::Method::POST, REVIEWS, objects::JSON, Some(&review)).await?;
+            let allowed = answer["status"]["allowed"].as_bool() == Some(true);
+            if allowed {
+                self.with_rights(|r| r.learn(deed, changes, Instant::now()));
+            }
+            Ok::<_, RequestError>((verb, allowed))
         });
         let answers = futures::future::try_join_all(reviews).await?;
         if let Some((verb, _)) = answers.into_iter().find(|(_, allowed)| !allowed) {
@@ -85,7 +105,7 @@ impl Applier {
     }
 
     /// Writes as the executor, without effect: the API server's own check against giving rights that one does not have.
-    async fn dry_run(&self, client: &Client, target: &Target<'_>) -> Result<Value, RequestError> {
+    async fn dry_run(&self, client: &Server, target: &Target<'_>) -> Result<Value, RequestError> {
         let object = drift::created(&target.required, &target.marks);
         let path = format!("{}?dryRun=All", target.collection);
         let post = http::Method::POST;
@@ -93,7 +113,7 @@ impl Applier {
             Err(error) if error.already_exists() => {}
             other => return other,
         }
-        let live = objects::get(&self.spoke, &target.path).await?;
+        let live = objects::get(&target.spoke, &target.path).await?;
         match drift::decide(&target.required, &live, &target.marks) {
             Decision::Replace(new) => {
                 let path = format!("{}?dryRun=All", target.path);
@@ -130,7 +150,7 @@ mod tests {
             let answer = http::Response::new(kube::client::Body::from(b"{}".to_vec()));
             async move { Ok::<_, std::convert::Infallible>(answer) }
         });
-        let client = Client::new(server, "default");
+        let client = Server::new("test", Client::new(server, "default"));
         let account = |name: &str| ManifestWorkSubjectServiceAccount {
             namespace: "ns".into(),
             name: name.into(),

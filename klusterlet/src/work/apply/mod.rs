@@ -2,9 +2,11 @@
 //! that the other manifests of the work go on.
 //!
 //! Here is the way from a manifest to its outcome; `update` and `ssa` write, `executor` says whether that is allowed,
-//! `target` is what is to be brought about.
+//! `target` is what is to be brought about. `rehearse` goes the same way without effect.
 
 mod executor;
+mod rehearse;
+mod rights;
 mod ssa;
 mod target;
 mod update;
@@ -21,10 +23,13 @@ use super::settings;
 use super::state::{ObjectKey, State};
 use super::status::{Applied, Report};
 use super::watches::{Coverage, Watches};
-use kube::Client;
+use crate::limits::Server;
 use muster_crds::constants::reasons;
 use muster_crds::work::v1::{ManifestResourceMeta, ManifestWork, UpdateStrategyType};
 use muster_observe::prometheus_client::metrics::counter::Counter;
+pub use rehearse::{Effect, Rehearsed};
+pub use rights::KINDS as KINDS_OF_RIGHTS;
+use rights::Rights;
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,8 +44,8 @@ const CONFLICT_RETRIES: usize = 5;
 
 /// What applying needs of the agent.
 pub struct Applier {
-    /// Client of the managed cluster.
-    pub spoke: Client,
+    /// The managed cluster.
+    pub spoke: Server,
     /// Kinds the cluster serves.
     pub mapper: Mapper,
     /// Drift watches.
@@ -53,6 +58,8 @@ pub struct Applier {
     pub impersonate: bool,
     /// Counts what was changed on the cluster and is put back.
     pub repairs: Counter,
+    /// What executors may do, as far as it is known.
+    rights: Mutex<Rights>,
 }
 
 /// One manifest to look at.
@@ -126,9 +133,40 @@ enum Came {
 }
 
 impl Applier {
-    /// Applies one manifest of a work. `owner` is the work's AppliedManifestWork as an owner reference.
-    pub async fn apply(&self, work: &ManifestWork, look: Look, owner: &Value) -> Outcome {
-        let ordinal = look.ordinal;
+    /// Nothing is known yet.
+    pub fn new(
+        spoke: Server,
+        watches: Watches,
+        state: Arc<Mutex<State>>,
+        raw: RawLimit,
+        impersonate: bool,
+        repairs: Counter,
+    ) -> Self {
+        Self {
+            spoke,
+            mapper: Mapper::default(),
+            watches,
+            state,
+            raw,
+            impersonate,
+            repairs,
+            rights: Mutex::default(),
+        }
+    }
+
+    /// What is known of executors' rights.
+    pub fn with_rights<T>(&self, f: impl FnOnce(&mut Rights) -> T) -> T {
+        f(&mut self.rights.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What one manifest of a work is about; the outcome at once where it names no object that the cluster could have.
+    async fn target<'a>(
+        &self,
+        work: &'a ManifestWork,
+        ordinal: usize,
+        contention: Contention,
+        owner: &Value,
+    ) -> Result<Target<'a>, Outcome> {
         let manifest = &work.spec.workload.manifests[ordinal].0;
         let identity = Identity::of(manifest);
         let mut meta = ManifestResourceMeta {
@@ -141,11 +179,11 @@ impl Applier {
             namespace: identity.namespace.clone(),
         };
         if let Some(problem) = identity.problem(manifest) {
-            return unusable(meta, problem.to_owned(), Retry::No);
+            return Err(unusable(meta, problem.to_owned(), Retry::No));
         }
         let served = match self.mapper.resolve(&self.spoke, &identity).await {
             Ok(served) => served,
-            Err(error) => return unusable(meta, error.to_string(), Retry::Backoff),
+            Err(error) => return Err(unusable(meta, error.to_string(), Retry::Backoff)),
         };
         meta.resource.clone_from(&served.plural);
         let mut required = manifest::required(manifest);
@@ -159,12 +197,13 @@ impl Applier {
             }
         }
         let owns = settings::owns(&work.spec, &meta);
-        let account = executor::account(work.spec.executor.as_ref());
-        let mut target = Target {
+        let spoke = self.spoke.of(work.metadata.name.as_deref().unwrap_or_default());
+        Ok(Target {
             path: served.object(&meta.namespace, &meta.name),
             collection: served.collection(&meta.namespace),
             required,
             marks: marks(owner, owns),
+            owns,
             settings: settings::settings(&work.spec.manifest_configs, &meta),
             key: ObjectKey {
                 group: served.group.clone(),
@@ -174,12 +213,24 @@ impl Applier {
             },
             rivals: Vec::new(),
             served,
-            writer: self.spoke.clone(),
+            writer: spoke.clone(),
+            spoke,
             policy: Policy::default(),
             raw: self.raw,
-            contention: Mutex::new(look.contention.clone()),
             repairs: self.repairs.clone(),
+            contention: Mutex::new(contention),
             meta,
+        })
+    }
+
+    /// Applies one manifest of a work. `owner` is the work's AppliedManifestWork as an owner reference.
+    pub async fn apply(&self, work: &ManifestWork, look: Look, owner: &Value) -> Outcome {
+        let mut target = match self
+            .target(work, look.ordinal, look.contention.clone(), owner)
+            .await
+        {
+            Ok(target) => target,
+            Err(outcome) => return outcome,
         };
         let name = work.metadata.name.as_deref().unwrap_or_default();
         target.rivals =
@@ -202,32 +253,10 @@ impl Applier {
                 Err(error) => target.unread(Applied::Kept, &error, Retry::Backoff),
             };
         }
-        match Policy::of(work.metadata.annotations.as_ref()) {
-            Ok(policy) => target.policy = policy,
-            Err(problem) => {
-                return self
-                    .failed(&target, reasons::APPLIED_MANIFEST_FAILED, problem, Retry::No)
-                    .await;
-            }
-        }
-        if let Some(account) = account {
-            let denied = match self.executor_may(account, &target, owns).await {
-                Ok(None) if self.impersonate => match executor::impersonating(&self.spoke, account) {
-                    Some(client) => {
-                        target.writer = client;
-                        None
-                    }
-                    None => Some(("the executor is no service account".to_owned(), Retry::No)),
-                },
-                Ok(None) => None,
-                Ok(Some(denied)) => Some((denied, Retry::After(NOT_ALLOWED_RETRY))),
-                Err(error) => Some((error.to_string(), Retry::Backoff)),
-            };
-            if let Some((problem, retry)) = denied {
-                return self
-                    .failed(&target, reasons::APPLIED_MANIFEST_FAILED, problem, retry)
-                    .await;
-            }
+        if let Some((problem, retry)) = self.unlicensed(work, &mut target).await {
+            return self
+                .failed(&target, reasons::APPLIED_MANIFEST_FAILED, problem, retry)
+                .await;
         }
         match self.bring_about(&target, &look).await {
             Ok(came) => target.outcome(came).await,
@@ -251,6 +280,27 @@ impl Applier {
                 self.failed(&target, reason, problem, Retry::After(bounded::PENALTY))
                     .await
             }
+        }
+    }
+
+    /// Whether the work's annotations and executor let it be applied; why not, and when to come again.
+    async fn unlicensed(&self, work: &ManifestWork, target: &mut Target<'_>) -> Option<(String, Retry)> {
+        match Policy::of(work.metadata.annotations.as_ref()) {
+            Ok(policy) => target.policy = policy,
+            Err(problem) => return Some((problem, Retry::No)),
+        }
+        let account = executor::account(work.spec.executor.as_ref())?;
+        match self.executor_may(account, target, target.owns).await {
+            Ok(None) if self.impersonate => {
+                let Some(writer) = executor::impersonating(&target.writer, account) else {
+                    return Some(("the executor is no service account".to_owned(), Retry::No));
+                };
+                target.writer = writer;
+                None
+            }
+            Ok(None) => None,
+            Ok(Some(denied)) => Some((denied, Retry::After(NOT_ALLOWED_RETRY))),
+            Err(error) => Some((error.to_string(), Retry::Backoff)),
         }
     }
 
@@ -315,6 +365,9 @@ impl Applier {
 
     /// Makes sure that changes of an object that does not carry our label are noticed.
     fn watch_alone(&self, target: &Target<'_>) {
+        if target.is_rehearsal() {
+            return;
+        }
         let scope = Coverage::Named(target.key.namespace.clone(), target.key.name.clone());
         self.watches.ensure(&target.served, scope);
     }
@@ -360,6 +413,9 @@ impl Applier {
 
     /// What the drift watch knows.
     async fn known(&self, target: &Target<'_>) -> Known {
+        if target.is_rehearsal() {
+            return Known::Unknown;
+        }
         if !self.saw(&target.served).await {
             return Known::Unknown;
         }
@@ -377,7 +433,7 @@ impl Applier {
     }
 
     async fn fetch(&self, target: &Target<'_>) -> Result<Option<Arc<Value>>, RequestError> {
-        match objects::get(&self.spoke, &target.path).await {
+        match objects::get(&target.spoke, &target.path).await {
             Ok(object) => Ok(Some(Arc::new(object))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -412,7 +468,9 @@ impl From<RequestError> for Failure {
 }
 
 fn marks(owner: &Value, owns: bool) -> Marks {
-    if owns {
+    if owner.is_null() {
+        Marks::default()
+    } else if owns {
         Marks {
             owner: Some(owner.clone()),
             disowned_uid: None,

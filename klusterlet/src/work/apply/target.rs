@@ -1,6 +1,7 @@
 //! What is to be brought about of one manifest, and how its outcome is told.
 
 use super::{Came, Outcome, Retry};
+use crate::limits::Server;
 use crate::work::contention::{self, Contention, Verdict};
 use crate::work::difference::{self, Difference};
 use crate::work::drift::Marks;
@@ -11,7 +12,6 @@ use crate::work::settings::Settings;
 use crate::work::state::ObjectKey;
 use crate::work::status::{self, Applied, Availability, Report};
 use crate::work::{bounded, health, rules};
-use kube::Client;
 use muster_crds::conditions::NewCondition;
 use muster_crds::constants::{conditions as types, reasons};
 use muster_crds::work::v1::{ManifestResourceMeta, UpdateStrategyType};
@@ -26,13 +26,16 @@ pub struct Target<'a> {
     pub collection: String,
     pub required: Value,
     pub marks: Marks,
+    pub owns: bool,
     pub settings: Settings<'a>,
     pub key: ObjectKey,
     /// Other works that have the object.
     pub rivals: Vec<String>,
     pub served: Arc<Served>,
     /// Writes are made with it: the agent's client, or the executor's.
-    pub writer: Client,
+    pub writer: Server,
+    /// Everything else is asked with it.
+    pub spoke: Server,
     pub policy: Policy,
     pub raw: RawLimit,
     pub contention: Mutex<Contention>,
@@ -46,6 +49,11 @@ impl Target<'_> {
         self.settings
             .strategy
             .map_or(UpdateStrategyType::Update, |s| s.type_)
+    }
+
+    /// Whether nothing is written for real.
+    pub fn is_rehearsal(&self) -> bool {
+        self.writer.is_dry()
     }
 
     pub fn fight(&self) -> MutexGuard<'_, Contention> {

@@ -49,6 +49,10 @@ impl Applier {
                         }
                         Decision::Recreate => {
                             let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+                            if target.is_rehearsal() {
+                                let made = drift::created(&target.required, &target.marks);
+                                return Ok(Came::Settled(Some(Arc::new(made))));
+                            }
                             objects::delete(&target.writer, &target.path, uid).await?;
                             live = None;
                             continue;
