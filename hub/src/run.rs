@@ -39,7 +39,7 @@ pub async fn run(client: Client, options: HubOptions, shutdown: CancellationToke
         usize::from(options.workers) * 2,
         metrics.clone(),
     ));
-    let listens = admission::listen(&writer, &options, &stop, &mut tasks);
+    let listens = Box::pin(admission::listen(&writer, &options, &stop, &mut tasks));
     let Some(webhook) = shutdown.run_until_cancelled(listens).await else {
         return Ok(());
     };

@@ -18,8 +18,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Shared control planes serve one fleet at a time.
 static TURN: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
@@ -67,7 +67,8 @@ impl Default for FleetOptions {
 #[derive(Debug)]
 struct Running {
     stop: CancellationToken,
-    task: JoinHandle<Result<(), String>>,
+    /// Ends with this value, however the test ends.
+    task: AbortOnDropHandle<Result<(), String>>,
 }
 
 impl Running {
@@ -78,7 +79,7 @@ impl Running {
         let future = run(stop.clone());
         Self {
             stop,
-            task: tokio::spawn(async { future.await.map_err(|e| e.to_string()) }),
+            task: AbortOnDropHandle::new(tokio::spawn(async { future.await.map_err(|e| e.to_string()) })),
         }
     }
 
@@ -160,6 +161,13 @@ impl Hub {
         } else {
             None
         };
+        // Servers that tests share keep what a hub that was dropped left: its webhook answers no more.
+        for path in objects::WEBHOOKS.iter().filter(|_| !is_embedded()) {
+            match plane.kube().delete(path).await {
+                Err(refused) if refused.code != 404 => return Err(refused.into()),
+                _ => {}
+            }
+        }
         let mut hub = Self {
             plane,
             account,

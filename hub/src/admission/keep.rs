@@ -401,7 +401,7 @@ impl Keeper {
     }
 }
 
-fn changed(queue: &Arc<Queue>) -> impl Fn(&str, &str) + Send + 'static {
+fn changed(queue: &Arc<Queue>) -> impl Fn(&str, &str) + Send + use<> {
     let queue = queue.clone();
     move |_, _| queue.add(KEY)
 }

@@ -191,7 +191,7 @@ pub async fn lead(
 
 impl Webhook {
     /// Whether it can be asked.
-    pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+    pub fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
         let served = self.served.clone();
         move || {
             let missing = || "the admission webhook has no certificate yet".to_owned();
