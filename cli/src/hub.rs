@@ -78,7 +78,7 @@ async fn standalone(options: Options, dir: &Path, stop: CancellationToken) -> Re
     })
     .await?;
     let ending = stop.child_token();
-    let mut hub = options.hub;
+    let mut hub = beside(options.hub)?;
     // The data folder is this process's alone: there is nobody to elect.
     hub.disable_leader_election = true;
     let ca = muster_hub::certificate::validity(server.ca_pem().as_bytes());
@@ -108,6 +108,19 @@ async fn standalone(options: Options, dir: &Path, stop: CancellationToken) -> Re
     }
     server.shutdown().await;
     ended
+}
+
+/// Options of a hub whose API server is in the same process, and asks its admission webhook there.
+pub fn beside(mut options: HubOptions) -> Result<HubOptions, Error> {
+    if options.webhook.is_on() {
+        return Err(Error::Input(
+            "--webhook-service and --webhook-url are for a hub on somebody's API server: a standalone hub's own API \
+             server asks its webhook by itself"
+                .into(),
+        ));
+    }
+    options.webhook.webhook_beside = true;
+    Ok(options)
 }
 
 /// Waits until the hub's definitions are served and clusters may bootstrap, which it allows last.

@@ -2,14 +2,13 @@
 
 use crate::Error;
 use crate::error::one_line;
+use muster_crds::work::{MANIFEST_LIMIT, manifest_size};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-/// Most bytes of manifests a work may embed (wire §8: OCM's webhook).
-pub const MAX_BYTES: usize = 500 * 1024;
 /// Files of a folder that are manifests.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
@@ -344,12 +343,12 @@ pub fn prepare(manifests: Vec<Manifest>, namespace: Option<&str>) -> Result<Vec<
             )));
         }
         seen.insert(identity, manifest.place.clone());
-        bytes += manifest.object.to_string().len();
+        bytes += manifest_size(&manifest.object.to_string());
         objects.push(manifest.object);
     }
-    if bytes > MAX_BYTES {
+    if bytes > MANIFEST_LIMIT {
         return Err(Error::Input(format!(
-            "the manifests are {bytes} bytes together, and a work holds at most {MAX_BYTES}: divide them among several works"
+            "the size of manifests is {bytes} bytes which exceeds the {MANIFEST_LIMIT} limit: divide them among several works"
         )));
     }
     Ok(objects)

@@ -81,7 +81,7 @@ pub enum Error {
     /// An option makes no sense.
     #[error("{0}")]
     Option(String),
-    /// The address for metrics and health checks cannot be had.
+    /// An address to listen on cannot be had.
     #[error("{0}")]
     Listen(String),
     /// A part of the hub ended although nobody asked it to.

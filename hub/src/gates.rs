@@ -84,7 +84,7 @@ const GATES: &[Gate] = &[
         Feature::NilExecutorValidating,
         "NilExecutorValidating",
         false,
-        false,
+        true,
     ),
     gate(Feature::CloudEventsDrivers, "CloudEventsDrivers", false, false),
     gate(Feature::AddonManagement, "AddonManagement", true, true),

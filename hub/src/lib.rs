@@ -3,6 +3,7 @@
 //! It knows its API server only as a [`kube::Client`], and keeps no state of its own: what it decides follows from
 //! what is stored there. [`run`] is the whole hub; [`connect`] makes its client from a kubeconfig.
 
+pub mod admission;
 mod cache;
 pub mod certificate;
 mod connect;

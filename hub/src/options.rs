@@ -6,6 +6,7 @@ use clap::Args;
 use muster_crds::{constants::names, validity::Validity};
 
 use crate::{
+    admission::WebhookOptions,
     error::Error,
     gates::{FeatureGate, FeatureGates},
     leader::{Candidate, machine::Timing},
@@ -76,6 +77,9 @@ pub struct HubOptions {
     /// How many clusters, and how many certificate requests, are worked on at a time
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
+    /// What the API server asks the hub before it stores anything.
+    #[command(flatten)]
+    pub webhook: WebhookOptions,
 }
 
 impl Default for HubOptions {
@@ -96,6 +100,7 @@ impl Default for HubOptions {
             leader_election_retry_period: Duration::from_secs(2),
             certificates: BTreeMap::new(),
             workers: 16,
+            webhook: WebhookOptions::default(),
         }
     }
 }

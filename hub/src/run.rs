@@ -10,7 +10,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::Error, install, leader::Election, metrics::Metrics, options::HubOptions, registration, work,
+    admission::{self, Webhook},
+    error::Error,
+    install,
+    leader::Election,
+    metrics::Metrics,
+    options::HubOptions,
+    registration, work,
     writer::Writer,
 };
 
@@ -27,39 +33,47 @@ pub async fn run(client: Client, options: HubOptions, shutdown: CancellationToke
     let stop = shutdown.child_token();
     let _guard = stop.clone().drop_guard();
     let mut tasks = JoinSet::new();
-    tell(&options, &metrics, &stop, &mut tasks).await?;
-    tasks.spawn(warn(options.certificates.clone(), stop));
     // Twice as many writes as clusters at a time: some of a cluster's go at once.
-    let writer = Arc::new(Writer::new(client, usize::from(options.workers) * 2, metrics));
-    match candidate {
-        None => control(&writer, &options, &shutdown).await,
+    let writer = Arc::new(Writer::new(
+        client,
+        usize::from(options.workers) * 2,
+        metrics.clone(),
+    ));
+    let listens = Box::pin(admission::listen(&writer, &options, &stop, &mut tasks));
+    let Some(webhook) = shutdown.run_until_cancelled(listens).await else {
+        return Ok(());
+    };
+    let webhook = webhook?;
+    tell(&options, &metrics, webhook.as_ref(), &stop, &mut tasks).await?;
+    tasks.spawn(warn(options.certificates.clone(), stop));
+    let ended = match candidate {
+        None => control(&writer, &options, webhook.as_ref(), &shutdown).await,
         Some(candidate) => {
             let election = Arc::new(Election::new(candidate, writer.clone()));
-            elected(election, &writer, &options, &shutdown).await
+            elected(election, &writer, &options, webhook.as_ref(), &shutdown).await
         }
+    };
+    if let Some(webhook) = webhook {
+        webhook.end().await;
     }
+    ended
 }
 
 /// Installs what is needed and runs the controllers.
 async fn control(
     writer: &Arc<Writer>,
     options: &HubOptions,
+    webhook: Option<&Webhook>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
-    if options.install_crds {
-        let Some(installed) = shutdown
-            .run_until_cancelled(install::install(writer, &options.gates()))
-            .await
-        else {
-            return Ok(());
-        };
-        installed?;
-    }
     let stop = shutdown.child_token();
     let _guard = stop.clone().drop_guard();
     let mut tasks = JoinSet::new();
-    registration::start(writer, options, &stop, &mut tasks);
-    work::start(writer, options, &stop, &mut tasks);
+    let begin = Box::pin(begin(writer, options, webhook, &stop, &mut tasks));
+    let Some(begun) = shutdown.run_until_cancelled(begin).await else {
+        return Ok(());
+    };
+    begun?;
     while let Some(ended) = tasks.join_next().await {
         if ended.is_err() || !shutdown.is_cancelled() {
             return Err(Error::Ended("controllers"));
@@ -68,11 +82,33 @@ async fn control(
     Ok(())
 }
 
+/// Installs what is needed, then starts what goes on. Admission comes before anybody may come.
+async fn begin(
+    writer: &Arc<Writer>,
+    options: &HubOptions,
+    webhook: Option<&Webhook>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), Error> {
+    let mut policies = false;
+    if options.install_crds {
+        policies = install::definitions(writer, &options.gates()).await?;
+    }
+    let stamped = admission::lead(webhook, writer, policies, stop, tasks).await?;
+    if options.install_crds {
+        install::bootstrap(writer).await?;
+    }
+    registration::start(writer, options, stamped, stop, tasks);
+    work::start(writer, options, stop, tasks);
+    Ok(())
+}
+
 /// Runs the controllers while this hub leads.
 async fn elected(
     election: Arc<Election>,
     writer: &Arc<Writer>,
     options: &HubOptions,
+    webhook: Option<&Webhook>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let metrics = writer.metrics();
@@ -92,7 +128,7 @@ async fn elected(
         }
         metrics.leads(true);
         tokio::select! {
-            ended = control(writer, options, shutdown) => break ended,
+            ended = control(writer, options, webhook, shutdown) => break ended,
             // What is under way ends with it, at once.
             Ok(_) = leads.wait_for(|leads| !*leads) => metrics.forget(),
             _ = &mut part => break Err(Error::Ended("election")),
@@ -110,6 +146,7 @@ async fn elected(
 async fn tell(
     options: &HubOptions,
     metrics: &Arc<Metrics>,
+    webhook: Option<&Webhook>,
     stop: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), Error> {
@@ -128,6 +165,9 @@ async fn tell(
             Err("not everything the API server holds is known yet".to_owned())
         }
     });
+    if let Some(webhook) = webhook {
+        observed.ready("admission webhook", webhook.readiness());
+    }
     tracing::info!(%address, "metrics and health checks are served");
     tasks.spawn(muster_observe::serve(listener, Arc::new(observed), stop.clone()));
     Ok(())

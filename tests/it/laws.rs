@@ -195,6 +195,8 @@ async fn law_2_a_restart_writes_nothing() -> Result {
         .iter()
         // The copy of the works for times without a hub has the markers now.
         .filter(|(object, _)| !object.contains("/muster-works-"))
+        // A hub beside its API server takes its webhook away when it ends, and serves the next at another port.
+        .filter(|(object, _)| !object.contains("webhookconfigurations "))
         .filter(|(object, version)| after.get(*object) != Some(version))
         .collect();
     assert!(changed.is_empty(), "written by the restart: {changed:#?}");

@@ -4,6 +4,7 @@
 // What is skipped is said.
 #![allow(clippy::print_stderr)]
 
+mod admission;
 mod cli;
 mod crash;
 mod crash_store;

@@ -17,8 +17,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Shared control planes serve one fleet at a time.
 static TURN: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
@@ -38,6 +38,10 @@ pub struct FleetOptions {
     pub deployed: bool,
     /// More feature gates of the hub.
     pub gates: Vec<Feature>,
+    /// The hub serves its admission webhook, where the control plane reaches it.
+    pub webhook: bool,
+    /// What else the hub is told.
+    pub hub: HubOptions,
 }
 
 impl Default for FleetOptions {
@@ -49,6 +53,8 @@ impl Default for FleetOptions {
             nodes: 0,
             deployed: false,
             gates: Vec::new(),
+            webhook: true,
+            hub: HubOptions::default(),
         }
     }
 }
@@ -57,7 +63,8 @@ impl Default for FleetOptions {
 #[derive(Debug)]
 struct Running {
     stop: CancellationToken,
-    task: JoinHandle<Result<(), String>>,
+    /// Ends with this value, however the test ends.
+    task: AbortOnDropHandle<Result<(), String>>,
 }
 
 impl Running {
@@ -68,7 +75,7 @@ impl Running {
         let future = run(stop.clone());
         Self {
             stop,
-            task: tokio::spawn(async { future.await.map_err(|e| e.to_string()) }),
+            task: AbortOnDropHandle::new(tokio::spawn(async { future.await.map_err(|e| e.to_string()) })),
         }
     }
 
@@ -248,13 +255,16 @@ impl Fleet {
         let mut hub_options = HubOptions {
             // A hub that crashed is started again at once.
             disable_leader_election: true,
-            ..HubOptions::default()
+            ..options.hub.clone()
         };
+        // Somebody's cluster does not reach this process; the others do.
+        let reached = std::env::var_os(crate::control_plane::EXTERNAL).is_none();
+        hub_options.webhook.webhook_beside = options.webhook && reached;
         if options.auto_approve {
-            hub_options.feature_gates = vec![FeatureGate {
+            hub_options.feature_gates.push(FeatureGate {
                 feature: Feature::ManagedClusterAutoApproval,
                 enabled: true,
-            }];
+            });
             hub_options.auto_approved_csr_users = vec![BOOTSTRAP_USER.to_owned()];
         }
         hub_options
@@ -271,6 +281,13 @@ impl Fleet {
         } else {
             None
         };
+        // Servers that tests share keep what a hub that was dropped left: its webhook answers no more.
+        for path in objects::WEBHOOKS.iter().filter(|_| !is_embedded()) {
+            match plane.kube().delete(path).await {
+                Err(refused) if refused.code != 404 => return Err(refused.into()),
+                _ => {}
+            }
+        }
         let mut hub = Hub {
             plane,
             options: hub_options,

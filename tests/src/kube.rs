@@ -92,6 +92,17 @@ impl Kube {
         Ok(Self::new(label, Client::try_from(config)?))
     }
 
+    /// An administrator who speaks for another user.
+    pub async fn impersonating(path: &Path, user: &str, groups: &[&str]) -> anyhow::Result<Self> {
+        crate::control_plane::init();
+        let config = Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+        config.auth_info.impersonate = Some(user.to_owned());
+        let groups = groups.iter().map(|group| (*group).to_owned());
+        config.auth_info.impersonate_groups = Some(groups.collect());
+        Ok(Self::new(user, Client::try_from(config)?))
+    }
+
     /// The client, for what this type does not do.
     pub fn client(&self) -> Client {
         self.client.clone()

@@ -77,10 +77,10 @@ impl Fleet {
         })
         .await?;
         self.watch_over("the hub", {
-            let options = HubOptions {
+            let options = hub::beside(HubOptions {
                 disable_leader_election: true,
                 ..HubOptions::default()
-            };
+            })?;
             let run = muster_hub::run(server.client(), options, self.stop.clone());
             async move { run.await.map_err(|error| hub::failure(Ok(Err(error)))) }
         });

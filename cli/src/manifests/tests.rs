@@ -140,16 +140,18 @@ fn namespaces_are_filled_where_the_kind_needs_one() {
 
 #[test]
 fn what_is_too_large_is_said_before_it_is_sent() {
-    let map = |bytes: usize| {
+    let map = |size: usize| {
+        // Four bytes are around what is so large.
+        let bytes = size - 4;
         let empty = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}, "data": {"x": ""}});
         let mut object = empty.clone();
         object["data"]["x"] = "y".repeat(bytes - empty.to_string().len()).into();
         prepare(parse("f", &object.to_string()).unwrap(), None)
     };
-    assert!(map(MAX_BYTES).is_ok());
-    let error = map(MAX_BYTES + 1).unwrap_err().to_string();
+    assert!(map(MANIFEST_LIMIT).is_ok());
+    let error = map(MANIFEST_LIMIT + 1).unwrap_err().to_string();
     assert!(
-        error.contains("512001 bytes") && error.contains("at most 512000"),
+        error.contains("the size of manifests is 512001 bytes which exceeds the 512000 limit"),
         "{error}"
     );
 }

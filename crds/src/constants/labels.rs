@@ -46,5 +46,9 @@ pub const CLUSTER_MANAGER: &str = "x-k8s.io/cluster-manager";
 pub const CLUSTER_MANAGER_NAME: &str = "open-cluster-management";
 /// Muster's own: on every object the klusterlet applied and owns, so that one selected watch a kind sees them all.
 pub const APPLIED: &str = "muster.open-cluster-management.io/applied";
+/// Kubernetes' own: who keeps an object as it is.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY`] on what the hub keeps.
+pub const MANAGED_BY_HUB: &str = "muster-hub";
 /// Muster's own: on the Secrets of join tokens, value `true`.
 pub const JOIN_TOKEN: &str = "muster.open-cluster-management.io/join-token";

@@ -1,7 +1,6 @@
 //! What the API server itself refuses, hub up or down (ocm-wire §8): ValidatingAdmissionPolicies, on servers that have
-//! them (Kubernetes 1.30). They say what OCM's webhooks say of ManagedClusters and ManagedClusterSetBindings, as far as
-//! one object and its author tell; that a taint gets its time and a cluster its default set, controllers see to, and
-//! that a cluster whose namespace is going is not let in.
+//! them (Kubernetes 1.30). They say what OCM's webhooks say, as far as one object and its author tell. What they cannot
+//! say is in [`crate::admission`].
 
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -12,12 +11,14 @@ use kube::{
 };
 use muster_crds::{
     cluster,
-    constants::{labels, names},
+    constants::{admission, labels, names},
+    work,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
+    admission::SPEC_CHANGES,
     error::Error,
     writer::{FIELD_MANAGER, Writer, what},
 };
@@ -25,17 +26,19 @@ use crate::{
 const GROUP_VERSION: &str = "admissionregistration.k8s.io/v1";
 const PLURAL: &str = "validatingadmissionpolicies";
 
-/// A policy for one kind: name, version, plural, variables and validations.
+/// A policy for one kind: where it applies, and to which writes; what is computed, and what must hold.
 struct Policy {
     name: &'static str,
+    group: &'static str,
     version: &'static str,
     plural: &'static str,
+    conditions: Value,
     variables: Value,
     validations: Value,
 }
 
-fn policies() -> [Policy; 2] {
-    [clusters(), bindings()]
+fn policies(nil_executor: bool) -> [Policy; 3] {
+    [clusters(), bindings(), works(nil_executor)]
 }
 
 fn clusters() -> Policy {
@@ -60,9 +63,11 @@ fn clusters() -> Policy {
         )
     };
     Policy {
-        name: "managedclustervalidators.admission.cluster.open-cluster-management.io",
+        name: admission::CLUSTER_VALIDATORS,
+        group: cluster::GROUP,
         version: "v1",
         plural: "managedclusters",
+        conditions: json!([]),
         variables: json!([
             {"name": "unchanged", "expression": "oldObject != null && has(object.spec) == has(oldObject.spec) && (!has(object.spec) || object.spec == oldObject.spec)"},
             {"name": "badUrls", "expression": "has(object.spec) && has(object.spec.managedClusterClientConfigs) ? object.spec.managedClusterClientConfigs.filter(c, !c.url.startsWith('https://')).map(c, c.url) : []"},
@@ -113,9 +118,11 @@ fn clusters() -> Policy {
 
 fn bindings() -> Policy {
     Policy {
-        name: "managedclustersetbindingvalidators.admission.cluster.open-cluster-management.io",
+        name: admission::BINDING_VALIDATORS,
+        group: cluster::GROUP,
         version: "v1beta2",
         plural: "managedclustersetbindings",
+        conditions: json!([]),
         variables: json!([
             {"name": "set", "expression": "has(object.spec) && has(object.spec.clusterSet) ? object.spec.clusterSet : ''"},
             {"name": "oldSet", "expression": "oldObject != null && has(oldObject.spec) && has(oldObject.spec.clusterSet) ? oldObject.spec.clusterSet : ''"},
@@ -139,6 +146,69 @@ fn bindings() -> Policy {
     }
 }
 
+fn works(nil_executor: bool) -> Policy {
+    let executor = |object: &str| {
+        format!(
+            "{object} != null && has({object}.spec) && has({object}.spec.executor) ? {object}.spec.executor : null"
+        )
+    };
+    let account = "variables.executor.subject.serviceAccount";
+    let of_nobody = if nil_executor {
+        format!("'/{}'", admission::DEFAULT_EXECUTOR)
+    } else {
+        "''".to_owned()
+    };
+    Policy {
+        name: admission::WORK_VALIDATORS,
+        group: work::GROUP,
+        version: "v1",
+        plural: "manifestworks",
+        conditions: json!([{"name": "spec-changes", "expression": SPEC_CHANGES}]),
+        variables: json!([
+            {"name": "manifests", "expression": "has(object.spec) && has(object.spec.workload) && has(object.spec.workload.manifests) ? object.spec.workload.manifests : []"},
+            {"name": "executor", "expression": executor("object")},
+            {"name": "oldExecutor", "expression": executor("oldObject")},
+            {"name": "kept", "expression": "oldObject != null && variables.executor == variables.oldExecutor"},
+            {"name": "named", "expression": "variables.executor != null && has(variables.executor.subject) && has(variables.executor.subject.serviceAccount)"},
+            {"name": "who", "expression": format!(
+                "variables.named ? {account}.namespace + '/' + {account}.name : variables.executor == null ? {of_nobody} : ''"
+            )},
+        ]),
+        validations: json!([
+            {
+                "expression": "size(variables.manifests) > 0",
+                "message": "manifests should not be empty",
+                "reason": "Invalid",
+            },
+            {
+                "expression": "variables.manifests.all(m, has(m.metadata) && has(m.metadata.name) && m.metadata.name != '')",
+                "message": "name must be set in manifest",
+                "reason": "Invalid",
+            },
+            {
+                "expression": "variables.manifests.all(m, !has(m.metadata) || !has(m.metadata.generateName) || m.metadata.generateName == '')",
+                "message": "generateName must not be set in manifest",
+                "reason": "Invalid",
+            },
+            {
+                "expression": "variables.kept || variables.executor == null || variables.named",
+                "message": "executor service account can not be nil",
+                "reason": "Invalid",
+            },
+            {
+                "expression": format!(
+                    "variables.kept || variables.who == '' || authorizer.group('{}').resource('manifestworks')\
+                     .namespace(object.metadata.namespace).name('system:serviceaccount:' + variables.who.replace('/', ':'))\
+                     .check('{}').allowed()",
+                    work::GROUP, admission::EXECUTE_AS
+                ),
+                "messageExpression": "'user ' + request.userInfo.username + ' cannot manipulate the Manifestwork with executor ' + variables.who + ' in namespace ' + object.metadata.namespace",
+                "reason": "Forbidden",
+            },
+        ]),
+    }
+}
+
 fn objects(policy: &Policy) -> (Value, Value) {
     let object = |kind: &str, spec: Value| {
         json!({
@@ -149,7 +219,7 @@ fn objects(policy: &Policy) -> (Value, Value) {
         })
     };
     let rules = json!([{
-        "apiGroups": [cluster::GROUP],
+        "apiGroups": [policy.group],
         "apiVersions": [policy.version],
         "operations": ["CREATE", "UPDATE"],
         "resources": [policy.plural],
@@ -157,6 +227,7 @@ fn objects(policy: &Policy) -> (Value, Value) {
     let spec = json!({
         "failurePolicy": "Fail",
         "matchConstraints": {"resourceRules": rules},
+        "matchConditions": policy.conditions,
         "variables": policy.variables,
         "validations": policy.validations,
     });
@@ -169,9 +240,9 @@ fn objects(policy: &Policy) -> (Value, Value) {
     )
 }
 
-/// Installs the policies, or brings them up to date, where the server has such. A server that has them and takes them
-/// not is told of, and the hub goes on: what guards it there is RBAC alone.
-pub async fn install(writer: &Writer) -> Result<(), Error> {
+/// Installs the policies, or brings them up to date, where the server has such. Whether it holds all of them now: what it
+/// does not hold, the webhook has to say.
+pub async fn install(writer: &Writer, nil_executor: bool) -> Result<bool, Error> {
     let client = writer.client();
     let served = writer.bounded(
         format!("discover {GROUP_VERSION}"),
@@ -184,22 +255,26 @@ pub async fn install(writer: &Writer) -> Result<(), Error> {
     };
     if !served {
         tracing::info!(
-            "the server has no ValidatingAdmissionPolicies: RBAC alone guards acceptance and sets"
+            "the server has no ValidatingAdmissionPolicies: all rules are the admission webhook's"
         );
-        return Ok(());
+        return Ok(false);
     }
-    for policy in policies() {
+    let mut all = true;
+    for policy in policies(nil_executor) {
         let (object, binding) = objects(&policy);
         let applied = async {
             apply::<ValidatingAdmissionPolicy>(writer, policy.name, &object).await?;
             apply::<ValidatingAdmissionPolicyBinding>(writer, policy.name, &binding).await
         };
         match applied.await {
-            Err(error) if error.is_permanent() => tracing::warn!(%error, "admission policy not installed"),
+            Err(error) if error.is_permanent() => {
+                tracing::warn!(%error, "admission policy not installed");
+                all = false;
+            }
             applied => applied?,
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 async fn apply<K>(writer: &Writer, name: &str, object: &Value) -> Result<(), Error>
@@ -227,7 +302,7 @@ mod tests {
 
     #[test]
     fn policies_are_whole_and_say_why_they_refuse() {
-        for policy in policies() {
+        for policy in policies(false).into_iter().chain(policies(true)) {
             let (object, binding) = objects(&policy);
             let read: ValidatingAdmissionPolicy = serde_json::from_value(object).unwrap();
             let spec = read.spec.unwrap();

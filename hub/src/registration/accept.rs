@@ -145,7 +145,7 @@ fn metadata(
             json!({labels::CLUSTER_SET: names::DEFAULT_CLUSTER_SET}),
         );
     }
-    if let Some(taints) = taints::decide(&cluster.taints, &cluster.conditions, now) {
+    if let Some(taints) = taints::decide(&cluster.taints, &cluster.conditions, policy.stamped, now) {
         let taints = if taints.is_empty() {
             Value::Null
         } else {

@@ -33,6 +33,7 @@ use crate::{cache::Cache, gates::Feature, options::HubOptions, queue::Queue, wri
 pub fn start(
     writer: &Arc<Writer>,
     options: &HubOptions,
+    stamped: bool,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) {
@@ -44,6 +45,7 @@ pub fn start(
         default_set: gates.enabled(Feature::DefaultClusterSet),
         labels: options.labels(),
         lease_grace_factor: options.lease_grace_factor,
+        stamped,
     };
     let users = if auto_approve {
         options.approved_users()

@@ -25,6 +25,8 @@ pub struct Policy {
     pub labels: BTreeMap<String, String>,
     /// After how many lease durations a cluster is Unknown.
     pub lease_grace_factor: f64,
+    /// A webhook sets the times of new taints, and lets nobody else.
+    pub stamped: bool,
 }
 
 /// Objects of one kind that go with the cluster.

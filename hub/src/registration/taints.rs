@@ -8,8 +8,14 @@ use muster_crds::{
     constants::{conditions::CLUSTER_AVAILABLE, taints},
 };
 
-/// The taints the cluster should have, or none when it has them. Other people's taints stay as they are.
-pub fn decide(current: &[Taint], conditions: &[Condition], now: Timestamp) -> Option<Vec<Taint>> {
+/// The taints the cluster should have, or none when it has them. Other people's taints stay as they are, but all have a
+/// time: where a webhook gives new ones theirs (`stamped`), only those that came while nobody looked get it here.
+pub fn decide(
+    current: &[Taint],
+    conditions: &[Condition],
+    stamped: bool,
+    now: Timestamp,
+) -> Option<Vec<Taint>> {
     let wanted = if is_true(conditions, CLUSTER_AVAILABLE) {
         None
     } else if is_false(conditions, CLUSTER_AVAILABLE) {
@@ -26,6 +32,10 @@ pub fn decide(current: &[Taint], conditions: &[Condition], now: Timestamp) -> Op
         .iter()
         .filter(|taint| !ours(taint) || Some(taint.key.as_str()) == wanted)
         .cloned()
+        .map(|taint| Taint {
+            time_added: Some(taint.time_added.unwrap_or(Time(now))),
+            ..taint
+        })
         .collect();
     if let Some(key) = wanted
         && !next.iter().any(ours)
@@ -34,7 +44,7 @@ pub fn decide(current: &[Taint], conditions: &[Condition], now: Timestamp) -> Op
             key: key.to_owned(),
             value: String::new(),
             effect: TaintEffect::NoSelect,
-            time_added: Some(Time(now)),
+            time_added: (!stamped).then_some(Time(now)),
         });
     }
     (next != current).then_some(next)
@@ -49,7 +59,7 @@ mod tests {
             key: key.to_owned(),
             value: String::new(),
             effect: TaintEffect::NoSelect,
-            time_added: None,
+            time_added: Some(Time(Timestamp::UNIX_EPOCH)),
         }
     }
 
@@ -83,7 +93,7 @@ mod tests {
         ] {
             let conditions = status.map(available).unwrap_or_default();
             let current: Vec<_> = current.into_iter().map(taint).collect();
-            let next = decide(&current, &conditions, Timestamp::UNIX_EPOCH);
+            let next = decide(&current, &conditions, false, Timestamp::UNIX_EPOCH);
             let keys = next.map(|taints| taints.into_iter().map(|taint| taint.key).collect::<Vec<_>>());
             let wanted = wanted.map(|keys| keys.into_iter().map(str::to_owned).collect::<Vec<_>>());
             assert_eq!(keys, wanted, "{status:?} with {current:?}");
@@ -98,9 +108,30 @@ mod tests {
         };
         let now = Timestamp::UNIX_EPOCH;
         assert_eq!(
-            decide(std::slice::from_ref(&theirs), &available("True"), now),
+            decide(std::slice::from_ref(&theirs), &available("True"), false, now),
             None
         );
-        assert_eq!(decide(&[theirs], &[], now).map(|taints| taints.len()), Some(2));
+        assert_eq!(
+            decide(&[theirs], &[], false, now).map(|taints| taints.len()),
+            Some(2)
+        );
+    }
+
+    #[test]
+    fn every_taint_has_a_time_and_one_writer_of_it() {
+        let now = Timestamp::from_second(1_000).unwrap();
+        let timeless = Taint {
+            time_added: None,
+            ..taint("example.com/theirs")
+        };
+        for stamped in [false, true] {
+            let next = decide(std::slice::from_ref(&timeless), &available("False"), stamped, now).unwrap();
+            let times: Vec<_> = next.iter().map(|taint| taint.time_added.clone()).collect();
+            // A webhook refuses a time on a taint that is new, and fills it in.
+            let own = (!stamped).then_some(Time(now));
+            assert_eq!(times, [Some(Time(now)), own]);
+            let settled = decide(&next[..1], &available("True"), stamped, now);
+            assert_eq!(settled, None, "nothing is written twice");
+        }
     }
 }

@@ -1,0 +1,29 @@
+//! Names and paths of admission webhooks. The policies that say the same have the same names.
+
+/// Refuses ManagedClusters: policy, webhook and configuration.
+pub const CLUSTER_VALIDATORS: &str = "managedclustervalidators.admission.cluster.open-cluster-management.io";
+/// Completes ManagedClusters: webhook and configuration.
+pub const CLUSTER_MUTATORS: &str = "managedclustermutators.admission.cluster.open-cluster-management.io";
+/// Refuses ManagedClusterSetBindings: policy, webhook and configuration.
+pub const BINDING_VALIDATORS: &str =
+    "managedclustersetbindingvalidators.admission.cluster.open-cluster-management.io";
+/// Refuses ManifestWorks: policy, webhook and configuration.
+pub const WORK_VALIDATORS: &str = "manifestworkvalidators.admission.work.open-cluster-management.io";
+
+/// Path of the webhook that refuses ManagedClusters.
+pub const VALIDATE_CLUSTER: &str = "/validate-cluster-open-cluster-management-io-v1-managedcluster";
+/// Path of the webhook that completes ManagedClusters.
+pub const MUTATE_CLUSTER: &str = "/mutate-cluster-open-cluster-management-io-v1-managedcluster";
+/// Path of the webhook that refuses ManagedClusterSetBindings.
+pub const VALIDATE_BINDING: &str =
+    "/validate-cluster-open-cluster-management-io-v1beta2-managedclustersetbinding";
+/// Path of the webhook that refuses ManifestWorks.
+pub const VALIDATE_WORK: &str = "/validate-work-open-cluster-management-io-v1-manifestwork";
+
+/// The verb one must have on a service account's user name to have a work applied on its behalf.
+pub const EXECUTE_AS: &str = "execute-as";
+/// The service account that stands for the agent's own when a work names none.
+pub const DEFAULT_EXECUTOR: &str = "klusterlet-work-sa";
+
+/// Muster's own: Secret with the webhook's certificates, in the hub's namespace.
+pub const WEBHOOK_SECRET: &str = "muster-webhook";
