@@ -130,7 +130,8 @@ impl Agent {
             .collect();
         let patch = json!({"metadata": {"uid": applied.metadata.uid, "finalizers": list}});
         let path = format!("{}/{}", applied::PATH, applied.name_any());
-        match objects::merge(spoke, &path, &patch).await {
+        let spoke = self.spoke.of(&applied.spec.manifest_work_name);
+        match objects::merge(&spoke, &path, &patch).await {
             Ok(_) => {}
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(ReconcileError::Spoke(error)),
