@@ -277,6 +277,7 @@ impl Rig {
             eviction_grace: std::time::Duration::from_secs(grace),
             raw_feedback: None,
             impersonate_executor: false,
+            remember_rights: false,
             counts: std::sync::Arc::default(),
         };
         let (hub, spoke) = (self.fleet.kube().client(), self.spoke().client());

@@ -172,6 +172,7 @@ impl World {
             eviction_grace: Duration::from_secs(3600),
             raw_feedback: None,
             impersonate_executor: false,
+            remember_rights: false,
             counts: Arc::default(),
         };
         let [hub, spoke] = self.clients.clone();
