@@ -206,6 +206,8 @@ async fn work_for(shared: &Arc<Shared>, stop: CancellationToken) {
                 .then_some(options.max_json_raw_length),
             impersonate_executor: context.gates.on(Gate::ExecutorImpersonation),
             counts: context.metrics.counts(),
+            agent_name: shared.identity.agent.clone(),
+            events: options.work_events,
         },
     );
     context.metrics.follow(&shared.holding, &work);

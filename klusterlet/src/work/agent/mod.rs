@@ -11,7 +11,8 @@ mod memory;
 mod reconcile;
 
 use super::apply::Applier;
-use super::objects::{Mapper, RequestError};
+use super::events::{Reporter, WorkEvents};
+use super::objects::RequestError;
 use super::queue::Queue;
 use super::state::State;
 use super::watches::Watches;
@@ -42,6 +43,10 @@ pub struct Settings {
     pub impersonate_executor: bool,
     /// Where it counts what it does.
     pub counts: Arc<Counts>,
+    /// The agent's name at the hub, for the Events it writes there.
+    pub agent_name: String,
+    /// Which of the cluster's Events are told at the hub.
+    pub events: WorkEvents,
 }
 
 /// Objects of one kind rank applied at the same time.
@@ -89,7 +94,7 @@ impl Agent {
         let watches = Watches::new(spoke.clone(), state.clone(), notify);
         let applier = Applier {
             spoke: spoke.clone(),
-            mapper: Mapper::default(),
+            mapper: Arc::default(),
             watches,
             state: state.clone(),
             raw: settings.raw_feedback,
@@ -153,6 +158,7 @@ impl Agent {
         tasks.spawn(self.clone().follow_applied());
         tasks.spawn(self.clone().follow_works());
         tasks.spawn(self.clone().follow_kinds());
+        tasks.spawn(self.reporter().run());
         for _ in 0..self.settings.workers.max(1) {
             tasks.spawn(self.clone().work());
         }
@@ -160,6 +166,17 @@ impl Agent {
         tasks.spawn(async move { agent.saved.keep(&agent.state).await });
         stop.cancelled().await;
         tasks.shutdown().await;
+    }
+
+    fn reporter(&self) -> Reporter {
+        Reporter::new(
+            self.settings.events,
+            self.spoke.clone(),
+            self.hub.clone(),
+            (&self.settings.cluster, &self.settings.agent_name),
+            self.state.clone(),
+            self.applier.mapper.clone(),
+        )
     }
 
     async fn work(self: Arc<Self>) {

@@ -42,7 +42,7 @@ pub struct Applier {
     /// Client of the managed cluster.
     pub spoke: Client,
     /// Kinds the cluster serves.
-    pub mapper: Mapper,
+    pub mapper: Arc<Mapper>,
     /// Drift watches.
     pub watches: Watches,
     /// What they saw.
