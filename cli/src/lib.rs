@@ -1,5 +1,5 @@
 //! `muster`, the one program people use: it starts the parts (API server, hub, klusterlet, all of them in `demo`) and talks
-//! to a hub for a person (`get`, `work`).
+//! to a hub for a person (`get`, `work`, `events`).
 //!
 //! Commands read and check everything they were given before they write anything; what is wrong is one line on standard
 //! error. Exit code 0 is success, 1 an error, 2 wrong usage.
@@ -9,6 +9,7 @@ pub mod args;
 pub mod demo;
 pub mod detach;
 pub mod error;
+pub mod events;
 pub mod follow;
 pub mod get;
 pub mod hub;
@@ -54,6 +55,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Join(join) => join::run(*join, process::stop_on_signal()?).await,
         Command::Detach(detach) => detach::run(&detach.what, &detach.connection).await,
         Command::Get(get) => get::run(&get.what, &get.connection, get.output).await,
+        Command::Events(events) => events.what.run(&events.connection, events.output).await,
         Command::Work(work) => work::run(&work.what, &work.connection, work.output).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();

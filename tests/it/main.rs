@@ -9,6 +9,7 @@ mod crash;
 mod crash_store;
 mod demo;
 mod deploy;
+mod events;
 mod kubectl;
 mod laws;
 mod operator;

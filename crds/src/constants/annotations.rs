@@ -64,6 +64,8 @@ pub const TAKE_OVER: &str = "work.muster.open-cluster-management.io/take-over";
 /// Muster's own, on an AppliedManifestWork: the kinds of which it may own objects, also where they are not recorded yet, as
 /// `<kind>.<version>.<group>`, comma separated.
 pub const KINDS: &str = "work.muster.open-cluster-management.io/kinds";
+/// Muster's own, on the works of a bundle: how many there should be. While there are fewer, it was not made to the end.
+pub const BUNDLE_PARTS: &str = "work.muster.open-cluster-management.io/parts";
 /// Muster's own, on a join token's Secret: patterns of the cluster names it is good for, comma separated; none: any.
 pub const TOKEN_CLUSTERS: &str = "token.muster.open-cluster-management.io/clusters";
 /// Muster's own, on a join token's Secret, value `true`: clusters that come with it are accepted.

@@ -46,5 +46,9 @@ pub const CLUSTER_MANAGER: &str = "x-k8s.io/cluster-manager";
 pub const CLUSTER_MANAGER_NAME: &str = "open-cluster-management";
 /// Muster's own: on every object the klusterlet applied and owns, so that one selected watch a kind sees them all.
 pub const APPLIED: &str = "muster.open-cluster-management.io/applied";
+/// Muster's own: on the works that are one bundle because one would be too large; its name, which the first work has too.
+pub const BUNDLE: &str = "work.muster.open-cluster-management.io/bundle";
+/// Muster's own: which work of its bundle it is, from 1.
+pub const BUNDLE_PART: &str = "work.muster.open-cluster-management.io/part";
 /// Muster's own: on the Secrets of join tokens, value `true`.
 pub const JOIN_TOKEN: &str = "muster.open-cluster-management.io/join-token";
