@@ -151,10 +151,13 @@ pub async fn works_of(asked: &Works, connection: &Connection, format: Format) ->
     )
 }
 
+/// What makes the cells of an object at a time.
+type Row<K> = Box<dyn Fn(&K, Timestamp) -> Vec<String>>;
+
 /// How objects of a kind are shown in a table.
 struct Shape<K> {
     headers: Vec<&'static str>,
-    row: Box<dyn Fn(&K, Timestamp) -> Vec<String>>,
+    row: Row<K>,
 }
 
 impl<K> Shape<K> {

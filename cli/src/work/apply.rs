@@ -56,12 +56,12 @@ pub struct Apply {
 struct Files {
     /// File with manifests, YAML or JSON, or a folder of such files; - is standard input. May be given several times
     #[arg(long = "filename", short = 'f', value_name = "FILE", num_args = 1..)]
-    files: Vec<PathBuf>,
+    paths: Vec<PathBuf>,
     /// Also the folders in the folders
-    #[arg(long, short = 'R', requires = "files")]
+    #[arg(long, short = 'R', requires = "paths")]
     recursive: bool,
     /// Not supported: pipe `kustomize build DIR` into -f -
-    #[arg(long, short = 'k', value_name = "DIR", hide = true, conflicts_with = "files")]
+    #[arg(long, short = 'k', value_name = "DIR", hide = true, conflicts_with = "paths")]
     kustomize: Option<PathBuf>,
 }
 
@@ -177,7 +177,7 @@ impl Apply {
                 self.which.cluster
             )));
         }
-        let read = manifests::read(&self.files.files, self.files.recursive)?;
+        let read = manifests::read(&self.files.paths, self.files.recursive)?;
         let prepared = manifests::prepare(read, self.namespace.as_deref())?;
         let limit = self.manifest_limit;
         for manifest in &prepared {

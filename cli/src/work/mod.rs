@@ -147,19 +147,20 @@ impl Which {
                 }
             }
         }
-        if !parts.contains_key(&1) {
-            let found = hub
-                .ask("get the work", KIND, kubeconfig::get(&api, &self.name))
-                .await?;
-            if let Some(work) = found {
-                if let Some((bundle, part)) = bundle::part(&work).filter(|(b, _)| *b != self.name) {
-                    return Err(Error::Input(format!(
-                        "work {:?} of cluster {:?} is part {part} of the bundle {bundle:?}: say {bundle} to mean all of it",
-                        self.name, self.cluster
-                    )));
-                }
-                parts.insert(1, work);
+        let first = if parts.contains_key(&1) {
+            None
+        } else {
+            let asked = kubeconfig::get(&api, &self.name);
+            hub.ask("get the work", KIND, asked).await?
+        };
+        if let Some(work) = first {
+            if let Some((bundle, part)) = bundle::part(&work).filter(|(b, _)| *b != self.name) {
+                return Err(Error::Input(format!(
+                    "work {:?} of cluster {:?} is part {part} of the bundle {bundle:?}: say {bundle} to mean all of it",
+                    self.name, self.cluster
+                )));
             }
+            parts.insert(1, work);
         }
         Ok(parts)
     }

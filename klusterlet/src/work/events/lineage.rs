@@ -330,7 +330,7 @@ mod tests {
         let state = state();
         let mut older = deployment.clone();
         older.uid = "older".into();
-        let ours = vec![("shop".to_owned(), "u".to_owned())];
+        let ours = [("shop".to_owned(), "u".to_owned())];
         let cases = [
             (deployment, &ours[..], 0),
             (subject("v1", "Pod", "shop", "web-1-a"), &ours[..], 2),
