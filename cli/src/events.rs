@@ -6,7 +6,7 @@ use crate::get;
 use crate::kubeconfig::{Connection, Hub};
 use crate::output::{self, Format};
 use crate::table::{Lines, Table, age};
-use crate::{Error, names, work};
+use crate::{Error, complete, names, work};
 use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
@@ -26,10 +26,10 @@ const PAGE: u32 = 500;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Events {
     /// Only events of this work, or of the works of this bundle
-    #[arg(long, value_name = "NAME", value_parser = names::work)]
+    #[arg(long, value_name = "NAME", value_parser = names::work, add = complete::works())]
     work: Option<String>,
     /// Only events from this cluster
-    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster)]
+    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster, add = complete::clusters())]
     cluster: Option<String>,
     /// Events from all clusters, as without --cluster
     #[arg(long, short = 'A', conflicts_with = "cluster")]

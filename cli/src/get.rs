@@ -3,7 +3,7 @@
 use crate::kubeconfig::{self, Connection, Hub};
 use crate::output::{self, Format};
 use crate::table::{Lines, Table, age, duration};
-use crate::{Error, names};
+use crate::{Error, complete, names};
 use futures::TryStreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -45,7 +45,7 @@ pub enum Get {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Clusters {
     /// Only these clusters
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = complete::clusters())]
     names: Vec<String>,
     /// Go on with what changes, until Ctrl-C
     #[arg(long, short)]
@@ -56,10 +56,10 @@ pub struct Clusters {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Works {
     /// Only these works
-    #[arg(value_name = "NAME", requires = "cluster")]
+    #[arg(value_name = "NAME", requires = "cluster", add = complete::works())]
     names: Vec<String>,
     /// Only works of this cluster
-    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster)]
+    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster, add = complete::clusters())]
     cluster: Option<String>,
     /// Works of all clusters, as without --cluster
     #[arg(long, short = 'A', conflicts_with = "cluster")]

@@ -6,6 +6,7 @@
 
 pub mod apiserver;
 pub mod args;
+pub mod complete;
 pub mod demo;
 pub mod detach;
 pub mod error;
@@ -27,11 +28,12 @@ pub mod work;
 pub use error::Error;
 
 use args::{Arguments, Command};
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 use std::process::ExitCode;
 
 /// The program: reads the command line, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
+    complete::answer();
     let arguments = Arguments::parse();
     process::log(arguments.command.log_level(), arguments.verbose);
     match process::runtime().and_then(|runtime| runtime.block_on(run(arguments))) {
@@ -57,11 +59,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Get(get) => get::run(&get.what, &get.connection, get.output).await,
         Command::Events(events) => events.what.run(&events.connection, events.output).await,
         Command::Work(work) => work::run(&work.what, &work.connection, work.output).await,
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "muster", &mut script);
-            output::print(&String::from_utf8_lossy(&script))
-        }
+        Command::Completion { shell } => output::print(&complete::script(shell)?),
         Command::Version => output::print(&format!("muster {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }

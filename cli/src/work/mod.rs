@@ -11,7 +11,7 @@ pub use status::{first_problem, value};
 use crate::get::{self, name_line};
 use crate::kubeconfig::{self, Connection, Hub};
 use crate::output::{self, Format};
-use crate::{Error, events, follow, names};
+use crate::{Error, complete, events, follow, names};
 use apply::{Apply, Mode};
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
@@ -74,10 +74,10 @@ pub enum DryRun {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Which {
     /// Name of the work
-    #[arg(value_name = "NAME", value_parser = names::work)]
+    #[arg(value_name = "NAME", value_parser = names::work, add = complete::works())]
     pub name: String,
     /// Cluster it is for
-    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster)]
+    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster, add = complete::clusters())]
     pub cluster: String,
 }
 
@@ -85,10 +85,10 @@ pub struct Which {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Delete {
     /// Names of the works
-    #[arg(value_name = "NAME", required = true, value_parser = names::work)]
+    #[arg(value_name = "NAME", required = true, value_parser = names::work, add = complete::works())]
     names: Vec<String>,
     /// Cluster they are for
-    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster)]
+    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster, add = complete::clusters())]
     cluster: String,
     /// Wait until the cluster has removed everything and the work is gone
     #[arg(long)]

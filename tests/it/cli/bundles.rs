@@ -213,6 +213,28 @@ async fn works_are_applied_and_watched() -> Result {
     watch.signal("INT")?;
     watch.until_ended(SOON).await?;
 
+    // The shell asks for names, and gets the hub's.
+    let completed = async |words: &[&str]| -> anyhow::Result<String> {
+        let shell = ["COMPLETE=fish", MUSTER, "--", "muster", "--kubeconfig", &hub];
+        let run = Program::other("/usr/bin/env".as_ref(), &[&shell[..], words].concat()).await?;
+        anyhow::ensure!(run.code == 0 && run.stderr.is_empty(), "{words:?}: {run:?}");
+        Ok(run.stdout)
+    };
+    assert_eq!(
+        completed(&["work", "status", "--cluster", &name[..4]])
+            .await?
+            .trim(),
+        name
+    );
+    assert_eq!(
+        completed(&["work", "status", "-c", name, "a"]).await?.trim(),
+        "app"
+    );
+    assert_eq!(
+        completed(&["work", "status", "-c", "nowhere", "a"]).await?.trim(),
+        ""
+    );
+
     // A work that is there keeps how it is applied.
     let spec = json!({"spec": {"deleteOption": {"propagationPolicy": "Orphan"}}});
     fleet.kube().merge(&work_path(name, "app"), &spec).await?;
