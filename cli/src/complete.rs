@@ -8,7 +8,7 @@ use crate::process;
 use clap::CommandFactory as _;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use muster_crds::cluster::v1::ManagedCluster;
 use muster_crds::constants::labels;
@@ -82,7 +82,7 @@ async fn names(line: &Line, what: What) -> Result<BTreeSet<String>, Error> {
             let list = hub
                 .ask("list clusters", "managedclusters", api.list_metadata(&all))
                 .await?;
-            Ok(list.items.iter().map(|cluster| cluster.name_any()).collect())
+            Ok(list.items.iter().map(ResourceExt::name_any).collect())
         }
         What::Works => {
             let api: Api<ManifestWork> = match &line.cluster {
