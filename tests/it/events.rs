@@ -165,12 +165,16 @@ async fn what_happens_to_applied_and_owned_objects_is_told_and_counted() -> Resu
         assert!(line.contains(part), "{part:?} is not in {line}");
     }
     assert!(!shown.contains("Foreign"), "{shown}");
-    assert_eq!(
-        ok(&["events", "-A", "--types", "Normal", "-o", "name"]).await?,
-        ""
+    let normal = ["events", "--cluster", &name, "--types", "Normal", "-o", "name"];
+    assert_eq!(ok(&normal).await?, "");
+    let warnings = ["events", "--cluster", &name, "--types", "warning", "-o", "json"];
+    let warnings: Value = serde_json::from_str(&ok(&warnings).await?)?;
+    assert_eq!(warnings["items"].as_array().map(Vec::len), Some(4), "{warnings}");
+    let all = ok(&["events", "-A"]).await?;
+    assert!(
+        all.lines().any(|l| l.contains(&name) && l.contains(" app ")),
+        "{all}"
     );
-    let all: Value = serde_json::from_str(&ok(&["events", "--types", "warning", "-o", "json"]).await?)?;
-    assert_eq!(all["items"].as_array().map(Vec::len), Some(4), "{all}");
     let status = ok(&["work", "status", "app", "--cluster", &name]).await?;
     assert!(
         status.contains("Latest warnings")
