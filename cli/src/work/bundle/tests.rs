@@ -50,6 +50,9 @@ fn what_fits_is_one_work_and_what_does_not_is_several_in_order() {
     );
 }
 
+/// What happens, the names and sizes after it, and how they are divided then.
+type Case<'a> = (&'a str, &'a [(&'a str, usize)], &'a [(usize, &'a str)]);
+
 #[test]
 fn a_change_touches_few_works() {
     let first = items(&[("a", 40), ("b", 40), ("c", 40), ("d", 40), ("e", 40)]);
@@ -64,7 +67,7 @@ fn a_change_touches_few_works() {
         told(&first, &split(&first, &BTreeMap::new(), 100)),
         want(&[(1, "ab"), (2, "cd"), (3, "e")])
     );
-    let cases: [(&str, &[(&str, usize)], &[(usize, &str)]); 8] = [
+    let cases: [Case<'_>; 8] = [
         (
             "nothing",
             &[("a", 40), ("b", 40), ("c", 40), ("d", 40), ("e", 40)],
