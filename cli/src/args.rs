@@ -70,10 +70,16 @@ pub enum Command {
         after_long_help = "Examples:\n  muster get clusters --kubeconfig hub.kubeconfig\n  muster get works --cluster cluster1 -o wide"
     )]
     Get(GetArguments),
-    /// Make, delete and explain works
+    /// Show what happens on the clusters to what works applied
     #[command(
-        long_about = "A work is a set of Kubernetes objects that one cluster should have. These commands make works, delete them, and tell what became of each of their objects.",
-        after_long_help = "Examples:\n  muster work create guestbook --cluster cluster1 -f guestbook.yaml --wait\n  muster work status guestbook --cluster cluster1\n  muster work delete guestbook --cluster cluster1"
+        long_about = "Shows the events of the clusters about objects that works applied, and about what those own, as the klusterlets tell them at the hub. The latest is last.",
+        after_long_help = "Examples:\n  muster events --work guestbook --cluster cluster1\n  muster events --types Warning\n  muster events -A -w"
+    )]
+    Events(EventsArguments),
+    /// Make, change, delete and explain works
+    #[command(
+        long_about = "A work is a set of Kubernetes objects that one cluster should have. These commands make works, change and delete them, and tell what became of each of their objects.",
+        after_long_help = "Examples:\n  muster work create guestbook --cluster cluster1 -f guestbook.yaml --wait\n  muster work apply guestbook --cluster cluster1 -f guestbook.yaml\n  muster work status guestbook --cluster cluster1\n  muster work delete guestbook --cluster cluster1"
     )]
     Work(WorkArguments),
     /// Print a completion script for a shell
@@ -99,6 +105,20 @@ pub struct GetArguments {
     pub connection: Connection,
     /// Form of the output
     #[arg(long, short, value_enum, default_value_t, value_name = "FORM", global = true)]
+    pub output: Format,
+}
+
+/// `muster events`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EventsArguments {
+    /// Which events.
+    #[command(flatten)]
+    pub what: crate::events::Events,
+    /// Which hub.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Form of the output
+    #[arg(long, short, value_enum, default_value_t, value_name = "FORM")]
     pub output: Format,
 }
 
@@ -187,6 +207,12 @@ mod tests {
             ),
             ("work create x --cluster c -f f -n A", 2, "a namespace must"),
             ("work delete x --cluster c --timeout 5s", 2, "--wait"),
+            ("work create x --cluster c --dry-run --wait -f f", 2, "--wait"),
+            ("work apply x --cluster c --dry-run=both -f f", 2, "both"),
+            ("work apply x --cluster c --manifest-limit 5 -f f", 2, "1024"),
+            ("work apply x --cluster c -k d -f f", 2, "cannot be used with"),
+            ("events --types Odd", 2, "Odd"),
+            ("events -A --cluster c", 2, "cannot be used with"),
             (
                 "work delete x --cluster c --wait --timeout 5",
                 2,
@@ -229,6 +255,13 @@ mod tests {
             "get clusters a b -o yaml --context x --kubeconfig f",
             "get --kubeconfig f work -c c w",
             "work create x -c c -f a.yaml -f - -f dir",
+            "work apply x -c c -R -f a.yaml b.yaml --dry-run -o yaml",
+            "work apply x -c c -f a --dry-run=server",
+            "work apply x -c c -k dir",
+            "work delete a b -c c",
+            "work list -c c -w",
+            "get clusters -w",
+            "events --work w -c c --types warning -w -o wide",
             "work --context x status w --cluster c -o wide",
             "work diff w -c c",
             "work diff w -c c -f a.yaml -n shop --timeout 5s -o json",

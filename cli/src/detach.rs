@@ -1,7 +1,7 @@
 //! `muster detach`: letting go of a cluster, orderly, or by force when it will never come back.
 
 use crate::kubeconfig::{self, Connection, Hub};
-use crate::{Error, follow, names, output, work};
+use crate::{Error, complete, follow, names, output, work};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::DynamicObject;
@@ -22,7 +22,7 @@ const KIND: &str = "managedclusters";
 #[derive(Debug, Clone, clap::Args)]
 pub struct Detach {
     /// Cluster to detach
-    #[arg(value_name = "NAME", value_parser = names::cluster)]
+    #[arg(value_name = "NAME", value_parser = names::cluster, add = complete::clusters())]
     pub name: String,
     /// The cluster will never come back: do not wait for it to clean up
     #[arg(long)]

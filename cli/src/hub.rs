@@ -98,7 +98,8 @@ async fn standalone(options: Options, dir: &Path, stop: CancellationToken) -> Re
     };
     let ended = tokio::select! {
         ended = serve => ended,
-        ended = &mut hub => Err(failure(ended)),
+        // It ends when it is asked to as well, and may be noticed first.
+        ended = &mut hub => if stop.is_cancelled() { Ok(()) } else { Err(failure(ended)) },
         () = stop.cancelled() => Ok(()),
     };
     ending.cancel();

@@ -1,14 +1,16 @@
 //! `muster`, the one program people use: it starts the parts (API server, hub, klusterlet, all of them in `demo`) and talks
-//! to a hub for a person (`get`, `work`).
+//! to a hub for a person (`get`, `work`, `events`).
 //!
 //! Commands read and check everything they were given before they write anything; what is wrong is one line on standard
 //! error. Exit code 0 is success, 1 an error, 2 wrong usage; of `work diff` 1 is a difference and 2 an error.
 
 pub mod apiserver;
 pub mod args;
+pub mod complete;
 pub mod demo;
 pub mod detach;
 pub mod error;
+pub mod events;
 pub mod follow;
 pub mod get;
 pub mod hub;
@@ -26,11 +28,12 @@ pub mod work;
 pub use error::Error;
 
 use args::{Arguments, Command};
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 use std::process::ExitCode;
 
 /// The program: reads the command line, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
+    complete::answer();
     let arguments = Arguments::parse();
     process::log(arguments.command.log_level(), arguments.verbose);
     let failure = match &arguments.command {
@@ -59,12 +62,9 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Join(join) => join::run(*join, process::stop_on_signal()?).await,
         Command::Detach(detach) => detach::run(&detach.what, &detach.connection).await,
         Command::Get(get) => get::run(&get.what, &get.connection, get.output).await,
+        Command::Events(events) => events.what.run(&events.connection, events.output).await,
         Command::Work(work) => work::run(&work.what, &work.connection, work.output).await,
-        Command::Completion { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "muster", &mut script);
-            output::print(&String::from_utf8_lossy(&script))
-        }
+        Command::Completion { shell } => output::print(&complete::script(shell)?),
         Command::Version => output::print(&format!("muster {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -74,7 +74,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    fn error(&self, problem: impl Into<String>) -> Error {
+    /// Something is wrong with it.
+    pub fn error(&self, problem: impl Into<String>) -> Error {
         error(&self.place, problem)
     }
 
@@ -99,10 +100,20 @@ fn error(place: &Place, problem: impl Into<String>) -> Error {
     }
 }
 
-/// Reads all manifests of files, folders (not those in them), and standard input for `-`.
-pub fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>, Error> {
+/// Reads all manifests of files, of folders (with `recursive` also of those in them), and of standard input for `-`.
+pub fn read(paths: &[PathBuf], recursive: bool) -> Result<Vec<Manifest>, Error> {
     let mut manifests = Vec::new();
+    if paths.iter().filter(|p| *p == Path::new("-")).count() > 1 {
+        return Err(Error::Input("standard input (-) can be read only once".into()));
+    }
     for path in paths {
+        let text_of_path = path.to_string_lossy();
+        if text_of_path.starts_with("https://") || text_of_path.starts_with("http://") {
+            return Err(Error::File {
+                path: path.clone(),
+                problem: "URLs are not read; fetch it first: curl -sSfL URL | muster ... -f -".into(),
+            });
+        }
         if path == Path::new("-") {
             let mut bytes = Vec::new();
             std::io::stdin()
@@ -111,11 +122,16 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>, Error> {
                 .map_err(|e| file_error(path, &e))?;
             manifests.extend(parse("standard input", &text("standard input", bytes)?)?);
         } else if path.is_dir() {
-            let files = manifest_files(path)?;
+            let files = manifest_files(path, recursive)?;
             if files.is_empty() {
+                let more = if recursive {
+                    ""
+                } else {
+                    " (folders in it are read with -R)"
+                };
                 return Err(Error::File {
                     path: path.clone(),
-                    problem: "the folder holds no .yaml, .yml or .json file".into(),
+                    problem: format!("the folder holds no .yaml, .yml or .json file{more}"),
                 });
             }
             for file in files {
@@ -135,11 +151,28 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>, Error> {
     Ok(manifests)
 }
 
-fn manifest_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+/// What makes a folder a kustomization, by its file name.
+const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+const NO_KUSTOMIZE: &str =
+    "it is a kustomization, which Muster does not build: kustomize build FOLDER | muster ... -f -";
+
+fn manifest_files(folder: &Path, recursive: bool) -> Result<Vec<PathBuf>, Error> {
     let entries = std::fs::read_dir(folder).map_err(|e| file_error(folder, &e))?;
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|e| file_error(folder, &e))?.path();
+        let entry = entry.map_err(|e| file_error(folder, &e))?;
+        let path = entry.path();
+        if KUSTOMIZATIONS.iter().any(|name| entry.file_name() == *name) {
+            return Err(Error::File {
+                path: folder.to_owned(),
+                problem: NO_KUSTOMIZE.into(),
+            });
+        }
+        // Links are not followed: they may lead around in a circle.
+        if recursive && entry.file_type().is_ok_and(|t| t.is_dir()) {
+            files.extend(manifest_files(&path, true)?);
+            continue;
+        }
         let fits = path
             .extension()
             .is_some_and(|e| EXTENSIONS.iter().any(|known| e == *known));
@@ -307,11 +340,10 @@ fn flatten(manifest: Manifest, into: &mut Vec<Manifest>) -> Result<(), Error> {
 
 /// Checks what every manifest must have and fills in the namespace where the kind is known to need one. What `namespace`
 /// says must not contradict a manifest.
-pub fn prepare(manifests: Vec<Manifest>, namespace: Option<&str>) -> Result<Vec<Value>, Error> {
+pub fn prepare(manifests: Vec<Manifest>, namespace: Option<&str>) -> Result<Vec<Manifest>, Error> {
     let custom = custom_kinds(&manifests);
     let mut seen: BTreeMap<(String, String, String, String), Place> = BTreeMap::new();
-    let mut objects = Vec::new();
-    let mut bytes = 0;
+    let mut prepared = Vec::new();
     for mut manifest in manifests {
         check(&manifest)?;
         let kind = format!("{}/{}", manifest.group(), manifest.text("/kind"));
@@ -343,15 +375,9 @@ pub fn prepare(manifests: Vec<Manifest>, namespace: Option<&str>) -> Result<Vec<
             )));
         }
         seen.insert(identity, manifest.place.clone());
-        bytes += manifest_size(&manifest.object.to_string());
-        objects.push(manifest.object);
+        prepared.push(manifest);
     }
-    if bytes > MANIFEST_LIMIT {
-        return Err(Error::Input(format!(
-            "the size of manifests is {bytes} bytes which exceeds the {MANIFEST_LIMIT} limit: divide them among several works"
-        )));
-    }
-    Ok(objects)
+    Ok(prepared)
 }
 
 /// Whether the kinds that CustomResourceDefinitions among the manifests define live in namespaces.
@@ -393,6 +419,9 @@ fn check(manifest: &Manifest) -> Result<(), Error> {
         if !text_or_absent(pointer) {
             return Err(manifest.error(format!("its {field} is no text: put it in quotes")));
         }
+    }
+    if manifest.group() == "kustomize.config.k8s.io" {
+        return Err(manifest.error(NO_KUSTOMIZE));
     }
     for (pointer, field) in [("/apiVersion", "apiVersion"), ("/kind", "kind")] {
         if missing(pointer) {

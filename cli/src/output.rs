@@ -53,6 +53,18 @@ pub fn document(value: &Value, format: Format) -> Result<String, Error> {
     Ok(format!("{value:#}\n"))
 }
 
+/// Objects one after the other, as they come.
+pub fn stream(values: &[Value], format: Format) -> Result<String, Error> {
+    let mut text = String::new();
+    for value in values {
+        if format == Format::Yaml {
+            text.push_str("---\n");
+        }
+        text.push_str(&document(value, format)?);
+    }
+    Ok(text)
+}
+
 /// Objects as a `List`, as kubectl shows several.
 pub fn list(items: &[Value]) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})

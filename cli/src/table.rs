@@ -28,20 +28,39 @@ impl Table {
     }
 
     /// The text, ending in a line break.
-    pub fn render(&self) -> String {
-        let header: Vec<String> = self.headers.iter().map(|h| (*h).to_owned()).collect();
-        let width = |column: usize| {
-            let cells = std::iter::once(&header)
-                .chain(&self.rows)
-                .filter_map(|row| row.get(column));
-            let longest = cells.map(|cell| cell.chars().count()).max().unwrap_or_default();
-            (longest + PADDING).max(MIN_WIDTH)
-        };
-        let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    pub fn render(self) -> String {
+        Lines::new(&self.headers).rows(self.rows)
+    }
+}
+
+/// A table that goes on: what comes later stands under what came first.
+#[derive(Debug, Clone)]
+pub struct Lines {
+    headers: Option<Vec<String>>,
+    widths: Vec<usize>,
+}
+
+impl Lines {
+    /// None yet. The headers come with the first rows.
+    pub fn new(headers: &[&'static str]) -> Self {
+        Self {
+            headers: Some(headers.iter().map(|h| (*h).to_owned()).collect()),
+            widths: vec![MIN_WIDTH; headers.len()],
+        }
+    }
+
+    /// The text of more rows. A column that was too narrow is wider from now on.
+    pub fn rows(&mut self, rows: Vec<Vec<String>>) -> String {
+        let rows: Vec<Vec<String>> = self.headers.take().into_iter().chain(rows).collect();
+        for row in &rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count() + PADDING);
+            }
+        }
         let mut text = String::new();
-        for row in std::iter::once(&header).chain(&self.rows) {
+        for row in &rows {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
+            for (cell, width) in row.iter().zip(&self.widths) {
                 line.push_str(cell);
                 line.extend(std::iter::repeat_n(
                     ' ',
@@ -125,5 +144,15 @@ mod tests {
         table.row(vec!["cluster1".into(), "x".into(), "5s".into()]);
         table.row(vec!["c".into(), String::new(), String::new()]);
         assert_eq!(table.render(), "NAME       A     AGE\ncluster1   x     5s\nc\n");
+        let mut lines = Lines::new(&["NAME", "AGE"]);
+        assert_eq!(
+            lines.rows(vec![vec!["c".into(), "1s".into()]]),
+            "NAME   AGE\nc      1s\n"
+        );
+        assert_eq!(lines.rows(vec![vec!["d".into(), "2s".into()]]), "d      2s\n");
+        assert_eq!(
+            lines.rows(vec![vec!["cluster1".into(), "2s".into()]]),
+            "cluster1   2s\n"
+        );
     }
 }

@@ -70,6 +70,9 @@ pub struct Options {
     /// Longest raw JSON value in feedback, in bytes; needs the feature gate RawFeedbackJsonString
     #[arg(long, value_name = "BYTES", default_value_t = 1024)]
     pub max_json_raw_length: usize,
+    /// Which Events about applied objects, and what those own, are told at the hub as Events of their work
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    pub work_events: crate::work::WorkEvents,
     /// What the manifests of Open Cluster Management's agents say and this agent does in another way.
     #[command(flatten)]
     pub compatible: Compatible,

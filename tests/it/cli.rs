@@ -1,5 +1,7 @@
 //! The program itself: what it does, and one clear line for each bad input.
 
+mod bundles;
+
 use crate::{MUSTER, Result};
 use muster_tests::objects::{self, deployment_path};
 use muster_tests::program::Run;

@@ -12,6 +12,7 @@ mod demo;
 mod deploy;
 mod diff;
 mod doubt;
+mod events;
 mod executor;
 mod kubectl;
 mod laws;

@@ -1,5 +1,5 @@
 //! What kube-controller-manager does for the kinds that matter here: namespaces, garbage, certificates, CRDs, service
-//! accounts, aggregated roles, finished jobs.
+//! accounts, aggregated roles, finished jobs, old events.
 //!
 //! One watch of the whole store feeds one queue ([`engine`]). Each controller observes through [`access`], decides in a
 //! pure function and returns [`plan::Plan`]s, which are carried out in one place. Nothing is polled: what is about time
@@ -10,6 +10,7 @@ pub mod aggregation;
 pub mod certificate;
 pub mod crd;
 pub mod engine;
+pub mod event;
 pub mod garbage;
 pub mod job;
 pub mod meta;
@@ -45,6 +46,8 @@ pub mod kinds {
     pub const CRDS: &str = "apiextensions.k8s.io/customresourcedefinitions";
     /// CertificateSigningRequest.
     pub const CSRS: &str = "certificates.k8s.io/certificatesigningrequests";
+    /// Event.
+    pub const EVENTS: &str = "/events";
     /// Job.
     pub const JOBS: &str = "batch/jobs";
     /// Namespace.
@@ -91,6 +94,8 @@ pub enum Work {
     Aggregate,
     /// A Job that may be finished.
     Job(crate::store::Key),
+    /// An Event that may be old.
+    Event(crate::store::Key),
 }
 
 struct Controllers {
@@ -167,6 +172,7 @@ impl Controllers {
             }
             kinds::CLUSTER_ROLES => add(Work::Aggregate),
             kinds::JOBS if !gone => add(Work::Job(key.clone())),
+            kinds::EVENTS if !gone => add(Work::Event(key.clone())),
             _ => {}
         }
     }
@@ -261,6 +267,10 @@ impl Reactor for Controllers {
             }
             Work::Job(key) => match access.object(kinds::JOBS, &key.namespace, &key.name) {
                 Some(job) => job::decide(&job, now),
+                None => Plan::default(),
+            },
+            Work::Event(key) => match access.object(kinds::EVENTS, &key.namespace, &key.name) {
+                Some(event) => event::decide(&event, now),
                 None => Plan::default(),
             },
         };

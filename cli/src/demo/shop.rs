@@ -55,7 +55,8 @@ impl std::fmt::Display for Version {
 
 /// The work that brings this version to a cluster.
 pub fn work(cluster: &str, version: Version) -> Result<ManifestWork, Error> {
-    let mut objects = manifests::prepare(manifests::parse("the demo's application", MANIFESTS)?, None)?;
+    let prepared = manifests::prepare(manifests::parse("the demo's application", MANIFESTS)?, None)?;
+    let mut objects: Vec<_> = prepared.into_iter().map(|m| m.object).collect();
     for object in &mut objects {
         match (object["kind"].as_str(), object["metadata"]["name"].as_str()) {
             (Some("Deployment"), Some(WEB)) => {
@@ -191,7 +192,7 @@ mod tests {
                 .iter()
                 .map(|m| &m.0)
                 .collect::<Vec<_>>(),
-            plain.iter().collect::<Vec<_>>()
+            plain.iter().map(|m| &m.object).collect::<Vec<_>>()
         );
         let changed = first
             .spec

@@ -123,7 +123,7 @@ fn namespaces_are_filled_where_the_kind_needs_one() {
         Ok::<_, Error>(
             objects
                 .iter()
-                .map(|o| o["metadata"]["namespace"].as_str().map(str::to_owned))
+                .map(|m| m.object["metadata"]["namespace"].as_str().map(str::to_owned))
                 .collect::<Vec<_>>(),
         )
     };
@@ -139,34 +139,16 @@ fn namespaces_are_filled_where_the_kind_needs_one() {
 }
 
 #[test]
-fn what_is_too_large_is_said_before_it_is_sent() {
-    let map = |size: usize| {
-        // Four bytes are around what is so large.
-        let bytes = size - 4;
-        let empty = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}, "data": {"x": ""}});
-        let mut object = empty.clone();
-        object["data"]["x"] = "y".repeat(bytes - empty.to_string().len()).into();
-        prepare(parse("f", &object.to_string()).unwrap(), None)
-    };
-    assert!(map(MANIFEST_LIMIT).is_ok());
-    let error = map(MANIFEST_LIMIT + 1).unwrap_err().to_string();
-    assert!(
-        error.contains("the size of manifests is 512001 bytes which exceeds the 512000 limit"),
-        "{error}"
-    );
-}
-
-#[test]
 fn files_folders_and_what_is_not_there() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-    let error = read(&[dir.path().to_owned()]).unwrap_err().to_string();
+    let error = read(&[dir.path().to_owned()], false).unwrap_err().to_string();
     assert!(error.contains("holds no .yaml"), "{error}");
     write("b.yml", "kind: B\nmetadata: {name: b}");
     write("a.json", "{\"kind\": \"A\", \"metadata\": {\"name\": \"a\"}}");
     write("readme.txt", "]");
     let read_names = |path: PathBuf| {
-        read(&[path]).map(|m| {
+        read(&[path], false).map(|m| {
             m.iter()
                 .map(|m| m.text("/metadata/name").to_owned())
                 .collect::<Vec<_>>()
@@ -186,4 +168,32 @@ fn files_folders_and_what_is_not_there() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("binary.yaml, line 2: it is not UTF-8"), "{error}");
+}
+
+#[test]
+fn folders_in_folders_kustomizations_and_urls() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("inner/most");
+    std::fs::create_dir_all(&inner).unwrap();
+    std::fs::write(inner.join("a.yaml"), "kind: A\nmetadata: {name: a}").unwrap();
+    std::fs::write(dir.path().join("b.yaml"), "kind: B\nmetadata: {name: b}").unwrap();
+    let read_in = |path: &Path, recursive| read(&[path.to_owned()], recursive).map(|m| m.len());
+    assert_eq!(read_in(dir.path(), false).unwrap(), 1);
+    assert_eq!(read_in(dir.path(), true).unwrap(), 2);
+    let error = read_in(&dir.path().join("inner"), false).unwrap_err().to_string();
+    assert!(error.contains("-R"), "{error}");
+    std::fs::write(inner.join("kustomization.yaml"), "resources: [a.yaml]").unwrap();
+    let error = read_in(dir.path(), true).unwrap_err().to_string();
+    assert!(
+        error.contains("inner/most: it is a kustomization") && error.contains("kustomize build"),
+        "{error}"
+    );
+    let error = problem("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: []\n");
+    assert!(error.contains("kustomize build"), "{error}");
+    let error = read_in(Path::new("https://example.com/a.yaml"), false)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("curl"), "{error}");
+    let error = read(&["-".into(), "-".into()], false).unwrap_err().to_string();
+    assert!(error.contains("only once"), "{error}");
 }

@@ -1,37 +1,50 @@
-//! `muster work`: making, deleting and explaining works of one cluster.
+//! `muster work`: making, changing, deleting and explaining works of one cluster.
 
+mod apply;
+mod bundle;
 mod diff;
 mod status;
+mod wait;
 
+pub use bundle::MAX_NAME as MAX_BUNDLE_NAME;
 pub use status::{first_problem, value};
 
 use crate::get::{self, name_line};
 use crate::kubeconfig::{self, Connection, Hub};
 use crate::output::{self, Format};
-use crate::{Error, follow, manifests, names};
+use crate::{Error, complete, events, follow, names};
+use apply::{Apply, Mode};
 use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, ObjectMeta, PostParams, Preconditions};
+use kube::api::{Api, ListParams};
 use kube::runtime::watcher;
-use muster_crds::conditions::{find, is_true};
-use muster_crds::constants::conditions as types;
-use muster_crds::work::v1::{ManifestWork, ManifestWorkSpec, ManifestsTemplate};
-use std::path::PathBuf;
+use muster_crds::constants::labels;
+use muster_crds::work::v1::ManifestWork;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use wait::Progress;
 
 const KIND: &str = "manifestworks";
+/// So many of a work's latest warnings are shown with its status.
+const WARNINGS: usize = 5;
 
 /// What to do with a work.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum Work {
     /// Make a work from manifests, for a cluster to apply
     #[command(
-        long_about = "Makes a work from manifests. The cluster applies them, puts back what is changed there, and reports what became of each.",
-        after_long_help = "Examples:\n  muster work create guestbook --cluster cluster1 -f guestbook.yaml\n  muster work create shop --cluster cluster1 -n shop -f manifests/ -f extra.json\n  kustomize build . | muster work create app --cluster cluster1 -f - --wait\n  muster work create app --cluster cluster1 -f app.yaml --dry-run -o yaml"
+        long_about = "Makes a work from manifests. The cluster applies them, puts back what is changed there, and reports what became of each.\n\nWhat is too large for one work becomes several, NAME, NAME-2, NAME-3 and so on: a bundle, which the other commands take as one.",
+        after_long_help = "Examples:\n  muster work create guestbook --cluster cluster1 -f guestbook.yaml\n  muster work create shop --cluster cluster1 -n shop -f manifests/ -R -f extra.json\n  kustomize build . | muster work create app --cluster cluster1 -f - --wait\n  muster work create app --cluster cluster1 -f app.yaml --dry-run -o yaml"
     )]
-    Create(Create),
-    /// Delete a work, and with it what it made on its cluster
+    Create(Box<Apply>),
+    /// Make a work from manifests, or change it so that it has these and no others
     #[command(
-        after_long_help = "Examples:\n  muster work delete guestbook --cluster cluster1\n  muster work delete guestbook --cluster cluster1 --wait --timeout 2m"
+        long_about = "Makes a work from manifests, or changes the one that is there so that it has these and no others. How it is applied (strategies, executor, deletion) stays as it is.\n\nIn a bundle an object stays in the work it is in, so that a change touches few works. An object leaves a work only when the cluster has it from another, and works that are no longer needed are deleted last. Run again, it completes what was interrupted.",
+        after_long_help = "Examples:\n  muster work apply guestbook --cluster cluster1 -f guestbook.yaml\n  muster work apply app --cluster cluster1 -f app/ -R --wait --timeout 2m\n  muster work apply app --cluster cluster1 -f app.yaml --dry-run=server"
+    )]
+    Apply(Box<Apply>),
+    /// Delete works, and with them what they made on their cluster
+    #[command(
+        after_long_help = "Examples:\n  muster work delete guestbook --cluster cluster1\n  muster work delete guestbook shop --cluster cluster1 --wait --timeout 2m"
     )]
     Delete(Delete),
     /// What applying a work would change on its cluster
@@ -42,50 +55,48 @@ pub enum Work {
     Diff(diff::Diff),
     /// What became of each manifest of a work, and why
     #[command(
-        long_about = "Shows for each manifest of a work whether it is applied and available on the cluster, and why not.",
+        long_about = "Shows for each manifest of a work whether it is applied and available on the cluster, and why not, with the latest warnings from there.",
         after_long_help = "Examples:\n  muster work status guestbook --cluster cluster1\n  muster work status guestbook --cluster cluster1 -o wide   # also the values reported back"
     )]
     Status(Status),
+    /// Show works: the same as `muster get works`
+    #[command(
+        visible_alias = "list",
+        alias = "ls",
+        after_long_help = "Examples:\n  muster work get\n  muster work get --cluster cluster1 -w\n  muster work get guestbook --cluster cluster1 -o yaml"
+    )]
+    Get(get::Works),
+}
+
+/// How far a dry run goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DryRun {
+    /// Nothing is sent
+    Client,
+    /// The hub checks, and keeps nothing
+    Server,
 }
 
 /// A work: its name and its cluster.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Which {
     /// Name of the work
-    #[arg(value_name = "NAME", value_parser = names::work)]
+    #[arg(value_name = "NAME", value_parser = names::work, add = complete::works())]
     pub name: String,
     /// Cluster it is for
-    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster)]
+    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster, add = complete::clusters())]
     pub cluster: String,
-}
-
-/// `muster work create`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Create {
-    #[command(flatten)]
-    which: Which,
-    /// File with manifests, YAML or JSON, or a folder of such files; - is standard input
-    #[arg(long = "filename", short = 'f', value_name = "FILE", required = true, num_args = 1..)]
-    files: Vec<PathBuf>,
-    /// Namespace for manifests that have none and need one. Default: default
-    #[arg(long, short, value_name = "NS", value_parser = names::namespace)]
-    namespace: Option<String>,
-    /// Read and check everything, and make nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Wait until the cluster has everything applied and available
-    #[arg(long, conflicts_with = "dry_run")]
-    wait: bool,
-    /// How long to wait
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration, requires = "wait")]
-    timeout: Duration,
 }
 
 /// `muster work delete`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Delete {
-    #[command(flatten)]
-    which: Which,
+    /// Names of the works
+    #[arg(value_name = "NAME", required = true, value_parser = names::work, add = complete::works())]
+    names: Vec<String>,
+    /// Cluster they are for
+    #[arg(long, short, value_name = "CLUSTER", value_parser = names::cluster, add = complete::clusters())]
+    cluster: String,
     /// Wait until the cluster has removed everything and the work is gone
     #[arg(long)]
     wait: bool,
@@ -122,15 +133,12 @@ impl Work {
 /// Runs `muster work`.
 pub async fn run(work: &Work, connection: &Connection, format: Format) -> Result<(), Error> {
     match work {
-        Work::Create(create) => create.run(connection, format).await,
+        Work::Create(create) => create.run(Mode::Create, connection, format).await,
+        Work::Apply(apply) => apply.run(Mode::Apply, connection, format).await,
         Work::Delete(delete) => delete.run(connection, format).await,
         Work::Diff(diff) => diff.run(connection, format).await,
-        Work::Status(status) => {
-            let hub = connection.hub().await?;
-            let work = status.which.get(&hub).await?;
-            let cluster = get::cluster(&hub, &status.which.cluster).await?;
-            output::print(&status::text(work, cluster.as_ref(), format)?)
-        }
+        Work::Status(status) => status.run(connection, format).await,
+        Work::Get(works) => get::works_of(works, connection, format).await,
     }
 }
 
@@ -139,19 +147,51 @@ impl Which {
         Api::namespaced(hub.client.clone(), &self.cluster)
     }
 
-    async fn get(&self, hub: &Hub) -> Result<ManifestWork, Error> {
-        match hub
-            .ask("get the work", KIND, kubeconfig::get(&self.api(hub), &self.name))
-            .await?
-        {
-            Some(work) => Ok(work),
-            None => Err(self.missing(hub).await),
+    /// The work, or the works of the bundle, by part; none where there is no such work.
+    async fn parts(&self, hub: &Hub) -> Result<BTreeMap<usize, ManifestWork>, Error> {
+        let api = self.api(hub);
+        let mut parts = BTreeMap::new();
+        if self.name.len() <= bundle::MAX_NAME {
+            let of_bundle = ListParams::default().labels(&format!("{}={}", labels::BUNDLE, self.name));
+            let list = hub.ask("list the works", KIND, api.list(&of_bundle)).await?;
+            for work in list.items {
+                let part = bundle::part(&work).map(|(_, part)| part);
+                // Labels can be written by anybody: the name must say the same.
+                if let Some(part) = part.filter(|part| bundle::name(&self.name, *part) == work.name_any()) {
+                    parts.insert(part, work);
+                }
+            }
         }
+        let first = if parts.contains_key(&1) {
+            None
+        } else {
+            let asked = kubeconfig::get(&api, &self.name);
+            hub.ask("get the work", KIND, asked).await?
+        };
+        if let Some(work) = first {
+            if let Some((bundle, part)) = bundle::part(&work).filter(|(b, _)| *b != self.name) {
+                return Err(Error::Input(format!(
+                    "work {:?} of cluster {:?} is part {part} of the bundle {bundle:?}: say {bundle} to mean all of it",
+                    self.name, self.cluster
+                )));
+            }
+            parts.insert(1, work);
+        }
+        Ok(parts)
+    }
+
+    /// The same, but that there is none is an error.
+    async fn existing(&self, hub: &Hub) -> Result<BTreeMap<usize, ManifestWork>, Error> {
+        let parts = self.parts(hub).await?;
+        if parts.is_empty() {
+            return Err(self.missing(hub).await);
+        }
+        Ok(parts)
     }
 
     /// Says which of the two is not there: the work or its cluster.
     async fn missing(&self, hub: &Hub) -> Error {
-        match get::cluster(hub, &self.cluster).await {
+        match get::cluster_of(hub, &self.cluster).await {
             Err(error) => error,
             Ok(_) => Error::Input(format!(
                 "cluster {:?} has no work {:?}; `muster get works --cluster {}` lists those it has",
@@ -160,237 +200,109 @@ impl Which {
         }
     }
 
-    /// Follows the work until `done` says so; a work that is gone is `None`. The error says what `missing` said last.
+    /// Follows the work, or the works of the bundle, until `done` says so. The error says what `missing` said last.
     async fn follow(
         &self,
         hub: &Hub,
+        bundle: bool,
         within: Duration,
         what: &str,
-        mut done: impl FnMut(Option<&ManifestWork>) -> Result<(), String>,
+        mut done: impl FnMut(&[&ManifestWork]) -> Result<(), String>,
     ) -> Result<(), Error> {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
+        let config = if bundle {
+            watcher::Config::default().labels(&format!("{}={}", labels::BUNDLE, self.name))
+        } else {
+            watcher::Config::default().fields(&format!("metadata.name={}", self.name))
+        };
         follow::until(self.api(hub), config, within, what, |works| {
-            done(works.values().next())
+            done(&works.values().collect::<Vec<_>>())
         })
         .await
     }
 }
 
-impl Create {
+impl Status {
     async fn run(&self, connection: &Connection, format: Format) -> Result<(), Error> {
-        let work = self.work()?;
-        let Which { name, cluster } = &self.which;
-        if self.dry_run {
-            return self.tell(work, format, "created (dry run)");
-        }
         let hub = connection.hub().await?;
-        if let Some(managed) = get::cluster(&hub, cluster).await?
-            && !managed.spec.hub_accepts_client
-        {
-            return Err(Error::Input(format!(
-                "the hub has not accepted cluster {cluster:?}, so nobody would read the work: set spec.hubAcceptsClient of ManagedCluster {cluster} to true first"
-            )));
-        }
-        let api = self.which.api(&hub);
-        let created = async {
-            match api
-                .create(
-                    &PostParams {
-                        field_manager: Some("muster".into()),
-                        ..Default::default()
-                    },
-                    &work,
-                )
-                .await
-            {
-                Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
-                answer => answer.map(Some),
+        let works = self.which.existing(&hub).await?;
+        let cluster = get::cluster_of(&hub, &self.which.cluster).await?;
+        let names: Vec<String> = works.values().map(ManifestWork::name_any).collect();
+        let missing = works.values().map(bundle::parts).max().unwrap_or(1) > works.len();
+        let mut text = status::text(works.into_values().collect(), cluster.as_ref(), format)?;
+        if matches!(format, Format::Table | Format::Wide) {
+            let Which { name, cluster } = &self.which;
+            if missing {
+                text.extend([format!(
+                    "\nWorks of the bundle are missing: `muster work apply {name} --cluster {cluster} -f ...` completes it.\n"
+                )]);
             }
-        };
-        match hub
-            .ask(
-                &format!("create work {name:?} for cluster {cluster:?}"),
-                KIND,
-                created,
-            )
-            .await?
-        {
-            Some(created) => self.tell(created, format, "created")?,
-            None => {
-                return Err(Error::Input(format!(
-                    "cluster {cluster:?} has a work {name:?} already: choose another name, change it with `kubectl edit manifestwork -n {cluster} {name}`, or `muster work delete {name} --cluster {cluster} --wait` first"
-                )));
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let warnings = events::warnings(&hub, cluster, &names, WARNINGS).await;
+            if !warnings.is_empty() {
+                text.push_str("\nLatest warnings from the cluster:\n");
+            }
+            for warning in warnings {
+                text.extend(["  ", &warning, "\n"]);
             }
         }
-        if self.wait {
-            let what = format!("work {name:?} was not applied and available on cluster {cluster:?}");
-            self.which.follow(&hub, self.timeout, &what, available).await?;
-        }
-        Ok(())
+        output::print(&text)
     }
-
-    /// The work, from the files.
-    fn work(&self) -> Result<ManifestWork, Error> {
-        let objects = manifests::prepare(manifests::read(&self.files)?, self.namespace.as_deref())?;
-        let manifests = objects.into_iter().map(Into::into).collect();
-        Ok(ManifestWork {
-            metadata: ObjectMeta {
-                name: Some(self.which.name.clone()),
-                namespace: Some(self.which.cluster.clone()),
-                ..ObjectMeta::default()
-            },
-            spec: ManifestWorkSpec {
-                workload: ManifestsTemplate { manifests },
-                ..ManifestWorkSpec::default()
-            },
-            status: None,
-        })
-    }
-
-    fn tell(&self, work: ManifestWork, format: Format, done: &str) -> Result<(), Error> {
-        let line = name_line::<ManifestWork>(&self.which.name);
-        match format {
-            Format::Table | Format::Wide => output::print(&format!("{} {done}\n", line.trim_end())),
-            Format::Name => output::print(&line),
-            Format::Json | Format::Yaml => output::print(&status::document(work, format)?),
-        }
-    }
-}
-
-/// Whether everything is applied and available as the work now says, or what is missing.
-fn available(work: Option<&ManifestWork>) -> Result<(), String> {
-    let Some(work) = work else {
-        return Err("the work was deleted".into());
-    };
-    let conditions = work
-        .status
-        .iter()
-        .flat_map(|s| &s.conditions)
-        .cloned()
-        .collect::<Vec<_>>();
-    for type_ in [types::APPLIED, types::AVAILABLE] {
-        match find(&conditions, type_) {
-            None => return Err("the cluster has not reported yet".into()),
-            Some(c) if c.observed_generation < work.metadata.generation => {
-                return Err("the cluster has not reported on its last change yet".into());
-            }
-            Some(c) if !is_true(&conditions, type_) => {
-                let why = status::first_problem(work).unwrap_or_else(|| crate::error::one_line(&c.message));
-                return Err(format!("{type_} is {}: {why}", c.status));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(())
 }
 
 impl Delete {
     async fn run(&self, connection: &Connection, format: Format) -> Result<(), Error> {
-        let Which { name, cluster } = &self.which;
         let hub = connection.hub().await?;
-        let work = self.which.get(&hub).await?;
-        let uid = work.uid();
-        let what = format!("delete work {name:?} of cluster {cluster:?}");
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: uid.clone(),
-                resource_version: None,
-            }),
-            ..DeleteParams::background()
-        };
-        let api = self.which.api(&hub);
-        let deleted = async {
-            match api.delete(name, &params).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                answer => answer.map(drop),
-            }
-        };
-        hub.ask(&what, KIND, deleted).await?;
-        if self.wait {
-            let what = format!("work {name:?} of cluster {cluster:?} was not gone");
-            let gone = |work: Option<&ManifestWork>| match work.filter(|w| w.uid() == uid) {
-                None => Ok(()),
-                Some(work) => Err(remaining(work)),
+        let mut all = Vec::new();
+        for name in &self.names {
+            let which = Which {
+                name: name.clone(),
+                cluster: self.cluster.clone(),
             };
-            self.which.follow(&hub, self.timeout, &what, gone).await?;
+            // All are looked for before any is deleted.
+            let works = which.existing(&hub).await?;
+            all.push((which, works));
         }
-        let line = name_line::<ManifestWork>(name);
-        match format {
-            Format::Name => output::print(&line),
-            _ => output::print(&format!("{} deleted\n", line.trim_end())),
+        for (which, works) in &all {
+            for work in works.values().rev() {
+                let what = format!("delete work {:?} of cluster {:?}", work.name_any(), self.cluster);
+                hub.ask(&what, KIND, apply::delete(&which.api(&hub), work))
+                    .await?;
+            }
+            if !self.wait {
+                tell_deleted(works, format)?;
+            }
         }
+        for (which, works) in all.iter().filter(|_| self.wait) {
+            let uids: BTreeSet<Option<String>> = works.values().map(ManifestWork::uid).collect();
+            let what = format!("work {:?} of cluster {:?} was not gone", which.name, self.cluster);
+            let mut progress = Progress::new(format);
+            let gone = |left: &[&ManifestWork]| {
+                let left: Vec<&ManifestWork> =
+                    left.iter().copied().filter(|w| uids.contains(&w.uid())).collect();
+                progress.told(wait::remaining(&left))
+            };
+            let bundle = works.values().any(|w| bundle::part(w).is_some());
+            which.follow(&hub, bundle, self.timeout, &what, gone).await?;
+            tell_deleted(works, format)?;
+        }
+        Ok(())
     }
 }
 
-/// What keeps a deleted work.
-fn remaining(work: &ManifestWork) -> String {
-    let conditions = work
-        .status
-        .iter()
-        .flat_map(|s| &s.conditions)
-        .cloned()
-        .collect::<Vec<_>>();
-    match find(&conditions, types::DELETING) {
-        Some(condition) => format!(
-            "the cluster is removing its objects: {}",
-            crate::error::one_line(&condition.message)
-        ),
-        None => format!(
-            "the cluster has not answered; is it available? (finalizers left: {})",
-            work.finalizers().join(", ")
-        ),
-    }
+fn tell_deleted(works: &BTreeMap<usize, ManifestWork>, format: Format) -> Result<(), Error> {
+    let line = |work: &ManifestWork| {
+        let line = name_line::<ManifestWork>(&work.name_any());
+        match format {
+            Format::Name => line,
+            _ => format!("{} deleted\n", line.trim_end()),
+        }
+    };
+    output::print(&works.values().map(line).collect::<String>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn work(generation: i64, conditions: &[(&str, &str, i64)]) -> ManifestWork {
-        let conditions: Vec<_> = conditions
-            .iter()
-            .map(|(type_, status, observed)| {
-                json!({"type": type_, "status": status, "reason": "r", "message": "m", "observedGeneration": observed, "lastTransitionTime": "2026-01-01T00:00:00Z"})
-            })
-            .collect();
-        serde_json::from_value(json!({"apiVersion": "v1", "kind": "ManifestWork", "metadata": {"name": "w", "generation": generation},
-            "spec": {}, "status": {"conditions": conditions}}))
-        .unwrap()
-    }
-
-    #[test]
-    fn available_means_as_the_work_now_says() {
-        for (work, want) in [
-            (work(1, &[("Applied", "True", 1), ("Available", "True", 1)]), None),
-            (
-                work(2, &[("Applied", "True", 1), ("Available", "True", 1)]),
-                Some("last change"),
-            ),
-            (work(1, &[("Applied", "True", 1)]), Some("not reported yet")),
-            (
-                work(1, &[("Applied", "False", 1), ("Available", "True", 1)]),
-                Some("Applied is False: m"),
-            ),
-            (
-                work(1, &[("Applied", "True", 1), ("Available", "Unknown", 1)]),
-                Some("Available is Unknown: m"),
-            ),
-        ] {
-            let got = available(Some(&work));
-            match want {
-                None => assert_eq!(got, Ok(())),
-                Some(want) => assert!(got.clone().unwrap_err().contains(want), "{got:?}"),
-            }
-        }
-        assert!(available(None).is_err());
-    }
-
-    #[test]
-    fn what_keeps_a_work_is_said() {
-        assert!(remaining(&work(1, &[("Deleting", "True", 1)])).contains("removing its objects: m"));
-        assert!(remaining(&work(1, &[])).contains("has not answered"));
-    }
 
     #[test]
     fn durations() {

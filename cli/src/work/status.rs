@@ -7,7 +7,7 @@ use crate::table::Table;
 use kube::ResourceExt as _;
 use muster_crds::Manifest;
 use muster_crds::cluster::v1::ManagedCluster;
-use muster_crds::conditions::find;
+use muster_crds::conditions::{find, is_true};
 use muster_crds::constants::conditions as types;
 use muster_crds::work::v1::{FieldValue, ManifestCondition, ManifestWork};
 
@@ -22,40 +22,75 @@ struct Row {
     feedback: String,
 }
 
-/// A work as JSON or YAML.
-pub fn document(work: ManifestWork, format: Format) -> Result<String, Error> {
-    let value = serde_json::to_value(work)
-        .map_err(|e| Error::Input(format!("the work does not fit into JSON: {e}")))?;
-    output::document(&output::for_people(value), format)
+/// Works as JSON or YAML: one by itself, several as a list.
+pub fn documents(works: Vec<ManifestWork>, format: Format) -> Result<String, Error> {
+    let values = works.into_iter().map(|work| {
+        serde_json::to_value(work)
+            .map(output::for_people)
+            .map_err(|e| Error::Input(format!("the work does not fit into JSON: {e}")))
+    });
+    let values = values.collect::<Result<Vec<_>, _>>()?;
+    match values.as_slice() {
+        [one] => output::document(one, format),
+        several => output::document(&output::list(several), format),
+    }
 }
 
-/// What to show of a work.
-pub fn text(work: ManifestWork, cluster: Option<&ManagedCluster>, format: Format) -> Result<String, Error> {
+/// What to show of a work, or of the works of a bundle.
+pub fn text(
+    works: Vec<ManifestWork>,
+    cluster: Option<&ManagedCluster>,
+    format: Format,
+) -> Result<String, Error> {
     match format {
-        Format::Json | Format::Yaml => document(work, format),
-        Format::Name => Ok(crate::get::name_line::<ManifestWork>(&work.name_any())),
-        Format::Table | Format::Wide => Ok(table(&work, cluster, format == Format::Wide)),
+        Format::Json | Format::Yaml => documents(works, format),
+        Format::Name => Ok(works
+            .iter()
+            .map(|work| crate::get::name_line::<ManifestWork>(&work.name_any()))
+            .collect()),
+        Format::Table | Format::Wide => Ok(table(&works, cluster, format == Format::Wide)),
     }
 }
 
-fn table(work: &ManifestWork, cluster: Option<&ManagedCluster>, wide: bool) -> String {
-    let mut headers = vec!["KIND", "NAME", "APPLIED", "AVAILABLE", "WHY"];
-    if wide {
-        headers.insert(4, "FEEDBACK");
+fn table(works: &[ManifestWork], cluster: Option<&ManagedCluster>, wide: bool) -> String {
+    let several = works.len() > 1;
+    let mut headers = vec!["KIND", "NAME", "APPLIED", "AVAILABLE"];
+    if several {
+        headers.insert(0, "WORK");
     }
+    headers.extend(wide.then_some("FEEDBACK"));
+    headers.push("WHY");
     let mut table = Table::new(&headers);
-    for row in rows(work) {
-        let mut cells = vec![row.kind, row.name, row.applied, row.available, row.why];
-        if wide {
-            cells.insert(4, row.feedback);
+    let mut notes = Vec::new();
+    for work in works {
+        for row in rows(work) {
+            let mut cells = vec![row.kind, row.name, row.applied, row.available];
+            if several {
+                cells.insert(0, work.name_any());
+            }
+            cells.extend(wide.then_some(row.feedback));
+            cells.push(row.why);
+            table.row(cells);
         }
-        table.row(cells);
+        let of_work = work_notes(work).into_iter();
+        if several {
+            notes.extend(of_work.map(|note| format!("{}: {note}", work.name_any())));
+        } else {
+            notes.extend(of_work);
+        }
     }
+    notes.extend(cluster.and_then(cluster_note));
     let mut text = table.render();
-    for note in notes(work, cluster) {
+    for note in notes {
         text.extend(["\n", &note, "\n"]);
     }
     text
+}
+
+/// Of how many manifests a condition is true.
+pub fn how_many(work: &ManifestWork, type_: &str) -> usize {
+    let reported = work.status.iter().flat_map(|s| &s.resource_status.manifests);
+    reported.filter(|m| is_true(&m.conditions, type_)).count()
 }
 
 fn rows(work: &ManifestWork) -> Vec<Row> {
@@ -142,8 +177,8 @@ pub fn first_problem(work: &ManifestWork) -> Option<String> {
     Some(format!("{} {}: {}", row.kind, row.name, row.why))
 }
 
-/// What must be known to read the table rightly.
-fn notes(work: &ManifestWork, cluster: Option<&ManagedCluster>) -> Vec<String> {
+/// What must be known of a work to read the table rightly.
+fn work_notes(work: &ManifestWork) -> Vec<String> {
     let mut notes = Vec::new();
     let conditions = work
         .status
@@ -165,24 +200,26 @@ fn notes(work: &ManifestWork, cluster: Option<&ManagedCluster>) -> Vec<String> {
         }
         _ => {}
     }
-    if let Some(cluster) = cluster {
-        let conditions = cluster
-            .status
-            .as_ref()
-            .map(|s| s.conditions.as_slice())
-            .unwrap_or_default();
-        match find(conditions, types::CLUSTER_AVAILABLE) {
-            Some(c) if c.status == "True" => {}
-            Some(c) => notes.push(format!(
-                "Cluster {} is not available ({}: {}): this is what it said last.",
-                cluster.name_any(),
-                c.status,
-                one_line(&c.message)
-            )),
-            None => notes.push(format!("Cluster {} was never available.", cluster.name_any())),
-        }
-    }
     notes
+}
+
+/// What must be known of the cluster.
+fn cluster_note(cluster: &ManagedCluster) -> Option<String> {
+    let conditions = cluster
+        .status
+        .as_ref()
+        .map(|s| s.conditions.as_slice())
+        .unwrap_or_default();
+    match find(conditions, types::CLUSTER_AVAILABLE) {
+        Some(c) if c.status == "True" => None,
+        Some(c) => Some(format!(
+            "Cluster {} is not available ({}: {}): this is what it said last.",
+            cluster.name_any(),
+            c.status,
+            one_line(&c.message)
+        )),
+        None => Some(format!("Cluster {} was never available.", cluster.name_any())),
+    }
 }
 
 #[cfg(test)]
@@ -227,11 +264,23 @@ mod tests {
                     Secret       n/new   Unknown   Unknown     the cluster has not reported on it yet\n\
                     Deployment   n/d     True      False       0 of 1\n\
                     \nThe cluster has reported on generation 2 of the work, not yet on 3.\n";
-        assert_eq!(text(work(), None, Format::Table).unwrap(), want);
-        let wide = text(work(), None, Format::Wide).unwrap();
+        assert_eq!(text(vec![work()], None, Format::Table).unwrap(), want);
+        let wide = text(vec![work()], None, Format::Wide).unwrap();
         assert!(wide.contains("ReadyReplicas=0,image=nginx   0 of 1"), "{wide}");
+        let mut second = work();
+        second.metadata.name = Some("w-2".into());
+        let both = text(vec![work(), second], None, Format::Table).unwrap();
+        assert!(
+            both.starts_with("WORK   KIND ") && both.contains("\nw-2    ConfigMap    n/a "),
+            "{both}"
+        );
+        assert!(
+            both.contains("\nw-2: The cluster has reported on generation 2"),
+            "{both}"
+        );
+        assert_eq!(how_many(&work(), "Applied"), 3);
         assert_eq!(first_problem(&work()).unwrap(), "Widget b: no matches for; kind");
-        let yaml = text(work(), None, Format::Yaml).unwrap();
+        let yaml = text(vec![work()], None, Format::Yaml).unwrap();
         assert!(
             yaml.contains("kind: ManifestWork") && !yaml.contains("managedFields"),
             "{yaml}"
@@ -243,7 +292,7 @@ mod tests {
         let cluster = |conditions: Value| -> ManagedCluster {
             serde_json::from_value(json!({"apiVersion": "v1", "kind": "ManagedCluster", "metadata": {"name": "c"}, "spec": {}, "status": {"conditions": conditions}})).unwrap()
         };
-        let note = |cluster: ManagedCluster| notes(&work(), Some(&cluster)).pop().unwrap();
+        let note = |cluster: ManagedCluster| cluster_note(&cluster).unwrap();
         let away = cluster(json!([condition(
             "ManagedClusterConditionAvailable",
             "Unknown",
@@ -261,6 +310,6 @@ mod tests {
             "",
             0
         )]));
-        assert_eq!(notes(&work(), Some(&there)).len(), 1);
+        assert_eq!(cluster_note(&there), None);
     }
 }

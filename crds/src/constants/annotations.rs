@@ -71,6 +71,8 @@ pub const DRY_RUN: &str = "work.muster.open-cluster-management.io/dry-run";
 /// Muster's own, on an AppliedManifestWork: since when, and why, nothing that its work applied is removed although the hub
 /// says so. Without it, it is removed at once.
 pub const REMOVAL_HELD: &str = "work.muster.open-cluster-management.io/removal-held";
+/// Muster's own, on the works of a bundle: how many there should be. While there are fewer, it was not made to the end.
+pub const BUNDLE_PARTS: &str = "work.muster.open-cluster-management.io/parts";
 /// Muster's own, on a join token's Secret: patterns of the cluster names it is good for, comma separated; none: any.
 pub const TOKEN_CLUSTERS: &str = "token.muster.open-cluster-management.io/clusters";
 /// Muster's own, on a join token's Secret, value `true`: clusters that come with it are accepted.

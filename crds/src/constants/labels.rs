@@ -50,5 +50,9 @@ pub const APPLIED: &str = "muster.open-cluster-management.io/applied";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY`] on what the hub keeps.
 pub const MANAGED_BY_HUB: &str = "muster-hub";
+/// Muster's own: on the works that are one bundle because one would be too large; its name, which the first work has too.
+pub const BUNDLE: &str = "work.muster.open-cluster-management.io/bundle";
+/// Muster's own: which work of its bundle it is, from 1.
+pub const BUNDLE_PART: &str = "work.muster.open-cluster-management.io/part";
 /// Muster's own: on the Secrets of join tokens, value `true`.
 pub const JOIN_TOKEN: &str = "muster.open-cluster-management.io/join-token";

@@ -28,6 +28,8 @@ pub const MANAGED_CLUSTER_ROLE_PREFIX: &str = "open-cluster-management:managedcl
 pub const REGISTRATION_CLUSTER_ROLE: &str = "open-cluster-management:managedcluster:registration";
 /// What an accepted agent may do in its namespace to work.
 pub const WORK_CLUSTER_ROLE: &str = "open-cluster-management:managedcluster:work";
+/// Reporting controller of the Events that Muster's klusterlet writes about works.
+pub const EVENT_REPORTER: &str = "muster-klusterlet";
 /// Group of the virtual resources that accepting, renewing and joining are authorised by.
 pub const REGISTER_GROUP: &str = "register.open-cluster-management.io";
 

@@ -45,6 +45,11 @@ impl Server {
         }
     }
 
+    /// Its client, for watches and for what paces itself.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The same for one of those who take turns.
     pub fn of(&self, whose: &str) -> Self {
         Self {

@@ -210,6 +210,8 @@ async fn work_for(shared: &Arc<Shared>, stop: CancellationToken) {
             impersonate_executor: context.gates.on(Gate::ExecutorImpersonation),
             counts: context.metrics.counts(),
             remember_rights: context.gates.on(Gate::ExecutorValidatingCaches),
+            agent_name: shared.identity.agent.clone(),
+            events: options.work_events,
         },
     );
     context.metrics.follow(&shared.holding, &work);

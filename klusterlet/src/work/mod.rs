@@ -2,7 +2,8 @@
 //!
 //! `agent` watches and reconciles; `apply` brings one object about with the pure decisions of `drift`, `settings`,
 //! `feedback`; `status` and `applied` turn the outcomes into what the hub and the managed cluster record; `watches` tells
-//! of every later change; `saved` carries the works across a restart without the hub.
+//! of every later change; `events` passes on what Kubernetes says about applied objects; `saved` carries the works across
+//! a restart without the hub.
 
 pub mod agent;
 pub mod applied;
@@ -12,6 +13,7 @@ pub mod contention;
 pub mod difference;
 pub mod drift;
 pub mod dry_run;
+mod events;
 pub mod feedback;
 pub mod health;
 pub mod ignore;
@@ -32,5 +34,6 @@ pub mod trust;
 mod watches;
 
 pub use agent::{Agent, Settings};
+pub use events::WorkEvents;
 pub use saved::hub_hash;
 pub use watches::Backoff;

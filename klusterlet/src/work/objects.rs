@@ -356,6 +356,13 @@ impl Mapper {
         found.ok_or_else(|| RequestError::UnknownKind(plural.to_owned()))
     }
 
+    /// The resource of a kind in whatever version it was asked for before. Nothing is asked now.
+    pub fn known(&self, group: &str, kind: &str) -> Option<Arc<Served>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_group = known.iter().filter(|((g, _), _)| g == group);
+        of_group.find_map(|(_, known)| known.kinds.get(kind).cloned())
+    }
+
     /// Forgets a group: its CustomResourceDefinitions changed.
     pub fn forget_group(&self, group: &str) {
         self.known

@@ -100,6 +100,11 @@ pub struct State {
     pub applied: HashMap<String, Arc<AppliedManifestWork>>,
     /// Which works an object belongs to.
     pub owners: HashMap<ObjectKey, HashSet<String>>,
+    /// Where owned objects are that may own others: how many of them are in which namespace, `""` for custom objects of the
+    /// cluster.
+    pub hosts: HashMap<String, usize>,
+    /// Whether there is any owned object.
+    pub holding: tokio::sync::watch::Sender<bool>,
     /// What the drift watches hold.
     pub seen: HashMap<ObjectKey, Seen>,
     /// Which of it is owned by an AppliedManifestWork, by its UID, and in which version it was seen.
@@ -169,7 +174,14 @@ impl State {
     /// object is written, so that no event between the write and its answer is lost. Returns the other works that have it.
     pub fn own(&mut self, key: &ObjectKey, work: &str, ordinal: usize) -> Vec<String> {
         let works = self.owners.entry(key.clone()).or_default();
+        if works.is_empty()
+            && let Some(place) = host(key)
+        {
+            *self.hosts.entry(place.to_owned()).or_default() += 1;
+        }
         works.insert(work.to_owned());
+        self.holding
+            .send_if_modified(|holding| !std::mem::replace(holding, true));
         let mut others: Vec<String> = works.iter().filter(|w| *w != work).cloned().collect();
         others.sort_unstable();
         let manifests = self.works.get_mut(work).map(|w| &mut w.manifests);
@@ -209,8 +221,23 @@ impl State {
             works.remove(work);
             if works.is_empty() {
                 self.owners.remove(key);
+                self.left(key);
             }
         }
+    }
+
+    fn left(&mut self, key: &ObjectKey) {
+        if let Some(place) = host(key)
+            && let Some(count) = self.hosts.get_mut(place)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.hosts.remove(place);
+            }
+        }
+        let holds = !self.owners.is_empty();
+        self.holding
+            .send_if_modified(|holding| std::mem::replace(holding, holds) != holds);
     }
 
     /// Works that have manifests of a kind that was not served when they were looked at, in this API group.
@@ -347,6 +374,13 @@ impl State {
     }
 }
 
+/// Where an object could own others: owners are in the same namespace, or of the cluster. Of the latter, Kubernetes' own
+/// kinds own nothing.
+fn host(key: &ObjectKey) -> Option<&str> {
+    let own = key.group.is_empty() || key.group.ends_with(".k8s.io") || !key.group.contains('.');
+    (!key.namespace.is_empty() || !own).then_some(key.namespace.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,8 +436,12 @@ mod tests {
         assert_eq!(state.object_seen(&key(), object("3")), ["w"]);
         assert!(state.seen[&key()].object.is_some());
         assert_eq!(state.object_gone(&key()), ["w"]);
+        assert!(*state.holding.borrow() && state.hosts["d"] == 1);
+        state.own(&key(), "w", 0);
+        assert_eq!(state.hosts["d"], 1, "the same object");
         state.work_gone("w");
         assert!(state.owners.is_empty());
+        assert!(!*state.holding.borrow() && state.hosts.is_empty());
     }
 
     #[test]

@@ -373,6 +373,35 @@ fn finished_jobs_go_after_their_time() {
 }
 
 #[test]
+fn events_go_an_hour_after_they_last_happened() {
+    let at = |seconds: i64| (now() + jiff::SignedDuration::from_secs(seconds)).to_string();
+    let later = |seconds: u64| Some(Plan::later(Duration::from_secs(seconds)));
+    for (event, want) in [
+        (
+            json!({"lastTimestamp": at(-60), "metadata": {"creationTimestamp": at(-7200)}}),
+            later(3540),
+        ),
+        (
+            json!({"eventTime": at(-7200), "series": {"lastObservedTime": at(-600)}}),
+            later(3000),
+        ),
+        (json!({"eventTime": at(-10), "lastTimestamp": null}), later(3590)),
+        (json!({"lastTimestamp": at(1_000_000)}), later(3600)),
+        (json!({"metadata": {"creationTimestamp": at(-3600)}}), None),
+        (json!({"lastTimestamp": at(-4000), "eventTime": null}), None),
+    ] {
+        let plan = event::decide(&event, now());
+        match want {
+            Some(want) => assert_eq!(plan, want, "{event}"),
+            None => assert!(
+                matches!(plan.actions.as_slice(), [Action::Delete { .. }]),
+                "{event}: {plan:?}"
+            ),
+        }
+    }
+}
+
+#[test]
 fn protected_groups_say_whether_they_are_approved() {
     for (group, annotation, want) in [
         ("x.io", "", None),

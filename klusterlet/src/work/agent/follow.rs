@@ -1,7 +1,6 @@
 //! Follows the hub's works and the cluster's AppliedManifestWorks; what the last run saved stands in while the hub is away.
 
 use super::{Agent, Key, memory};
-use crate::limits::Way as _;
 use crate::work::saved::SavedError;
 use crate::work::state::ObjectKey;
 use crate::work::trust::{self, Hold, Told};

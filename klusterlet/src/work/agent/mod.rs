@@ -16,6 +16,7 @@ mod report;
 mod rights;
 
 use super::apply::Applier;
+use super::events::{Reporter, WorkEvents};
 use super::objects::RequestError;
 use super::pace::Pace;
 use super::queue::Queue;
@@ -51,6 +52,10 @@ pub struct Settings {
     pub counts: Arc<Counts>,
     /// Whether what executors may do is remembered, and followed.
     pub remember_rights: bool,
+    /// The agent's name at the hub, for the Events it writes there.
+    pub agent_name: String,
+    /// Which of the cluster's Events are told at the hub.
+    pub events: WorkEvents,
 }
 
 /// Objects of one kind rank applied at the same time.
@@ -109,11 +114,10 @@ pub struct Agent {
 impl Agent {
     /// An agent that has not started. `namespace` is the agent's own on the managed cluster, for what it saves.
     pub fn new(hub: Client, spoke: Client, namespace: &str, settings: Settings) -> Arc<Self> {
-        let spoke_client = spoke.clone();
         let (hub, spoke) = (Server::new("hub", hub), Server::new("managed cluster", spoke));
         let state = Arc::new(Mutex::new(State::default()));
         let (notify, events) = tokio::sync::mpsc::unbounded_channel();
-        let watches = Watches::new(spoke_client, state.clone(), notify);
+        let watches = Watches::new(spoke.client(), state.clone(), notify);
         let applier = Applier::new(
             spoke.clone(),
             watches,
@@ -184,6 +188,7 @@ impl Agent {
         tasks.spawn(self.clone().follow_applied());
         tasks.spawn(self.clone().follow_works());
         tasks.spawn(self.clone().follow_kinds());
+        tasks.spawn(self.reporter().run());
         for _ in 0..self.settings.workers.max(1) {
             tasks.spawn(self.clone().work());
             tasks.spawn(self.clone().report());
@@ -199,6 +204,17 @@ impl Agent {
         tasks.spawn(async move { agent.sum_up_kept().await });
         stop.cancelled().await;
         tasks.shutdown().await;
+    }
+
+    fn reporter(&self) -> Reporter {
+        Reporter::new(
+            self.settings.events,
+            self.spoke.client(),
+            self.hub.client(),
+            (&self.settings.cluster, &self.settings.agent_name),
+            self.state.clone(),
+            self.applier.mapper.clone(),
+        )
     }
 
     async fn work(self: Arc<Self>) {

@@ -2,7 +2,6 @@
 //! given or taken away counts at once (gate ExecutorValidatingCaches).
 
 use super::{Agent, Key};
-use crate::limits::Way as _;
 use crate::work::Backoff;
 use crate::work::apply::KINDS_OF_RIGHTS;
 use futures::{StreamExt as _, TryStreamExt as _};

@@ -2,7 +2,7 @@
 
 use super::rights::Deed;
 use super::{Applier, Target};
-use crate::limits::{Server, Way as _};
+use crate::limits::Server;
 use crate::work::drift::{self, Decision};
 use crate::work::objects::{self, RequestError};
 use kube::Client;

@@ -47,7 +47,7 @@ pub struct Applier {
     /// The managed cluster.
     pub spoke: Server,
     /// Kinds the cluster serves.
-    pub mapper: Mapper,
+    pub mapper: Arc<Mapper>,
     /// Drift watches.
     pub watches: Watches,
     /// What they saw.
@@ -144,7 +144,7 @@ impl Applier {
     ) -> Self {
         Self {
             spoke,
-            mapper: Mapper::default(),
+            mapper: Arc::default(),
             watches,
             state,
             raw,
