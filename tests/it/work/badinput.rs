@@ -284,7 +284,7 @@ async fn a_duplicate_is_told_and_the_first_is_applied() -> Result {
     let fleet = Fleet::prepare(FleetOptions::default()).await?;
     let hub = fleet.kube();
     // A hub that lets it through, as one without admission does.
-    let rig = Rig::start(fleet, "1h").await?;
+    let rig = Rig::start(fleet, 3600).await?;
     let (cluster, ns) = (rig.cluster(), rig.namespace());
     let mut second = configmap(&ns, "twice", "2");
     second["metadata"]["annotations"] = json!({"second": "yes"});
@@ -325,7 +325,7 @@ async fn a_duplicate_is_told_and_the_first_is_applied() -> Result {
 async fn a_work_without_manifests_is_told() -> Result {
     let fleet = Fleet::prepare(FleetOptions::default()).await?;
     let hub = fleet.kube();
-    let rig = Rig::start(fleet, "1h").await?;
+    let rig = Rig::start(fleet, 3600).await?;
     let cluster = rig.cluster();
     rig.create(&work(&cluster, "app", &[])).await?;
     hub.until(&work_path(&cluster, "app"), SOON, "it is told", |work| {

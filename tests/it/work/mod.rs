@@ -209,7 +209,7 @@ struct Rig {
 
 impl Rig {
     /// The agent of the fleet's first cluster, whose namespace at the hub is made here.
-    async fn start(fleet: Fleet, grace: &str) -> anyhow::Result<Self> {
+    async fn start(fleet: Fleet, grace: u64) -> anyhow::Result<Self> {
         let mut rig = Self::prepare(fleet).await?;
         let (hash, agent) = (rig.hash('a'), rig.agent_id());
         rig.run(&hash, &agent, grace);
@@ -268,16 +268,13 @@ impl Rig {
     }
 
     /// Runs an agent of an ID that takes the hub for one with this hash.
-    fn run(&mut self, hash: &str, agent_id: &str, grace: &str) {
+    fn run(&mut self, hash: &str, agent_id: &str, grace: u64) {
         let settings = muster_klusterlet::work::Settings {
             cluster: self.cluster(),
             hub_hash: hash.to_owned(),
             agent_id: agent_id.to_owned(),
             workers: 4,
-            eviction_grace: grace
-                .parse::<kube::core::Duration>()
-                .unwrap_or_else(|e| panic!("{grace}: {e}"))
-                .into(),
+            eviction_grace: std::time::Duration::from_secs(grace),
             raw_feedback: None,
             impersonate_executor: false,
             counts: std::sync::Arc::default(),

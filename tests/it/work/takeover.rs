@@ -192,7 +192,7 @@ async fn the_cluster_of_an_ocm_agent_is_taken_over_in_place() -> Result {
         .await?;
 
     let (hash, agent) = (rig.hash('a'), rig.agent_id());
-    rig.run(&hash, &agent, "1h");
+    rig.run(&hash, &agent, 3600);
     settled(&rig, "before").await?;
     for one in left.iter().chain(&lost_left) {
         let now = spoke
@@ -250,7 +250,7 @@ async fn the_cluster_of_an_ocm_agent_is_taken_over_in_place() -> Result {
     };
     let before = versions().await?;
     rig.stop().await?;
-    rig.run(&hash, &agent, "1h");
+    rig.run(&hash, &agent, 3600);
     settled(&rig, "after").await?;
     assert_eq!(versions().await?, before);
 

@@ -11,7 +11,7 @@ const EVICTION: &str = "/status/evictionStartTime";
 
 /// A rig whose work `app` with a ConfigMap `settings` is applied; path of its AppliedManifestWork.
 async fn applied() -> anyhow::Result<(Rig, String)> {
-    let rig = Rig::start(Fleet::prepare(FleetOptions::default()).await?, "1h").await?;
+    let rig = Rig::start(Fleet::prepare(FleetOptions::default()).await?, 3600).await?;
     let (cluster, ns) = (rig.cluster(), rig.namespace());
     rig.create(&work(&cluster, "app", &[configmap(&ns, "settings", "1")]))
         .await?;
@@ -55,7 +55,7 @@ async fn another_hubs_agent_of_another_id_leaves_what_was_there() -> Result {
     let (mut rig, old) = applied().await?;
     rig.stop().await?;
     let (hash, agent) = (rig.hash('b'), format!("{}-other", rig.agent_id()));
-    rig.run(&hash, &agent, "0s");
+    rig.run(&hash, &agent, 0);
     let new = format!("{APPLIED_WORKS}/{hash}-app");
     rig.spoke().until_there(&new, SOON).await?;
     until_owned_by(&rig, &[old.clone(), new]).await?;
@@ -63,7 +63,7 @@ async fn another_hubs_agent_of_another_id_leaves_what_was_there() -> Result {
     assert!(left.pointer(EVICTION).is_none_or(Value::is_null), "{left}");
     rig.stop().await?;
     let (hash, agent) = (rig.hash('a'), rig.agent_id());
-    rig.run(&hash, &agent, "1h");
+    rig.run(&hash, &agent, 3600);
     Ok(())
 }
 
@@ -75,13 +75,13 @@ async fn what_another_hub_has_too_outlives_the_first() -> Result {
     rig.stop().await?;
     let (hash, agent) = (rig.hash('b'), rig.agent_id());
     // Long enough for the new hub's work to be applied before, as an hour is.
-    rig.run(&hash, &agent, "1h");
+    rig.run(&hash, &agent, 3600);
     let new = format!("{APPLIED_WORKS}/{hash}-app");
     rig.spoke().until_there(&new, SOON).await?;
     until_owned_by(&rig, &[old.clone(), new.clone()]).await?;
     until_field_set(&rig, &old).await?;
     rig.stop().await?;
-    rig.run(&hash, &agent, "0s");
+    rig.run(&hash, &agent, 0);
     rig.spoke().until_gone(&old, SOON).await?;
     until_owned_by(&rig, &[new]).await?;
     let left = rig.spoke().get(&path).await?;
@@ -115,13 +115,13 @@ async fn what_the_hub_lost_is_evicted_after_the_grace_period() -> Result {
     rig.stop().await?;
     lose(&rig, "app").await?;
     let (hash, agent) = (rig.hash('a'), rig.agent_id());
-    rig.run(&hash, &agent, "1h");
+    rig.run(&hash, &agent, 3600);
     until_field_set(&rig, &record).await?;
     rig.spoke()
         .get(&configmap_path(&rig.namespace(), "settings"))
         .await?;
     rig.stop().await?;
-    rig.run(&hash, &agent, "1s");
+    rig.run(&hash, &agent, 1);
     rig.spoke().until_gone(&record, SOON).await?;
     rig.spoke()
         .until_gone(&configmap_path(&rig.namespace(), "settings"), SOON)
@@ -137,7 +137,7 @@ async fn a_work_that_comes_back_in_time_was_never_away() -> Result {
     rig.stop().await?;
     lose(&rig, "app").await?;
     let (hash, agent) = (rig.hash('a'), rig.agent_id());
-    rig.run(&hash, &agent, "1h");
+    rig.run(&hash, &agent, 3600);
     until_field_set(&rig, &record).await?;
     rig.create(&work(
         &rig.cluster(),
@@ -161,13 +161,13 @@ async fn a_hundred_years_of_grace_call_evictions_off() -> Result {
     rig.stop().await?;
     lose(&rig, "app").await?;
     let (hash, agent) = (rig.hash('a'), rig.agent_id());
-    rig.run(&hash, &agent, "1h");
+    rig.run(&hash, &agent, 3600);
     until_field_set(&rig, &record).await?;
     rig.stop().await?;
-    rig.run(&hash, &agent, "876000h");
+    rig.run(&hash, &agent, 876_000 * 3600);
     until_field_clear(&rig, &record).await?;
     rig.stop().await?;
-    rig.run(&hash, &agent, "0s");
+    rig.run(&hash, &agent, 0);
     rig.spoke().until_gone(&record, SOON).await?;
     rig.end().await
 }
@@ -180,7 +180,7 @@ async fn a_record_without_a_work_and_without_objects_goes() -> Result {
         "metadata": {"name": format!("{hash}-fakework")},
         "spec": {"hubHash": hash, "agentID": agent, "manifestWorkName": "fakework"}});
     rig.spoke().create(APPLIED_WORKS, &record).await?;
-    rig.run(&hash, &agent, "0s");
+    rig.run(&hash, &agent, 0);
     rig.spoke()
         .until_gone(&format!("{APPLIED_WORKS}/{hash}-fakework"), SOON)
         .await?;
@@ -194,7 +194,7 @@ async fn a_work_deleted_while_its_agent_got_another_id_takes_its_objects_along()
     let path = work_path(&rig.cluster(), "app");
     rig.fleet.kube().delete(&path).await?;
     let (hash, agent) = (rig.hash('a'), format!("{}-new", rig.agent_id()));
-    rig.run(&hash, &agent, "1h");
+    rig.run(&hash, &agent, 3600);
     rig.fleet.kube().until_gone(&path, SOON).await?;
     rig.spoke().until_gone(&record, SOON).await?;
     rig.spoke()

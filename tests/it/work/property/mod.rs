@@ -227,7 +227,9 @@ impl World {
             })
             .collect();
         let works: Vec<Work> = self.works.values().cloned().collect();
-        works.iter().for_each(|w| self.account(w));
+        for work in &works {
+            self.account(work);
+        }
         Ok(())
     }
 
