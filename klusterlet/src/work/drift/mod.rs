@@ -15,12 +15,13 @@ use serde_json::{Map, Value};
 
 pub use overlay::{covers, is_foreign, overlaid};
 
-/// Whether an entry of managedFields is of what a work said before this agent wrote its hash: OCM's agent under `Update`, or
-/// this one under another strategy. What the manifest does not say of it has left the manifest since, or is a default, which
-/// the server fills in again.
-fn is_former(entry: &Value) -> bool {
+/// Whether an entry of managedFields is of what a work said before this agent wrote its hash: this agent's own under
+/// `ServerSideApply`, or OCM's under `Update`. What the manifest does not say of it has left the manifest since. OCM's
+/// entries also have the server's defaults, which must not be written: only of kinds that have none (`plain`) they count.
+fn is_former(entry: &Value, plain: bool) -> bool {
     let manager = entry["manager"].as_str().unwrap_or_default();
-    entry["subresource"].is_null() && (manager == OCM_MANAGER || manager == FIELD_MANAGER)
+    let applied = manager == FIELD_MANAGER && entry["operation"] == "Apply";
+    entry["subresource"].is_null() && (applied || (plain && manager == OCM_MANAGER))
 }
 
 /// Field manager of OCM's agent under `Update`.
@@ -71,6 +72,7 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     if core && kind == "Secret" && typed::must_recreate_secret(required, live) {
         return Decision::Recreate;
     }
+    let plain = core && matches!(kind, "ConfigMap" | "Secret");
     let metadata_only = core && matches!(kind, "Pod" | "ServiceAccount");
     let mut target = if metadata_only {
         live.clone()
@@ -79,7 +81,7 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     } else {
         let mut target = overlaid(live, required);
         for entry in live["metadata"]["managedFields"].as_array().into_iter().flatten() {
-            if is_foreign(entry) || (known.is_none() && is_former(entry)) {
+            if is_foreign(entry) || (known.is_none() && is_former(entry, plain)) {
                 take_back(&mut target, Some(required), &entry["fieldsV1"], true);
             }
         }
@@ -233,6 +235,34 @@ mod tests {
 
     fn by(manager: &str, fields: &Value) -> Value {
         json!([{"manager": manager, "operation": "Update", "fieldsV1": fields}])
+    }
+
+    #[test]
+    fn what_left_the_manifest_before_its_hash_was_written_goes_and_defaults_stay() {
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "1"}});
+        let mut live = map.clone();
+        live["data"]["former"] = json!("x");
+        live["metadata"]["managedFields"] = by("work", &json!({"f:data": {"f:k": {}, "f:former": {}}}));
+        let Decision::Replace(new) = decide(&map, &live, &Marks::default()) else {
+            panic!("it stays as it is");
+        };
+        assert_eq!(new["data"], json!({"k": "1"}));
+
+        let thing =
+            json!({"apiVersion": "g/v1", "kind": "Thing", "metadata": {"name": "a"}, "spec": {"size": 1}});
+        let mut live = thing.clone();
+        live["spec"]["colour"] = json!("grey");
+        let fields = json!({"f:spec": {"f:size": {}, "f:colour": {}}});
+        live["metadata"]["managedFields"] = by("work", &fields);
+        let spec = |live: &Value| match decide(&thing, live, &Marks::default()) {
+            Decision::Replace(new) => new["spec"].clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(spec(&live), live["spec"], "it may be a default");
+        live["metadata"]["managedFields"] = by(FIELD_MANAGER, &fields);
+        live["metadata"]["managedFields"][0]["operation"] = json!("Apply");
+        assert_eq!(spec(&live), thing["spec"]);
     }
 
     #[test]
