@@ -28,7 +28,8 @@ pub fn name(object: &Value) -> &str {
 
 /// Creates a work.
 pub async fn create(hub: &mut Connection, work: &Value) -> Result<()> {
-    hub.post(&works_path(CLUSTER), work.to_string()).await?;
+    let cluster = work["metadata"]["namespace"].as_str().unwrap_or_default();
+    hub.post(&works_path(cluster), work.to_string()).await?;
     Ok(())
 }
 
