@@ -269,6 +269,9 @@ mod tests {
     const CN: &[u64] = &[2, 5, 4, 3];
     const O: &[u64] = &[2, 5, 4, 10];
     const OU: &[u64] = &[2, 5, 4, 11];
+    const NAMES: &[u64] = &[2, 5, 29, 17];
+    const USAGE: &[u64] = &[2, 5, 29, 15];
+    const CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
     const ALL: &str = "system:open-cluster-management:managed-clusters";
     const C1: &str = "system:open-cluster-management:c1";
     const AGENT: &str = "system:open-cluster-management:c1:a1";
@@ -609,9 +612,6 @@ mod tests {
         };
         assert!(validate(&csr).is_ok());
         // What a signer would find in a second attribute counts too, and what cannot be read is not passed over.
-        const NAMES: &[u64] = &[2, 5, 29, 17];
-        const USAGE: &[u64] = &[2, 5, 29, 15];
-        const CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
         let digital: &[u8] = &[3, 2, 7, 0x80];
         let example: &[u8] = &[0x30, 3, 0x82, 1, b'a'];
         let authority: &[u8] = &[0x30, 3, 1, 1, 0xff];
