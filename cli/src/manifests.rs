@@ -2,7 +2,6 @@
 
 use crate::Error;
 use crate::error::one_line;
-use muster_crds::work::{MANIFEST_LIMIT, manifest_size};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -10,6 +10,7 @@ use crate::{Error, manifests, names};
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use muster_crds::constants::annotations;
+use muster_crds::work::MANIFEST_LIMIT;
 use muster_crds::work::v1::{ManifestWork, ManifestWorkSpec};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ pub struct Apply {
     #[arg(long, short, value_name = "NS", value_parser = names::namespace)]
     namespace: Option<String>,
     /// Most bytes of manifests that the hub lets one work have; what is larger is divided among several works
-    #[arg(long, value_name = "BYTES", default_value_t = bundle::LIMIT, value_parser = limit)]
+    #[arg(long, value_name = "BYTES", default_value_t = MANIFEST_LIMIT, value_parser = limit)]
     manifest_limit: usize,
     /// Only check: `client` sends nothing, `server` has the hub check too
     #[arg(

@@ -7,16 +7,13 @@
 use crate::manifests::Manifest;
 use kube::ResourceExt as _;
 use muster_crds::constants::{annotations, labels};
+use muster_crds::work::manifest_size;
 use muster_crds::work::v1::ManifestWork;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Most bytes of manifests that a hub lets a work have when nobody says otherwise (wire §8: `--manifestLimit`).
-pub const LIMIT: usize = 500 * 1024;
 /// Longest name of a bundle: it is the value of a label.
 pub const MAX_NAME: usize = 63;
-/// What a hub counts for every manifest beside its text.
-const OVERHEAD: usize = 16;
 
 /// What an object is called, whatever its version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,11 +51,9 @@ impl Id {
     }
 }
 
-/// How large a hub finds a manifest: as JSON, in which Go escapes what HTML would misread.
+/// How large a hub finds a manifest.
 pub fn size(object: &Value) -> usize {
-    let text = object.to_string();
-    let escaped = text.bytes().filter(|b| matches!(b, b'<' | b'>' | b'&')).count();
-    text.len() + 5 * escaped + OVERHEAD
+    manifest_size(&object.to_string())
 }
 
 /// Name of a work of a bundle.

@@ -278,6 +278,8 @@ impl Rig {
             raw_feedback: None,
             impersonate_executor: false,
             remember_rights: false,
+            agent_name: "agent".to_owned(),
+            events: muster_klusterlet::work::WorkEvents::None,
             counts: std::sync::Arc::default(),
         };
         let (hub, spoke) = (self.fleet.kube().client(), self.spoke().client());

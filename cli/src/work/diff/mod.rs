@@ -38,6 +38,9 @@ pub struct Diff {
     /// input
     #[arg(long = "filename", short = 'f', value_name = "FILE", num_args = 1..)]
     files: Vec<PathBuf>,
+    /// Also the folders in the folders
+    #[arg(long, short = 'R', requires = "files")]
+    recursive: bool,
     /// Namespace for manifests that have none and need one. Default: default
     #[arg(long, short, value_name = "NS", value_parser = names::namespace, requires = "files")]
     namespace: Option<String>,
@@ -63,8 +66,16 @@ impl Diff {
         let new = if self.files.is_empty() {
             None
         } else {
-            let objects = manifests::prepare(manifests::read(&self.files)?, self.namespace.as_deref())?;
-            Some(objects.into_iter().map(Into::into).collect::<Vec<Manifest>>())
+            let objects = manifests::prepare(
+                manifests::read(&self.files, self.recursive)?,
+                self.namespace.as_deref(),
+            )?;
+            Some(
+                objects
+                    .into_iter()
+                    .map(|manifest| manifest.object.into())
+                    .collect::<Vec<Manifest>>(),
+            )
         };
         let hub = connection.hub().await?;
         let api = self.which.api(&hub);
@@ -82,7 +93,7 @@ impl Diff {
         };
         if known.is_none() {
             // Whether there is such a cluster at all.
-            get::cluster(&hub, &self.which.cluster).await?;
+            get::cluster_of(&hub, &self.which.cluster).await?;
         }
         let stop = process::stop_on_signal()?;
         let question = self.question(&hub, known.is_some(), &spec)?;

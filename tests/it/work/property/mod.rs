@@ -173,6 +173,8 @@ impl World {
             raw_feedback: None,
             impersonate_executor: false,
             remember_rights: false,
+            agent_name: "agent".to_owned(),
+            events: muster_klusterlet::work::WorkEvents::None,
             counts: Arc::default(),
         };
         let [hub, spoke] = self.clients.clone();
