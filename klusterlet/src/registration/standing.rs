@@ -84,7 +84,8 @@ impl Shared {
     pub async fn follow_cluster(self: Arc<Self>) {
         let api: Api<ManagedCluster> = Api::all(self.hub.clone());
         let fields = format!("metadata.name={}", self.identity.cluster);
-        let mut events = Box::pin(watcher(api, watcher::Config::default().fields(&fields)));
+        let begin = || Box::pin(watcher(api.clone(), watcher::Config::default().fields(&fields)));
+        let mut events = begin();
         let mut backoff = Backoff::default();
         let mut seen = false;
         loop {
@@ -121,6 +122,8 @@ impl Shared {
                     });
                     self.tell(News::Pulse);
                     backoff.wait().await;
+                    // A watch that goes on says nothing while nothing changes: whose the name is now must be asked.
+                    events = begin();
                 }
             }
         }
