@@ -68,7 +68,6 @@ async fn law_1_and_6_every_manifest_is_applied_or_says_why_not() -> Result {
     immutable["spec"]["template"]["metadata"]["labels"] = json!({"app": "other"});
     let unknown = json!({"apiVersion": "nowhere.example.com/v1", "kind": "Nothing", "metadata": {"name": "unknown", "namespace": ns}});
     let lost = configmap("no-such-namespace", "lost", "1");
-    let nameless = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": ns}});
     let mistyped = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mistyped", "namespace": ns}, "data": {"n": 1}});
     // What is wrong, and what its condition has to mention.
     let wrong = [
@@ -76,7 +75,6 @@ async fn law_1_and_6_every_manifest_is_applied_or_says_why_not() -> Result {
         (immutable, "immutable", "immutable"),
         (unknown, "unknown", "Nothing"),
         (lost, "lost", "no-such-namespace"),
-        (nameless, "", "name"),
         (mistyped, "mistyped", "ConfigMap"),
     ];
     let mut manifests: Vec<Value> = wrong.iter().map(|(manifest, ..)| manifest.clone()).collect();

@@ -152,8 +152,11 @@ impl Keeper {
             let keeper = &self;
             queue
                 .run("admission webhook's certificate", 1, stop, |_| async move {
-                    let (_, next) = keeper.certificates().await?;
-                    Ok(after(next))
+                    // Who leads makes it; here it is only taken up.
+                    if let (_, Some(kept)) = keeper.read().await? {
+                        keeper.serve_with(&kept)?;
+                    }
+                    Ok(Next::Idle)
                 })
                 .await;
         });
@@ -206,7 +209,39 @@ impl Keeper {
 
     /// Certificates and configurations. Gives when time alone makes a difference.
     async fn all(&self, policies: bool) -> Result<Timestamp, Error> {
-        let (kept, next) = self.certificates().await?;
+        let (there, found) = self.read().await?;
+        let mut left = false;
+        if let Some(kept) = &found {
+            // The server knows whom to trust before anything new is served with.
+            left = !self.configure_all(kept, policies).await?;
+        }
+        let now = Timestamp::now();
+        let due = certificate::due(found.as_ref(), &self.place.names(), self.lives, now);
+        let next = match (due, found) {
+            (Due::Nothing(next), Some(kept)) => {
+                self.serve_with(&kept)?;
+                next
+            }
+            (due, found) => {
+                let renewed = self.renew(there, found, due, now).await?;
+                self.serve_with(&renewed)?;
+                left = !self.configure_all(&renewed, policies).await?;
+                match certificate::due(Some(&renewed), &self.place.names(), self.lives, now) {
+                    Due::Nothing(next) => next,
+                    // One thing at a time.
+                    _ => now,
+                }
+            }
+        };
+        let rest = Timestamp::now().saturating_add(jiff::SignedDuration::try_from(PEACE).unwrap_or_default());
+        Ok(if left {
+            next.min(rest.unwrap_or(next))
+        } else {
+            next
+        })
+    }
+
+    async fn configure_all(&self, kept: &Kept, policies: bool) -> Result<bool, Error> {
         let terms = Terms {
             place: &self.place,
             bundle: &kept.bundle(),
@@ -215,45 +250,49 @@ impl Keeper {
         };
         let validating = self.configure::<ValidatingWebhookConfiguration>(&terms).await?;
         let mutating = self.configure::<MutatingWebhookConfiguration>(&terms).await?;
-        if validating && mutating {
-            return Ok(next);
-        }
-        let rest = Timestamp::now().saturating_add(jiff::SignedDuration::try_from(PEACE).unwrap_or_default());
-        Ok(next.min(rest.unwrap_or(next)))
+        Ok(validating && mutating)
     }
 
-    /// The certificates that are due now, kept and served with.
-    async fn certificates(&self) -> Result<(Kept, Timestamp), Error> {
-        let (kept, next) = self.due_certificates().await?;
-        // What is served with is trusted before and after.
+    fn serve_with(&self, kept: &Kept) -> Result<(), Error> {
         self.served.set(&kept.serving, &kept.serving_key).map_err(|why| {
             Error::Several(format!(
                 "cannot serve with the admission webhook's certificate: {why}"
             ))
         })?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept.clone());
-        Ok((kept, next))
+        Ok(())
     }
 
-    async fn due_certificates(&self) -> Result<(Kept, Timestamp), Error> {
-        let api = Api::<Secret>::namespaced(self.writer.client(), &self.namespace);
+    async fn read(&self) -> Result<(Option<Secret>, Option<Kept>), Error> {
         let subject = what::<Secret>(admission::WEBHOOK_SECRET);
+        let api = self.secrets();
         let request = api.get_opt(admission::WEBHOOK_SECRET);
         let there = self.writer.bounded(format!("read {subject}"), request).await?;
         let found = there
             .as_ref()
             .and_then(|secret| Kept::read(secret.data.as_ref()?));
-        let (names, now) = (self.place.names(), Timestamp::now());
-        let due = certificate::due(found.as_ref(), &names, self.lives, now);
-        if let (Due::Nothing(next), Some(found)) = (due, &found) {
-            return Ok((found.clone(), next));
-        }
+        Ok((there, found))
+    }
+
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.writer.client(), &self.namespace)
+    }
+
+    /// Makes what is due, and stores it.
+    async fn renew(
+        &self,
+        there: Option<Secret>,
+        found: Option<Kept>,
+        due: Due,
+        now: Timestamp,
+    ) -> Result<Kept, Error> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (before, due) = match (found, last) {
             // Whoever deletes the Secret wants new keys, and no write to fail meanwhile.
             (None, Some(last)) => (Some(last), Due::Authority),
             (found, _) => (found, due),
         };
+        let names = self.place.names();
         let made = certificate::renew(before.as_ref(), due, &names, self.lives, now);
         let renewed = match made {
             Ok(Some(renewed)) => renewed,
@@ -268,23 +307,13 @@ impl Keeper {
                 )));
             }
         };
-        self.store(&api, there, &renewed, &subject).await?;
+        self.store(there, &renewed).await?;
         tracing::info!(?due, "the admission webhook's certificates are new");
-        let next = match certificate::due(Some(&renewed), &names, self.lives, now) {
-            Due::Nothing(next) => next,
-            // One thing at a time.
-            _ => now,
-        };
-        Ok((renewed, next))
+        Ok(renewed)
     }
 
-    async fn store(
-        &self,
-        api: &Api<Secret>,
-        there: Option<Secret>,
-        kept: &Kept,
-        subject: &str,
-    ) -> Result<(), Error> {
+    async fn store(&self, there: Option<Secret>, kept: &Kept) -> Result<(), Error> {
+        let (api, subject) = (self.secrets(), what::<Secret>(admission::WEBHOOK_SECRET));
         let data = Some(kept.data());
         let Some(there) = there else {
             let secret = Secret {
@@ -297,7 +326,7 @@ impl Keeper {
                 ..Secret::default()
             };
             self.namespace().await?;
-            return self.writer.create(api, &secret, subject).await.map(|_| ());
+            return self.writer.create(&api, &secret, &subject).await.map(|_| ());
         };
         // At the version that was seen: another replica may have been first.
         let secret = Secret { data, ..there };
