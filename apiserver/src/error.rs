@@ -186,6 +186,9 @@ pub enum ApiError {
     /// 409: the name is taken.
     #[error("{} {:?} already exists", .0.qualified(), .0.name)]
     AlreadyExists(Subject),
+    /// 409: the name is taken by an object that is on its way out.
+    #[error("object is being deleted: {} {:?} already exists", .0.qualified(), .0.name)]
+    StillDeleting(Subject),
     /// 409: optimistic concurrency or a precondition failed. The detail follows Kubernetes' fixed beginning.
     #[error("Operation cannot be fulfilled on {} {:?}: {detail}", .subject.qualified(), .subject.name)]
     Conflict {
@@ -292,7 +295,10 @@ impl ApiError {
             Self::NotFound(_) | Self::NoSuchResource => 404,
             Self::MethodNotAllowed => 405,
             Self::NotAcceptable(_) => 406,
-            Self::AlreadyExists(_) | Self::Conflict { .. } | Self::ApplyConflict { .. } => 409,
+            Self::AlreadyExists(_)
+            | Self::StillDeleting(_)
+            | Self::Conflict { .. }
+            | Self::ApplyConflict { .. } => 409,
             Self::Expired(_) => 410,
             Self::RequestEntityTooLarge(_) => 413,
             Self::UnsupportedMediaType(_) => 415,
@@ -317,7 +323,7 @@ impl ApiError {
             Self::NotFound(_) | Self::NoSuchResource => "NotFound",
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::NotAcceptable(_) => "NotAcceptable",
-            Self::AlreadyExists(_) => "AlreadyExists",
+            Self::AlreadyExists(_) | Self::StillDeleting(_) => "AlreadyExists",
             Self::Conflict { .. } | Self::ApplyConflict { .. } => "Conflict",
             Self::Expired(_) => "Expired",
             Self::RequestEntityTooLarge(_) => "RequestEntityTooLarge",
@@ -362,6 +368,7 @@ impl ApiError {
             Self::Forbidden { subject, .. }
             | Self::NotFound(subject)
             | Self::AlreadyExists(subject)
+            | Self::StillDeleting(subject)
             | Self::Conflict { subject, .. }
             | Self::Invalid { subject, .. } => {
                 for (k, v) in [

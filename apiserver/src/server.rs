@@ -165,6 +165,7 @@ impl Server {
             options.max_mutating_requests_inflight,
         ));
         api.bootstrap().await?;
+        api.publish_client_ca(ca.pem()).await?;
 
         let mut names = options.server_names.clone();
         if !address.ip().is_unspecified() {

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr)]
 
 mod admission;
+mod apiserver;
 mod cli;
 mod crash;
 mod crash_store;

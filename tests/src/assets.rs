@@ -67,6 +67,7 @@ pub struct Assets {
     etcd: Weak<Etcd>,
     hub: Weak<RealPlane>,
     managed: Weak<RealPlane>,
+    bare: Weak<RealPlane>,
     /// Held for the whole process: starting takes seconds.
     kept: Vec<Arc<RealPlane>>,
 }
@@ -80,6 +81,7 @@ impl Assets {
         let found = match role {
             Role::Hub => running.hub.upgrade(),
             Role::Managed => running.managed.upgrade(),
+            Role::Bare => running.bare.upgrade(),
         };
         if let Some(plane) = found {
             return Ok(plane);
@@ -93,6 +95,7 @@ impl Assets {
         match role {
             Role::Hub => running.hub = Arc::downgrade(&plane),
             Role::Managed => running.managed = Arc::downgrade(&plane),
+            Role::Bare => running.bare = Arc::downgrade(&plane),
         }
         running.kept.push(plane.clone());
         Ok(plane)
@@ -159,6 +162,7 @@ impl RealPlane {
         let prefix = match role {
             Role::Hub => "/hub",
             Role::Managed => "/managed",
+            Role::Bare => "/registry",
         };
         let args = [
             format!("--etcd-servers={}", etcd.url),
@@ -173,7 +177,7 @@ impl RealPlane {
             "--service-account-issuer=https://kubernetes.default.svc".into(),
             format!("--service-account-key-file={}", text("accounts.pub")),
             format!("--service-account-signing-key-file={}", text("accounts.key")),
-            "--service-cluster-ip-range=10.0.0.0/16".into(),
+            "--service-cluster-ip-range=10.96.0.0/16".into(),
             "--endpoint-reconciler-type=none".into(),
             "--disable-admission-plugins=ServiceAccount".into(),
         ];
@@ -205,8 +209,7 @@ impl RealPlane {
                 format!("--service-account-private-key-file={}", text("accounts.key")),
                 "--use-service-account-credentials=false".into(),
                 "--leader-elect=false".into(),
-                "--controllers=*,-nodeipam,-nodelifecycle,-cloud-node-lifecycle,-service-lb-controller"
-                    .into(),
+                format!("--controllers={}", controllers(role)),
             ];
             processes.push(Kept::start(&at("controller-manager.log"), &manager, &args)?);
         }
@@ -228,6 +231,20 @@ impl RealPlane {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+/// Which controllers run beside a real API server.
+fn controllers(role: Role) -> &'static str {
+    match role {
+        Role::Hub | Role::Managed => {
+            "*,-nodeipam,-nodelifecycle,-cloud-node-lifecycle,-service-lb-controller"
+        }
+        Role::Bare => {
+            "namespace-controller,garbage-collector-controller,certificatesigningrequest-signing-controller,\
+             certificatesigningrequest-cleaner-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller,\
+             ttl-after-finished-controller,token-cleaner-controller"
+        }
     }
 }
 

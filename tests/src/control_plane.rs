@@ -32,6 +32,8 @@ pub enum Role {
     Hub,
     /// A managed cluster's.
     Managed,
+    /// One where only those controllers run that the embedded server has too.
+    Bare,
 }
 
 /// One crypto provider for the process, and logs where `RUST_LOG` asks for them. Tests do it by using the kit.

@@ -54,9 +54,17 @@ pub fn requested(headers: &HeaderMap) -> Result<Option<Wanted>, ApiError> {
         return Ok(None);
     }
     if wanted.user.is_empty() {
-        return Err(ApiError::Internal(
-            "requested uid, groups or extra without impersonating a user".into(),
-        ));
+        let groups: Vec<String> = wanted.groups.iter().map(|g| format!("{g:?}")).collect();
+        let groups = if groups.is_empty() {
+            "nil".to_owned()
+        } else {
+            format!("[]string{{{}}}", groups.join(", "))
+        };
+        return Err(ApiError::BadRequest(format!(
+            "requested &user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:{groups}, Extra:map[string][]string(nil)}} without \
+             impersonating a user name",
+            wanted.uid
+        )));
     }
     Ok(Some(wanted))
 }

@@ -121,7 +121,9 @@ pub fn check_claims(
         .cloned()
         .collect();
     if audiences.is_empty() {
-        return Err(format!("the token is for audiences {own:?}, not {wanted:?}"));
+        return Err(format!(
+            "[invalid bearer token, token audiences {own:?} is invalid for the target audiences {wanted:?}]"
+        ));
     }
 
     let private = &claims[PRIVATE];
@@ -173,7 +175,7 @@ fn same_object(
     let what = resource.trim_start_matches('/');
     let found = objects
         .object(resource, namespace, name)
-        .ok_or_else(|| format!("the token's {what} {name:?} is gone"))?;
+        .ok_or_else(|| format!("[invalid bearer token, {what} {name:?} not found]"))?;
     if object::uid(&found).is_empty() || reference["uid"] != object::uid(&found) {
         return Err(format!("the token's {what} {name:?} was replaced"));
     }

@@ -147,6 +147,7 @@ impl Access {
                     uid: Some(uid),
                     resource_version: Some(version).filter(|v| !v.is_empty()),
                     propagation,
+                    cascades: false,
                 };
                 let target = Target::object(&kind, &namespace, &name);
                 match self.api.delete_object(&self.user, &target, &options).await {

@@ -40,7 +40,9 @@ pub fn defaults(namespace: &Value, account: Option<&Value>, root_ca: Option<&Val
                 "metadata": {
                     "name": ROOT_CA, "namespace": name,
                     "annotations": {
-                        "kubernetes.io/description": "The certificate authority of this cluster's API server.",
+                        "kubernetes.io/description": "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
+                         endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed \
+                         across distributions of Kubernetes clusters.",
                     },
                 },
                 "data": {CA_CRT: ca_pem},
@@ -102,6 +104,15 @@ pub fn terminate(namespace: &Value, content: &[Content], now: Timestamp) -> Plan
     }
     if content.iter().all(|c| c.objects.is_empty()) {
         let mut namespace = namespace.clone();
+        let others = namespace["spec"]["finalizers"]
+            .as_array()
+            .is_some_and(|f| f.len() > 1);
+        // Somebody else keeps it: then it says that its content is gone.
+        if (others || object::finalizers(&namespace).next().is_some())
+            && set_conditions(&mut namespace, content, now)
+        {
+            return Plan::of([Action::status(kinds::NAMESPACES, namespace)]);
+        }
         if let Some(list) = namespace["spec"]["finalizers"].as_array_mut() {
             list.retain(|f| f != KUBERNETES);
         }
@@ -174,12 +185,21 @@ fn set_conditions(namespace: &mut Value, content: &[Content], now: Timestamp) ->
             "ContentDeleted",
             "All content successfully deleted, may be waiting on finalization",
         ),
-        (
-            "NamespaceContentRemaining",
-            "True",
-            "SomeResourcesRemain",
-            remaining.as_str(),
-        ),
+        if content.iter().all(|c| c.objects.is_empty()) {
+            (
+                "NamespaceContentRemaining",
+                "False",
+                "ContentRemoved",
+                "All content successfully removed",
+            )
+        } else {
+            (
+                "NamespaceContentRemaining",
+                "True",
+                "SomeResourcesRemain",
+                remaining.as_str(),
+            )
+        },
         if held.is_empty() {
             (
                 "NamespaceFinalizersRemaining",

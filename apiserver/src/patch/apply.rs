@@ -26,6 +26,8 @@ pub struct Applier<'a> {
     pub schema: &'a Schema,
     /// The version the request is for, like `apps/v1`.
     pub api_version: &'a str,
+    /// The kind the request is for.
+    pub kind: &'a str,
     /// `fieldManager`.
     pub manager: &'a str,
     /// `status` and the like, `""` for the object itself.
@@ -92,7 +94,7 @@ impl Applier<'_> {
     fn check(&self, config: &Value) -> Result<(), ApiError> {
         let version = config["apiVersion"].as_str().unwrap_or_default();
         let kind = config["kind"].as_str().unwrap_or_default();
-        if version != self.api_version || kind.is_empty() {
+        if version != self.api_version || kind != self.kind {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
             return Err(ApiError::BadRequest(format!(
                 "invalid object type: {group}/{version}, Kind={kind}"
@@ -122,7 +124,8 @@ impl Applier<'_> {
         };
         let (namespace, name) = (object::namespace(config), object::name(config));
         Err(ApiError::Plain(format!(
-            "failed to create typed patch object ({namespace}/{name}; {}, Kind={kind}): {what}",
+            "failed to create typed patch object ({namespace}/{name}; {}{}, Kind={kind}): {what}",
+            if self.api_version.contains('/') { "" } else { "/" },
             self.api_version
         )))
     }

@@ -89,7 +89,7 @@ fn go_type(value: &Value) -> &'static str {
 }
 
 /// A value as Go's `%v` writes it.
-pub(super) fn go_plain(value: &Value) -> String {
+pub fn go_plain(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(s) => s.clone(),

@@ -1,7 +1,7 @@
 //! The two patches that need no schema: JSON Patch (RFC 6902) and JSON Merge Patch (RFC 7386).
 
 use crate::ApiError;
-use ::json_patch::{Patch, PatchOperation};
+use ::json_patch::PatchOperation;
 use serde_json::{Map, Value, json};
 
 /// Most operations one JSON Patch may have.
@@ -14,7 +14,8 @@ const TOO_MUCH: &str = "The JSON patch moves or copies too many values";
 /// Applies a JSON Patch. A body that is no list of operations is a 400, one that can not be carried out a 422.
 pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
     let bad = |what: &str| ApiError::BadRequest(format!("error decoding patch: {what}"));
-    let patch: Value = serde_json::from_slice(body).map_err(|e| bad(&e.to_string()))?;
+    let patch: Value = serde_json::from_slice(body)
+        .map_err(|e| bad(&crate::rest::go_json::complaint(body).unwrap_or_else(|| e.to_string())))?;
     let Value::Array(items) = patch else {
         let kind = go_kind(&patch);
         return Err(bad(&format!(
@@ -33,14 +34,15 @@ pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
             items.len()
         )));
     }
-    let operations: Patch = serde_json::from_value(Value::Array(items)).map_err(|_| unprocessable())?;
     let mut patched = object.clone();
     let mut left = MOST_MOVED;
-    for operation in &operations.0 {
-        charge(&patched, operation, &mut left)
+    for mut item in items {
+        lenient(&mut item, &patched);
+        let operation: PatchOperation = serde_json::from_value(item).map_err(|_| unprocessable())?;
+        charge(&patched, &operation, &mut left)
             .ok_or_else(|| ApiError::RequestEntityTooLarge(TOO_MUCH.into()))?;
         // The object is a copy, so there is nothing to roll back when an operation fails.
-        ::json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation))
+        ::json_patch::patch_unsafe(&mut patched, std::slice::from_ref(&operation))
             .map_err(|_| unprocessable())?;
     }
     match patched {
@@ -89,6 +91,41 @@ fn size(value: &Value, left: &mut usize) -> Option<()> {
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => Some(()),
     }
+}
+
+/// Kubernetes' library takes more than RFC 6902: `replace` adds a missing field, a missing value is `null`.
+fn lenient(operation: &mut Value, object: &Value) {
+    let path = operation["path"].as_str().map(str::to_owned);
+    let (Some(fields), Some(path)) = (operation.as_object_mut(), path) else {
+        return;
+    };
+    let replaces = fields.get("op").is_some_and(|op| op == "replace");
+    if replaces || fields.get("op").is_some_and(|op| op == "add") {
+        fields.entry("value").or_insert(Value::Null);
+    }
+    if let Some((parent, _)) = path.rsplit_once('/')
+        && replaces
+        && object.pointer(&path).is_none()
+        && object.pointer(parent).is_some_and(Value::is_object)
+    {
+        fields.insert("op".into(), "add".into());
+    }
+}
+
+/// What a strict reader says of a JSON Patch: fields of operations that there are none of.
+pub fn json_patch_unknown(body: &[u8]) -> Vec<String> {
+    let Ok(Value::Array(items)) = serde_json::from_slice(body) else {
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        for key in item.as_object().into_iter().flat_map(Map::keys) {
+            if !["op", "path", "from", "value"].contains(&key.as_str()) {
+                out.push(format!("json patch unknown field \"[{i}].{key}\""));
+            }
+        }
+    }
+    out
 }
 
 /// The answer to a patch that was understood but does not fit the object.

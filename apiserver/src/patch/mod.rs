@@ -19,6 +19,7 @@ mod zero;
 mod tests;
 
 pub use fieldset::FieldSet;
-pub use json::{json_patch, merge_patch};
+pub use fit::go_plain;
+pub use json::{json_patch, json_patch_unknown, merge_patch};
 pub use strategic::strategic_merge;
 pub use zero::fill;

@@ -97,7 +97,7 @@ fn validate_names(spec: &Value, errors: &mut Vec<FieldError>) {
     for key in ["plural", "singular"] {
         let value = text(list, key);
         let field = format!("spec.names.{key}");
-        if value.is_empty() && key == "plural" {
+        if value.is_empty() {
             errors.push(FieldError::required(field, ""));
         } else if !value.is_empty() {
             check(errors, &field, value, &names::dns_1035_label(value));
@@ -233,7 +233,11 @@ fn validate_subresources(version: &Value, at: &str, errors: &mut Vec<FieldError>
             }
         } else if !roots.iter().any(|r| path.starts_with(r)) {
             let names: Vec<&str> = roots.iter().map(|r| r.trim_end_matches('.')).collect();
-            let message = format!("should be a json path under {}", names.join(" or "));
+            let message = match names.as_slice() {
+                _ if !path.starts_with('.') => "must be a simple json path starting with .".to_owned(),
+                [one] => format!("should be a json path under {one}"),
+                many => format!("should be a json path under either {}", many.join(" or ")),
+            };
             errors.push(FieldError::invalid(field, &scale[key], &message));
         }
     }
@@ -332,7 +336,9 @@ fn validate_conversion(spec: &Value, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn validate_stored(crd: &Value, errors: &mut Vec<FieldError>) {
+/// The versions objects may be stored in are a part of those there are.
+pub fn validate_stored(crd: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
     let stored: Vec<&str> = crd["status"]["storedVersions"]
         .as_array()
         .into_iter()
@@ -344,7 +350,7 @@ fn validate_stored(crd: &Value, errors: &mut Vec<FieldError>) {
             let message = "must have at least one stored version";
             errors.push(FieldError::invalid("status.storedVersions", &json!([]), message));
         }
-        return;
+        return errors;
     }
     for (i, version) in stored.iter().enumerate() {
         if !versions(crd).any(|v| text(v, "name") == *version) {
@@ -370,6 +376,7 @@ fn validate_stored(crd: &Value, errors: &mut Vec<FieldError>) {
             &message,
         ));
     }
+    errors
 }
 
 fn is_protected(group: &str) -> bool {
@@ -412,7 +419,7 @@ pub fn validate(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
         }
     }
     if spec["preserveUnknownFields"] == json!(true) {
-        let message = "must be false";
+        let message = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         errors.push(FieldError::invalid(
             "spec.preserveUnknownFields",
             &json!(true),
@@ -422,7 +429,7 @@ pub fn validate(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
     validate_versions(spec, &mut errors);
     validate_names(spec, &mut errors);
     validate_conversion(spec, &mut errors);
-    validate_stored(crd, &mut errors);
+    errors.extend(validate_stored(crd));
     if is_protected(group) && crd["metadata"]["annotations"][APPROVED].is_null() {
         let field = format!("metadata.annotations[{APPROVED}]");
         let message = format!(

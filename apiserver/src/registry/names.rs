@@ -83,7 +83,18 @@ fn is_qualified_part(s: &str) -> bool {
             .all(|&c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
 }
 
-/// `name` or `prefix/name`: keys of labels and annotations, finalizers.
+/// [`qualified_name`] as the rules of labels word it.
+pub fn label_key(s: &str) -> Vec<String> {
+    qualified_name(s)
+        .into_iter()
+        .map(|m| match m.strip_prefix("a qualified name must") {
+            Some(rest) => format!("a valid label key must{rest}"),
+            None => m,
+        })
+        .collect()
+}
+
+/// `name` or `prefix/name`: keys of annotations, finalizers.
 pub fn qualified_name(s: &str) -> Vec<String> {
     let mut out = Vec::new();
     let parts: Vec<&str> = s.split('/').collect();

@@ -2,8 +2,9 @@
 
 use super::negotiate::Format;
 use super::params::FieldValidation;
-use super::protobuf;
+use super::{go_json, protobuf};
 use crate::ApiError;
+use crate::error::FieldError;
 use crate::registry::{Registry, Resource};
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
@@ -14,6 +15,9 @@ use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write as _};
+
+/// Up to here every whole number is a floating-point one too.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// Largest body taken, as kube-apiserver's.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -54,13 +58,48 @@ where
     })
 }
 
-/// A parsed body and the paths of keys that appeared twice (the last one wins).
+/// A parsed body and what it says twice (the last one wins).
 #[derive(Debug, Default)]
 pub struct Parsed {
     /// The document.
     pub value: Value,
-    /// `data.a` for each key met again.
+    /// What a strict reader says of each key met again.
     pub duplicates: Vec<String>,
+    /// The JSON it was read from, which knows the order of its keys.
+    source: Bytes,
+}
+
+impl Parsed {
+    /// Puts paths in the order in which the document has them.
+    pub fn in_order(&self, paths: &mut [String]) {
+        if paths.len() < 2 || self.source.is_empty() {
+            return;
+        }
+        let (duplicates, order) = (RefCell::default(), RefCell::default());
+        let seed = Seed {
+            place: Place::Root,
+            notes: Notes {
+                duplicates: &duplicates,
+                order: Some(&order),
+            },
+        };
+        let mut de = serde_json::Deserializer::from_slice(&self.source);
+        if seed.deserialize(&mut de).is_ok() {
+            let order: Vec<String> = order.into_inner();
+            let places: HashMap<&str, usize> = order
+                .iter()
+                .enumerate()
+                .map(|(i, path)| (path.as_str(), i))
+                .collect();
+            paths.sort_by_key(|path| places.get(path.as_str()).copied().unwrap_or(usize::MAX));
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Notes<'a> {
+    duplicates: &'a RefCell<Duplicates>,
+    order: Option<&'a RefCell<Vec<String>>>,
 }
 
 /// Where a value stands. Only what is wrong somewhere needs its name.
@@ -85,13 +124,13 @@ impl fmt::Display for Place<'_> {
 /// Keys met again, in order, each once.
 #[derive(Default)]
 struct Duplicates {
-    paths: Vec<String>,
+    problems: Vec<String>,
     seen: HashSet<String>,
 }
 
 struct Seed<'a> {
     place: Place<'a>,
-    duplicates: &'a RefCell<Duplicates>,
+    notes: Notes<'a>,
 }
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
@@ -116,7 +155,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(v.into())
     }
     fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
-        Ok(v.into())
+        // Go writes a whole number without its fraction.
+        #[allow(clippy::cast_possible_truncation)] // it is small and whole
+        Ok(if v.fract() == 0.0 && v.abs() < WHOLE {
+            (v as i64).into()
+        } else {
+            v.into()
+        })
     }
     fn visit_str<E>(self, v: &str) -> Result<Value, E> {
         Ok(v.into())
@@ -139,7 +184,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             let place = Place::Item(&self.place, out.len());
             match seq.next_element_seed(Seed {
                 place,
-                duplicates: self.duplicates,
+                notes: self.notes,
             })? {
                 Some(v) => out.push(v),
                 None => return Ok(Value::Array(out)),
@@ -149,9 +194,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut out = Map::new();
         while let Some(key) = map.next_key::<String>()? {
+            let place = Place::Field(&self.place, &key);
+            if let Some(order) = self.notes.order {
+                order.borrow_mut().push(place.to_string());
+            }
             let value = map.next_value_seed(Seed {
-                place: Place::Field(&self.place, &key),
-                duplicates: self.duplicates,
+                place,
+                notes: self.notes,
             })?;
             match out.entry(key) {
                 Entry::Vacant(free) => {
@@ -160,9 +209,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 Entry::Occupied(mut taken) => {
                     let path = Place::Field(&self.place, taken.key()).to_string();
                     taken.insert(value);
-                    let mut known = self.duplicates.borrow_mut();
+                    let mut known = self.notes.duplicates.borrow_mut();
                     if known.seen.insert(path.clone()) {
-                        known.paths.push(path);
+                        known.problems.push(format!("duplicate field {path:?}"));
                     }
                 }
             }
@@ -177,54 +226,32 @@ pub fn parse_json(bytes: &[u8]) -> Result<Parsed, String> {
     let mut de = serde_json::Deserializer::from_slice(bytes);
     let seed = Seed {
         place: Place::Root,
-        duplicates: &duplicates,
+        notes: Notes {
+            duplicates: &duplicates,
+            order: None,
+        },
     };
     let value = seed
         .deserialize(&mut de)
         .and_then(|v| de.end().map(|()| v))
-        .map_err(|e| go_json_error(&e, bytes))?;
+        .map_err(|e| go_json::complaint(bytes).unwrap_or_else(|| e.to_string()))?;
     Ok(Parsed {
         value,
-        duplicates: duplicates.into_inner().paths,
+        duplicates: duplicates.into_inner().problems,
+        source: Bytes::new(),
     })
 }
 
-fn go_json_error(error: &serde_json::Error, bytes: &[u8]) -> String {
-    if error.is_eof() {
-        return "unexpected end of JSON input".into();
-    }
-    let line_start = bytes
-        .split_inclusive(|b| *b == b'\n')
-        .take(error.line().saturating_sub(1))
-        .map(<[u8]>::len)
-        .sum::<usize>();
-    let at = line_start + error.column().saturating_sub(1);
-    match bytes.get(at) {
-        Some(byte) => format!(
-            "invalid character {} looking for beginning of value",
-            go_char(*byte)
-        ),
-        None => error.to_string(),
-    }
-}
-
-/// A byte as Go's JSON errors quote it.
-pub fn go_char(byte: u8) -> String {
-    match byte {
-        b'\'' => r"'\''".into(),
-        b'"' => "'\"'".into(),
-        b'\n' => r"'\n'".into(),
-        b'\t' => r"'\t'".into(),
-        0x20..=0x7e => format!("'{}'", char::from(byte)),
-        _ => format!("'\\x{byte:02x}'"),
-    }
-}
+/// How Go's YAML library begins its errors where it makes JSON of YAML.
+const YAML_ERROR: &str = "error converting YAML to JSON: ";
 
 /// Parses one YAML document. YAML 1.1 booleans of unquoted keys and values are as Kubernetes' own parser has them.
 pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| "error converting YAML to JSON: yaml: invalid Unicode".to_owned())?;
-    let value: Value = serde_saphyr::from_str(text).map_err(|e| {
+    let lenient =
+        serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
+    let value: Value = serde_saphyr::from_str_with_options(text, lenient).map_err(|e| {
         let line = e.location().map_or(1, |l| l.line());
         let full = e.to_string();
         // The parser's message comes with a drawing of the place; only its first line is said again.
@@ -232,11 +259,15 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
         let what = what.rsplit_once(": ").map_or(what, |(_, w)| w);
         let what = what.split_once(&format!("line {line} ")).map_or(what, |(_, w)| w);
         let what = if what.contains("unclosed") {
-            "did not find expected node content"
+            if text.trim_end().ends_with(['[', '{', ',']) {
+                "did not find expected node content"
+            } else {
+                "did not find expected ',' or ']'"
+            }
         } else {
             what
         };
-        format!("error converting YAML to JSON: yaml: line {line}: {what}")
+        format!("{YAML_ERROR}yaml: line {line}: {what}")
     })?;
     let mut yaml = Yaml11 {
         source: text,
@@ -244,8 +275,23 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
     };
     Ok(Parsed {
         value: yaml.read(value),
-        duplicates: Vec::new(),
+        duplicates: yaml_duplicate(text).into_iter().collect(),
+        source: Bytes::new(),
     })
+}
+
+/// What Go's strict YAML decoder says of the first key that a mapping has twice.
+fn yaml_duplicate(text: &str) -> Option<String> {
+    let error = serde_saphyr::from_str::<Value>(text).err()?;
+    let line = error.location().map_or(1, |l| l.line());
+    let key = text.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)?;
+    // The error says where the second key stands.
+    let column = usize::try_from(error.location()?.column()).ok()?.checked_sub(1)?;
+    let key: String = key.chars().skip(column).take_while(|c| *c != ':').collect();
+    let key = key.trim().trim_matches(['"', '\'']);
+    Some(format!(
+        "yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map"
+    ))
 }
 
 /// Kubernetes reads YAML 1.1, where a plain `y`, `yes`, `on` … is a boolean: applied to plain scalars only, which are
@@ -334,7 +380,7 @@ pub fn json_type(value: &Value) -> &'static str {
 }
 
 /// Parses the body of a create or update of `kind`.
-pub fn parse_object(bytes: &[u8], format: Format, kind: &str) -> Result<Parsed, ApiError> {
+pub fn parse_object(bytes: &Bytes, format: Format, kind: &str) -> Result<Parsed, ApiError> {
     let unrecognised = |why: String| {
         ApiError::BadRequest(format!(
             "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
@@ -343,16 +389,28 @@ pub fn parse_object(bytes: &[u8], format: Format, kind: &str) -> Result<Parsed, 
         ))
     };
     let parsed = match format {
-        Format::Json => parse_json(bytes).map_err(unrecognised)?,
+        Format::Json => {
+            let mut parsed = parse_json(bytes).map_err(unrecognised)?;
+            parsed.source = bytes.clone();
+            // Go's decoder leaves everything as it is.
+            if parsed.value.is_null() {
+                parsed.value = Value::Object(Map::new());
+            }
+            parsed
+        }
         Format::Protobuf => protobuf::decode(bytes)
             .map(|value| Parsed {
                 value,
-                duplicates: Vec::new(),
+                ..Parsed::default()
             })
             .map_err(|e| ApiError::BadRequest(format!("unable to decode the body as {kind}: {e}")))?,
         Format::Yaml => parse_yaml(bytes).map_err(|e| {
+            let why = e.strip_prefix(YAML_ERROR).unwrap_or(&e);
+            // The first line is not told where it is the only one.
+            let why = why.replacen("yaml: line 1: mapping", "yaml: mapping", 1);
             ApiError::BadRequest(format!(
-                "the object provided is unrecognized (must be of type {kind}): {e}"
+                "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+                summary(bytes)
             ))
         })?,
     };
@@ -379,7 +437,7 @@ pub fn parse_object(bytes: &[u8], format: Format, kind: &str) -> Result<Parsed, 
 }
 
 /// Where kube-apiserver's scheme is made, part of a message clients see.
-const SCHEME: &str = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30";
+pub const SCHEME: &str = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30";
 
 /// Checks that an object says it is what the URL takes, and fills `apiVersion` and `kind` where built-ins may leave
 /// them out.
@@ -389,15 +447,21 @@ pub fn check_type(
     kind: &str,
     gv: (&str, &str),
     object: &mut Value,
+    source: Option<&Bytes>,
 ) -> Result<(), ApiError> {
     let expected = api_version(gv.0, gv.1);
     let sent = object["apiVersion"].as_str().unwrap_or_default().to_owned();
     let sent_kind = object["kind"].as_str().unwrap_or_default().to_owned();
     if r.custom.is_some() && gv.0 == r.group {
         if sent_kind.is_empty() {
-            return Err(ApiError::BadRequest(format!(
-                "Object 'Kind' is missing in '{object}'"
-            )));
+            return Err(ApiError::BadRequest(match source {
+                Some(bytes) => format!(
+                    "the object provided is unrecognized (must be of type {kind}): Object 'Kind' is missing in '{}' ({})",
+                    String::from_utf8_lossy(bytes),
+                    summary(bytes)
+                ),
+                None => format!("Object 'Kind' is missing in '{object}'"),
+            }));
         }
         if sent != expected {
             return Err(ApiError::BadRequest(format!(
@@ -405,9 +469,10 @@ pub fn check_type(
             )));
         }
         if sent_kind != kind {
-            return Err(ApiError::BadRequest(format!(
-                "the kind in the data ({sent_kind}) does not match the expected kind ({kind})"
-            )));
+            let why = format!("must be {kind}");
+            let error = FieldError::invalid("kind", &sent_kind.clone().into(), &why);
+            let name = crate::object::name(object);
+            return Err(ApiError::invalid(&r.group, &sent_kind, name, vec![error]));
         }
         return Ok(());
     }
@@ -441,7 +506,10 @@ pub fn other_kind(
     }
     let (group, version) = sent_version.split_once('/').unwrap_or(("", &sent_version));
     let head = format!("{sent_kind} in version {version:?} cannot be handled as a {kind}");
-    let why = if registry.by_kind(group, version, &sent_kind).is_some() {
+    let of_list = sent_kind
+        .strip_suffix("List")
+        .is_some_and(|item| registry.by_kind(group, version, item).is_some());
+    let why = if of_list || registry.by_kind(group, version, &sent_kind).is_some() {
         let internal = match gv.0.split('.').next() {
             None | Some("") => "core",
             Some(group) => group,
@@ -470,7 +538,7 @@ pub fn strictness(
 ) -> Result<Vec<String>, String> {
     let problems: Vec<String> = duplicates
         .iter()
-        .map(|p| format!("duplicate field {p:?}"))
+        .cloned()
         .chain(unknown.iter().map(|p| format!("unknown field {p:?}")))
         .collect();
     match validation {
@@ -488,14 +556,17 @@ mod tests {
     #[test]
     fn duplicates_are_noticed_and_the_last_wins() {
         let p = parse_json(br#"{"data":{"a":"1","a":"2"},"l":[{"x":1,"x":2}]}"#).unwrap();
-        assert_eq!(p.duplicates, ["data.a", "l[0].x"]);
+        assert_eq!(
+            p.duplicates,
+            [r#"duplicate field "data.a""#, r#"duplicate field "l[0].x""#]
+        );
         assert_eq!(p.value["data"]["a"], "2");
     }
 
     #[test]
     fn unreadable_bodies_are_described() {
-        let error = |b: &[u8]| {
-            parse_object(b, Format::Json, "ConfigMap")
+        let error = |b: &'static [u8]| {
+            parse_object(&Bytes::from_static(b), Format::Json, "ConfigMap")
                 .unwrap_err()
                 .to_string()
         };

@@ -1,6 +1,7 @@
 //! What every cluster has from its first moment: the system namespaces and the roles clients count on.
 
 use super::Api;
+use super::internal::Target;
 use super::params::WriteOptions;
 use crate::ApiError;
 use crate::auth::{UserInfo, bootstrap_policy};
@@ -10,6 +11,9 @@ use serde_json::{Value, json};
 
 /// Namespaces that are always there.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// ConfigMap in kube-system with the CA of clients' certificates.
+const CLIENT_CA: &str = "extension-apiserver-authentication";
+
 /// Field manager of what the server itself writes.
 pub const MANAGER: &str = "kube-apiserver";
 
@@ -20,6 +24,27 @@ impl Api {
             .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
         try_join_all(namespaces.into_iter().map(|n| self.ensure(n))).await?;
         try_join_all(bootstrap_policy().into_iter().map(|p| self.ensure(p))).await?;
+        Ok(())
+    }
+
+    /// Tells extension API servers and controllers who vouches for clients. It follows the CA.
+    pub async fn publish_client_ca(&self, pem: &str) -> Result<(), ApiError> {
+        let data = json!({"client-ca-file": pem});
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": data,
+            "metadata": {"name": CLIENT_CA, "namespace": "kube-system"}});
+        self.ensure(object).await?;
+        let Some(r) = self.registry.by_kind("", "v1", "ConfigMap") else {
+            return Ok(());
+        };
+        let target = Target::object(&r, "kube-system", CLIENT_CA);
+        let mut change = |current: &Value| {
+            let mut current = current.clone();
+            object::child_mut(&mut current, "data").insert("client-ca-file".into(), pem.into());
+            Ok(current)
+        };
+        let options = WriteOptions::internal(MANAGER);
+        self.modify_object(&UserInfo::loopback(), &target, &options, &mut change)
+            .await?;
         Ok(())
     }
 

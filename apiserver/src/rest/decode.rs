@@ -24,8 +24,14 @@ pub fn object(
     parsed: Parsed,
     validation: FieldValidation,
 ) -> Result<(Value, Warnings), ApiError> {
-    let mut value = parsed.value;
-    let unknown = typed(r, &mut value).map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
+    let mut parsed = parsed;
+    let mut value = std::mem::take(&mut parsed.value);
+    let mut unknown = typed(r, &mut value).map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
+    match &r.custom {
+        None => parsed.in_order(&mut unknown),
+        // Those of metadata come last, and each part in the order of its paths.
+        Some(_) => unknown.sort_by_key(|path| (is_of_metadata(path), path.clone())),
+    }
     let warnings = body::strictness(validation, &unknown, &parsed.duplicates)
         .map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
     strategy::default(r, &mut value);
@@ -47,24 +53,39 @@ fn typed(r: &Resource, value: &mut Value) -> Result<Vec<String>, String> {
     if let Some(why) = decode::check_types(r.schema(), value) {
         return Err(why);
     }
+    decode::fill_nulls(r.schema(), value);
     drop_empty_metadata(value);
     Ok(prune::prune(r.schema(), value, false))
 }
 
-/// The patched object of a PATCH, made whole again. The error of a wrong type is the 422 that shows the patch's result.
+fn is_of_metadata(path: &str) -> bool {
+    path.starts_with("metadata.") || path.contains(".metadata.")
+}
+
+/// The patched object of a PATCH, made whole again. What is wrong with it is the 422 that shows the patch's result, or
+/// the `patch` itself where it was a strategic one. `noticed` is what is wrong with the patch.
 pub fn patched(
     r: &Resource,
     mut value: Value,
+    patch: Option<&Value>,
     validation: FieldValidation,
+    noticed: &[String],
 ) -> Result<(Value, Warnings), ApiError> {
     let before = value.clone();
+    let refused = |why: &str| {
+        let shown = match patch {
+            Some(patch) => Value::String(crate::patch::go_plain(patch)),
+            None => Value::String(before.to_string()),
+        };
+        let error = FieldError::invalid("patch", &shown, why);
+        ApiError::invalid("", "", "", vec![error])
+    };
     let unknown = typed(r, &mut value).map_err(|why| {
         let shown = Value::String(before.to_string());
         let error = FieldError::invalid("patch", &shown, &why);
         ApiError::invalid("", "", "", vec![error])
     })?;
-    let warnings =
-        body::strictness(validation, &unknown, &[]).map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
+    let warnings = body::strictness(validation, &unknown, noticed).map_err(|e| refused(&e))?;
     strategy::default(r, &mut value);
     Ok((value, warnings))
 }

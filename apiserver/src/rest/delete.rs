@@ -245,14 +245,21 @@ fn options(call: &Call<'_>, bytes: &Bytes) -> Result<DeleteOptions, ApiError> {
         return DeleteOptions::parse(None, call.query);
     }
     let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
-    let parsed = body::parse_object(bytes, format, "DeleteOptions")?;
-    if let Some(kind) = parsed.value["kind"]
-        .as_str()
-        .filter(|k| !k.is_empty() && *k != "DeleteOptions")
-    {
-        // Read as options it would have none, and delete what may have been meant to be tried only.
+    let parsed = match body::parse_json(bytes) {
+        Err(why) if format == negotiate::Format::Json => {
+            return Err(ApiError::BadRequest(format!(
+                "couldn't get version/kind; json parse error: {why}"
+            )));
+        }
+        _ => body::parse_object(bytes, format, "DeleteOptions")?,
+    };
+    let text = |field: &str| parsed.value[field].as_str().unwrap_or_default();
+    if !matches!(text("kind"), "" | "DeleteOptions") {
         return Err(ApiError::BadRequest(format!(
-            "the body of a DELETE must be of type DeleteOptions, it is a {kind}"
+            "no kind {:?} is registered for version {:?} in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/\
+             register.go:27\"",
+            text("kind"),
+            text("apiVersion")
         )));
     }
     DeleteOptions::parse(Some(&parsed.value), call.query)
@@ -265,7 +272,7 @@ pub async fn delete(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respons
     let target = super::write::target(call, "");
     let deleted = api.delete_object(call.user, &target, &options).await?;
     if !deleted.gone || returns_object(&call.resource) {
-        let waits = !deleted.gone && options.propagation == Some(Propagation::Foreground);
+        let waits = !deleted.gone && options.cascades;
         let code = if waits { 202 } else { 200 };
         let mut response = respond::stored(code, view.object(&deleted.outcome.json()), view.accept.format);
         respond::warn(&mut response, &deleted.warnings);

@@ -23,9 +23,11 @@ enum Form {
     Aggregated(&'static str),
 }
 
-/// Whether anything is served in that group version.
-pub fn has_version(registry: &Registry, group: &str, version: &str) -> bool {
-    registry.snapshot().in_version(group, version).next().is_some()
+/// Whether a group has built-in resources.
+pub fn has_builtin_group(registry: &Registry, group: &str) -> bool {
+    let snapshot = registry.snapshot();
+    let mut all = snapshot.all().iter();
+    all.any(|r| r.custom.is_none() && r.group == group)
 }
 
 /// The answer to a discovery path; `None` when the path is not one or names no group that is served.

@@ -219,7 +219,14 @@ impl Api {
             self.before_crd_write(r, &stored);
             let put = self.store.put(key, stored, Expect::Absent).await;
             self.after_crd_write(r, &name);
-            Outcome::Stored(put.map_err(|e| store_error(&e, r, &name))?)
+            Outcome::Stored(put.map_err(|e| store_error(&e, r, &name)).map_err(|e| {
+                match self.get_object(r, namespace, &name) {
+                    Ok(there) if matches!(e, ApiError::AlreadyExists(_)) && object::is_deleting(&there) => {
+                        ApiError::StillDeleting(subject(r, &name))
+                    }
+                    _ => e,
+                }
+            })?)
         };
         Ok(Written {
             outcome,
@@ -300,6 +307,15 @@ impl Api {
                     .await
             }
             Next::Patch(PatchBody::Apply(config)) if main => {
+                let uid = object::uid(config);
+                if !uid.is_empty() {
+                    return Err(ApiError::Conflict {
+                        subject: subject(r, target.name),
+                        detail: format!(
+                            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                        ),
+                    });
+                }
                 let (object, warnings) = self.applied(target, None, config, options)?;
                 let fields = object["metadata"]["managedFields"].clone();
                 let mut written = self
@@ -322,25 +338,25 @@ impl Api {
     ) -> Result<(Value, decode::Warnings), ApiError> {
         let r = &target.resource;
         let reset = reset_fields(r, target.subresource);
-        let mut config = config.clone();
         if !config["metadata"]["managedFields"].is_null() {
             return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
         }
-        if config.is_object() && config["kind"].is_string() {
-            check_name(target.name, &mut config)?;
+        if config["apiVersion"] == r.api_version().as_str() && config["kind"] == r.kind.as_str() {
+            check_name(target.name, config)?;
         }
         let applier = Applier {
             schema: r.schema(),
             api_version: &r.api_version(),
+            kind: &r.kind,
             manager: &options.manager,
             subresource: target.subresource,
             force: options.force,
             now: self.clock.now(),
             reset_fields: &reset,
         };
-        let mut merged = applier.apply(live, &config)?;
+        let mut merged = applier.apply(live, config)?;
         check_namespace(r, target.namespace, &mut merged)?;
-        decode::patched(r, merged, options.validation)
+        decode::patched(r, merged, None, options.validation, &options.noticed)
     }
 
     /// One attempt at a write. `None`: someone else wrote, try again.
@@ -359,7 +375,13 @@ impl Api {
         let (mut new, mut warnings) = match next {
             Next::Replace(object) => {
                 let mut object = object.clone();
-                if object::resource_version(&object).is_empty() {
+                let version = object::resource_version(&object);
+                if !version.is_empty() && version.parse::<u64>().is_err() {
+                    return Err(ApiError::Plain(format!(
+                        "strconv.ParseUint: parsing {version:?}: invalid syntax"
+                    )));
+                }
+                if matches!(version, "" | "0") {
                     if needs_version(r) {
                         let why = "Invalid value: 0: must be specified for an update";
                         let error = FieldError::new(FieldErrorKind::Invalid, "metadata.resourceVersion", why);
@@ -385,12 +407,13 @@ impl Api {
                 let config = config.clone();
                 self.applied(target, Some(&old), &config, options)?
             }
-            Next::Patch(patch) => patched(&self.registry, r, patch, &old, options.validation)?,
+            Next::Patch(patch) => patched(&self.registry, r, patch, &old, options)?,
             Next::Function(change) => (change(&old)?, Vec::new()),
         };
         check_namespace(r, target.namespace, &mut new)?;
-        check_name(target.name, &mut new)?;
-        check_identity(r, target.name, &old, &mut new)?;
+        check_name(target.name, &new)?;
+        let replaces = matches!(next, Next::Replace(_));
+        check_identity(r, target.name, replaces, &old, &mut new)?;
         let now = self.clock.now();
         if !tracks_fields(r) {
             set_meta(&mut new, "managedFields", None);

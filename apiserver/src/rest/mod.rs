@@ -12,6 +12,7 @@ pub mod crds;
 pub mod decode;
 pub mod delete;
 pub mod discovery;
+pub mod go_json;
 pub mod health;
 pub mod inflight;
 pub mod internal;
@@ -20,6 +21,7 @@ pub mod negotiate;
 pub mod openapi;
 pub mod params;
 pub mod path;
+pub mod pods;
 pub mod protobuf;
 pub mod raw;
 pub mod read;
@@ -117,9 +119,31 @@ pub struct Call<'a> {
     pub headers: &'a http::HeaderMap,
     /// The resource.
     pub resource: Arc<Resource>,
+    /// What the client is told whatever the answer is.
+    pub warned: &'a Warned,
+}
+
+/// Warnings of a request, gathered before it is clear what its answer is.
+#[derive(Debug, Default)]
+pub struct Warned(std::sync::Mutex<Vec<String>>);
+
+impl Warned {
+    fn add(&self, warnings: Vec<String>) {
+        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.extend(warnings);
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
 }
 
 impl Call<'_> {
+    /// Tells the client something, whatever the answer is.
+    pub fn warn(&self, warnings: Vec<String>) {
+        self.warned.add(warnings);
+    }
+
     /// A header as text.
     pub fn header(&self, name: http::header::HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|v| v.to_str().ok())

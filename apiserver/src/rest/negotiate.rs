@@ -63,11 +63,19 @@ pub fn accept(header: Option<&str>) -> Result<Accept, ApiError> {
     };
     let mut clauses: Vec<(f32, Option<Accept>)> = header.split(',').map(clause).collect();
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
-    clauses
-        .into_iter()
-        .filter(|(q, _)| *q > 0.0)
-        .find_map(|(_, a)| a)
-        .ok_or_else(not_acceptable)
+    let found = clauses.into_iter().filter(|(q, _)| *q > 0.0).find_map(|(_, a)| a);
+    found.ok_or_else(|| {
+        // The type is served, but not what it should be made of.
+        let media = header.split([',', ';']).map(str::trim);
+        if media
+            .into_iter()
+            .any(|m| m == "application/json" || m == "application/yaml")
+        {
+            ApiError::NotAcceptable(SERVED.into())
+        } else {
+            not_acceptable()
+        }
+    })
 }
 
 fn clause(text: &str) -> (f32, Option<Accept>) {

@@ -48,6 +48,16 @@ impl Query {
             .is_some_and(|v| !v.eq_ignore_ascii_case("false") && v != "0")
     }
 
+    /// Refuses a `timeout` that is no duration. Requests here end long before any sensible one.
+    pub fn check_timeout(&self) -> Result<(), ApiError> {
+        match self.get("timeout") {
+            Some(text) if !text.is_empty() && !is_duration(text) => Err(ApiError::BadRequest(format!(
+                "invalid timeout specified in the request URL - time: invalid duration {text:?}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn number(&self, key: &str) -> Result<Option<i64>, ApiError> {
         match self.get(key) {
             None | Some("") => Ok(None),
@@ -56,6 +66,30 @@ impl Query {
             }),
         }
     }
+}
+
+/// Whether Go reads a text as a duration: `1.5h`, `10s`, `2m30s`.
+fn is_duration(text: &str) -> bool {
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if rest == "0" {
+        return true;
+    }
+    let mut parts = 0;
+    while !rest.is_empty() {
+        let number = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
+        let unit = rest[number..]
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .map_or(rest.len(), |i| number + i);
+        let known = ["ns", "us", "µs", "ms", "s", "m", "h"].contains(&&rest[number..unit]);
+        if number == 0 || !known || rest[..number].parse::<f64>().is_err() {
+            return false;
+        }
+        parts += 1;
+        rest = &rest[unit..];
+    }
+    parts > 0
 }
 
 /// How unknown and duplicate fields of a body are treated.
@@ -81,6 +115,8 @@ pub struct WriteOptions {
     pub validation: FieldValidation,
     /// Server-side apply takes fields from others.
     pub force: bool,
+    /// What a strict reader says of the patch itself.
+    pub noticed: Vec<String>,
 }
 
 /// Which option object a query is decoded as.
@@ -156,6 +192,7 @@ impl WriteOptions {
                 _ => FieldValidation::Warn,
             },
             force: query.flag("force"),
+            noticed: Vec::new(),
         })
     }
 
@@ -188,12 +225,9 @@ fn manager_errors(manager: &str) -> Vec<FieldError> {
         let message = format!("Too long: may not be more than {MANAGER_LENGTH} bytes");
         errors.push(FieldError::new(FieldErrorKind::TooLong, "fieldManager", message));
     }
-    if manager.chars().any(char::is_control) {
-        errors.push(FieldError::invalid(
-            "fieldManager",
-            &json!(manager),
-            "should only contain printable characters",
-        ));
+    if let Some((at, c)) = manager.char_indices().find(|(_, c)| c.is_control()) {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        errors.push(FieldError::invalid("fieldManager", &json!(manager), &why));
     }
     errors
 }
@@ -227,6 +261,8 @@ pub struct DeleteOptions {
     pub resource_version: Option<String>,
     /// `None`: as the object's finalizers say, Background otherwise.
     pub propagation: Option<Propagation>,
+    /// `orphanDependents: false`, the old way to say that an answer may come before the deletion is done.
+    pub cascades: bool,
 }
 
 impl DeleteOptions {
@@ -298,6 +334,7 @@ impl DeleteOptions {
             uid: precondition("uid"),
             resource_version: precondition("resourceVersion"),
             propagation,
+            cascades: orphan == Some(false),
         })
     }
 }
@@ -403,6 +440,12 @@ impl ListOptions {
         if !errors.is_empty() {
             return Err(ApiError::invalid(META, "ListOptions", "", errors));
         }
+        // What comes next is pinned already.
+        if !token.is_empty() && !matches!(version, "" | "0") && !watch {
+            return Err(ApiError::BadRequest(
+                "specifying resource version is not allowed when using continue".into(),
+            ));
+        }
         Ok(Self {
             limit: query
                 .number("limit")?
@@ -439,6 +482,23 @@ pub fn parse_revision(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timeouts_are_durations() {
+        for (text, good) in [
+            ("5s", true),
+            ("1h2m3.5s", true),
+            ("0", true),
+            ("250ms", true),
+            ("abc", false),
+            ("5", false),
+            ("5x", false),
+            ("s", false),
+        ] {
+            let query = Query::parse(&format!("timeout={text}"));
+            assert_eq!(query.check_timeout().is_ok(), good, "{text}");
+        }
+    }
 
     fn write(query: &str, kind: OptionsKind) -> Result<WriteOptions, String> {
         WriteOptions::parse(&Query::parse(query), kind, "kubectl/v1.32 (linux)").map_err(|e| e.to_string())

@@ -215,6 +215,12 @@ fn read_token(token: &str) -> Result<(u64, (String, String)), ApiError> {
     };
     let bytes = BASE64.decode(token).map_err(|e| bad(e.to_string()))?;
     let value = super::body::parse_json(&bytes).map_err(bad)?.value;
+    let version = value["v"].as_str().unwrap_or_default();
+    if version != "meta.k8s.io/v1" {
+        return Err(bad(format!(
+            "server does not recognize this encoded version {version}"
+        )));
+    }
     let revision = value["rv"]
         .as_u64()
         .ok_or_else(|| bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()))?;

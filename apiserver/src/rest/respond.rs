@@ -119,14 +119,37 @@ pub fn no_such_path() -> Response<Body> {
 }
 
 /// An error as its `metav1.Status`.
-pub fn error(error: &ApiError) -> Response<Body> {
-    let mut response = value(error.code(), &error.status(), Format::Json);
+pub fn error(error: &ApiError, format: Format) -> Response<Body> {
+    let mut response = value(error.code(), &error.status(), format);
+    if let ApiError::Status(status) = error
+        && let Some(seconds) = status["details"]["retryAfterSeconds"].as_u64()
+    {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
     if let ApiError::TooManyRequests { retry_after, .. } = error {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, retry_after.as_secs().max(1).into());
     }
     response
+}
+
+/// Adds `Warning` headers before those that are there.
+pub fn warn_first(response: &mut Response<Body>, warnings: &[String]) {
+    if warnings.is_empty() {
+        return;
+    }
+    let later: Vec<HeaderValue> = response
+        .headers()
+        .get_all(header::WARNING)
+        .iter()
+        .cloned()
+        .collect();
+    response.headers_mut().remove(header::WARNING);
+    warn(response, warnings);
+    for warning in later {
+        response.headers_mut().append(header::WARNING, warning);
+    }
 }
 
 /// Adds a `Warning` header for each text.

@@ -34,6 +34,7 @@ pub fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>
         &r.kind,
         (&r.group, &r.version),
         &mut parsed.value,
+        None,
     )?;
     let (mut object, warnings) = decode::object(r, parsed, options.validation)?;
     check_namespace(r, &call.info.namespace, &mut object)?;
@@ -102,6 +103,7 @@ pub fn token_request(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respon
         "TokenRequest",
         (GROUP, "v1"),
         &mut parsed.value,
+        None,
     )?;
     let mut object = parsed.value;
     let account = api.get_object(&call.resource, &call.info.namespace, &call.info.name)?;

@@ -89,9 +89,22 @@ pub(super) fn random_suffix() -> String {
 }
 
 /// Compares what a write says about the object's identity with what is there, and carries over what the server sets.
-pub(super) fn check_identity(r: &Resource, name: &str, old: &Value, new: &mut Value) -> Result<(), ApiError> {
+pub(super) fn check_identity(
+    r: &Resource,
+    name: &str,
+    replaces: bool,
+    old: &Value,
+    new: &mut Value,
+) -> Result<(), ApiError> {
+    let immutable = |field: &str, value: &Value| {
+        let error = FieldError::invalid(format!("metadata.{field}"), value, "field is immutable");
+        invalid(r, name, metadata_twice(vec![error]))
+    };
     let uid = object::uid(new);
     if !uid.is_empty() && uid != object::uid(old) {
+        if !replaces {
+            return immutable("uid", &new["metadata"]["uid"]);
+        }
         let detail = format!(
             "StorageError: invalid object, Code: 4, Key: /registry{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
              Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
@@ -107,6 +120,10 @@ pub(super) fn check_identity(r: &Resource, name: &str, old: &Value, new: &mut Va
     let version = object::resource_version(new);
     if !version.is_empty() && version != object::resource_version(old) {
         return Err(modified(r, name));
+    }
+    let deletion = &new["metadata"]["deletionTimestamp"];
+    if !deletion.is_null() && !object::is_deleting(old) {
+        return immutable("deletionTimestamp", deletion);
     }
     for field in ["uid", "creationTimestamp", "resourceVersion"] {
         set_meta(
@@ -161,7 +178,7 @@ pub fn builtin_fields(group: &str, plural: &str) -> &'static [&'static str] {
         ("", "secrets") => &["type"],
         ("", "namespaces") => &["status.phase"],
         ("", "nodes") => &["spec.unschedulable"],
-        ("" | "apps", "replicationcontrollers" | "replicasets") => &["status.replicas"],
+        ("", "replicationcontrollers") => &["status.replicas"],
         ("batch", "jobs") => &["status.successful"],
         ("certificates.k8s.io", "certificatesigningrequests") => &["spec.signerName"],
         ("", "services") => &["spec.clusterIP", "spec.type"],

@@ -131,7 +131,7 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
             ));
         }
         let options = WriteOptions::parse(call.query, OptionsKind::Patch, call.user_agent())?;
-        let patch = PatchBody::parse(kind, bytes)?;
+        let patch = PatchBody::parse(kind, bytes)?.0;
         let schema = builtin::for_gvk(GROUP, VERSION, "Scale")
             .ok_or_else(|| ApiError::Internal("there is no schema of Scale".into()))?;
         change(api, call, &target, &options, &|current| {
@@ -142,7 +142,14 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
         let options = WriteOptions::parse(call.query, OptionsKind::Update, call.user_agent())?;
         let format = negotiate::body_format(content_type, false)?;
         let mut parsed = body::parse_object(bytes, format, "Scale")?;
-        body::check_type(&api.registry, r, "Scale", (GROUP, VERSION), &mut parsed.value)?;
+        body::check_type(
+            &api.registry,
+            r,
+            "Scale",
+            (GROUP, VERSION),
+            &mut parsed.value,
+            None,
+        )?;
         let scale = parsed.value;
         change(api, call, &target, &options, &|_| Ok(scale.clone())).await?
     };
@@ -162,7 +169,7 @@ async fn change(
     let mut apply = |current: &Value| {
         let mut scale = make(&of(r, current))?;
         check_namespace(r, &info.namespace, &mut scale)?;
-        check_name(&info.name, &mut scale)?;
+        check_name(&info.name, &scale)?;
         let version = object::resource_version(&scale);
         if !version.is_empty() && version != object::resource_version(current) {
             return Err(modified(r, &info.name));

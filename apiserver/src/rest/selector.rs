@@ -184,7 +184,7 @@ impl Parser {
             op @ (">" | "<" | "gt" | "lt") => {
                 let value = self.exact()?;
                 let number = value.parse().map_err(|_| {
-                    format!("values[0][{key}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer")
+                    format!("values[0]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer")
                 })?;
                 Ok(if matches!(op, ">" | "gt") {
                     Requirement::Greater(key, number)
@@ -199,6 +199,7 @@ impl Parser {
     fn values(&mut self) -> Result<Vec<String>, String> {
         match self.take() {
             Token::Op("(") => {}
+            Token::End => return Err("found '' expected: '('".into()),
             other => return Err(format!("found '{}', expected: '('", other.shown())),
         }
         let mut out = Vec::new();
@@ -251,7 +252,7 @@ fn check_key(key: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "key: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.', and must start \
+        "<nil>: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.', and must start \
          and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation \
          is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
     ))

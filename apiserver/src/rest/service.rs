@@ -3,7 +3,10 @@
 use super::params::Query;
 use super::path::RequestInfo;
 use super::respond::{self, Body};
-use super::{Api, Call, body, delete, discovery, health, openapi, read, review, subresource, watch, write};
+use super::{
+    Api, Call, Warned, body, delete, discovery, health, negotiate, openapi, read, review, subresource, watch,
+    write,
+};
 use crate::ApiError;
 use crate::auth::{Attributes, UserInfo};
 use crate::serve::Peer;
@@ -51,21 +54,33 @@ impl Api {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let mut body = Some(body);
-        let handled = AssertUnwindSafe(self.handle(&parts, &info, &query, &mut body))
+        let warned = Warned::default();
+        let handled = AssertUnwindSafe(self.handle(&parts, &info, &query, &mut body, &warned))
             .catch_unwind()
             .await;
         if let Some(unread) = body.filter(|b| !b.is_end_stream()) {
             // An answer before the end of the request would cost HTTP/1.1 clients their connection.
             let _ = tokio::time::timeout(DRAIN, body::read(unread)).await;
         }
-        let response = match handled {
+        let format = || {
+            let header = parts
+                .headers
+                .get(http::header::ACCEPT)
+                .and_then(|v| v.to_str().ok());
+            negotiate::accept(header).map(|a| a.format).unwrap_or_default()
+        };
+        let mut response = match handled {
             Ok(Ok(response)) => response,
-            Ok(Err(e)) => respond::error(&e),
+            Ok(Err(e)) => respond::error(&e, format()),
             Err(_) => {
                 tracing::error!(path = %info.path, verb = %info.verb, "a handler panicked");
-                respond::error(&ApiError::Internal("a handler failed unexpectedly".into()))
+                respond::error(
+                    &ApiError::Internal("a handler failed unexpectedly".into()),
+                    format(),
+                )
             }
         };
+        respond::warn_first(&mut response, &warned.take());
         let code = response.status().as_u16();
         tracing::debug!(verb = %info.verb, path = %info.path, code, "request");
         let served = self.registry.find(&info.group, &info.version, &info.resource);
@@ -81,6 +96,7 @@ impl Api {
         info: &RequestInfo,
         query: &Query,
         body: &mut Option<B>,
+        warned: &Warned,
     ) -> Result<Response<Body>, ApiError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -92,15 +108,23 @@ impl Api {
         if !info.is_resource {
             return self.other_path(parts, info, query);
         }
+        query.check_timeout()?;
+        if parts.uri.path().contains("//") {
+            return Err(ApiError::NoSuchResource);
+        }
         let resource = match self.registry.find(&info.group, &info.version, &info.resource) {
             Some(r) => r,
-            None if discovery::has_version(&self.registry, &info.group, &info.version) => {
+            // Groups of custom resources have no paths of their own.
+            None if discovery::has_builtin_group(&self.registry, &info.group) => {
                 return Err(ApiError::NoSuchResource);
             }
             None => return Ok(respond::no_such_path()),
         };
         let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
         let needs_namespace = resource.namespaced && (!info.name.is_empty() || info.verb == "create");
+        if needs_namespace && !in_namespace && info.name.is_empty() && resource.custom.is_none() {
+            return Err(ApiError::MethodNotAllowed);
+        }
         if (in_namespace && !resource.namespaced) || (needs_namespace && !in_namespace) {
             return Err(ApiError::NoSuchResource);
         }
@@ -111,6 +135,7 @@ impl Api {
             user: &user,
             headers: &parts.headers,
             resource,
+            warned,
         };
         let mut response = self.resource(&parts.method, &call, body).await?;
         if let Some(text) = deprecation {
@@ -134,9 +159,16 @@ impl Api {
             let sub = call
                 .resource
                 .subresource(&info.subresource)
-                .ok_or(ApiError::NoSuchResource)?
+                .ok_or_else(|| match info.subresource.as_str() {
+                    "status" | "scale" => ApiError::NoSuchResource,
+                    _ if call.resource.custom.is_some() => ApiError::NotFound(call.subject()),
+                    _ => ApiError::NoSuchResource,
+                })?
                 .clone();
             if !sub.verbs.contains(&info.verb) {
+                return Err(ApiError::MethodNotAllowed);
+            }
+            if *method == Method::HEAD {
                 return Err(ApiError::MethodNotAllowed);
             }
             let bytes = if *method == Method::GET {
@@ -152,7 +184,7 @@ impl Api {
             "update" | "patch" => !named,
             _ => false,
         };
-        if wrong_place || !call.resource.has_verb(&info.verb) {
+        if wrong_place || *method == Method::HEAD || !call.resource.has_verb(&info.verb) {
             return Err(ApiError::MethodNotAllowed);
         }
         match info.verb.as_str() {

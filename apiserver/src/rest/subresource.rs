@@ -3,7 +3,7 @@
 
 use super::read::View;
 use super::respond::{self, Body};
-use super::{Api, Call, review, scale, write};
+use super::{Api, Call, pods, review, scale, write};
 use crate::ApiError;
 use crate::registry::Subresource;
 use bytes::Bytes;
@@ -21,7 +21,12 @@ pub async fn serve(
         "scale" => return scale::serve(api, call, bytes).await,
         "token" => return review::token_request(api, call, bytes),
         "log" => return log(api, call),
-        "exec" | "attach" | "portforward" | "proxy" | "binding" | "eviction" => return Err(refused(call)),
+        "binding" => return pods::bind(api, call, bytes).await,
+        "eviction" => return pods::evict(api, call, bytes).await,
+        "exec" | "attach" | "portforward" | "proxy" => {
+            api.get_object(&call.resource, &call.info.namespace, &call.info.name)?;
+            return Err(refused(call));
+        }
         _ => {}
     }
     match call.info.verb.as_str() {
@@ -42,7 +47,24 @@ pub async fn serve(
 /// A pod that runs nowhere has no log: no content, as kube-apiserver answers for a pod that is not scheduled.
 fn log(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let pod = api.get_object(&call.resource, &call.info.namespace, &call.info.name)?;
-    if pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
+    let wanted = call.query.text("container");
+    let has = |list: &str| {
+        let all = pod["spec"][list].as_array().into_iter().flatten();
+        all.into_iter().any(|c| c["name"] == wanted)
+    };
+    if !wanted.is_empty()
+        && !["containers", "initContainers", "ephemeralContainers"]
+            .iter()
+            .any(|l| has(l))
+    {
+        return Err(ApiError::BadRequest(format!(
+            "container {wanted} is not valid for pod {}",
+            call.info.name
+        )));
+    }
+    // Without a node, but running: simulated.
+    let waits = matches!(pod["status"]["phase"].as_str(), None | Some("Pending"));
+    if waits && pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
         return Ok(respond::text(204, ""));
     }
     Err(refused(call))

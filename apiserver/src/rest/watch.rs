@@ -233,7 +233,19 @@ impl Watcher {
 /// WATCH of a resource.
 pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
-    let options = ListOptions::parse(call.query, true)?;
+    let mut options = ListOptions::parse(call.query, true)?;
+    if !call.info.name.is_empty() {
+        // The old `/watch/` paths may name one object; who may watch that one sees no other.
+        let comma = if options.field_selector.is_empty() {
+            ""
+        } else {
+            ","
+        };
+        options.field_selector = format!(
+            "{}{comma}metadata.name={}",
+            options.field_selector, call.info.name
+        );
+    }
     let filter = Filter::new(&view, &options)?;
     let start = if options.resource_version.is_empty() {
         0

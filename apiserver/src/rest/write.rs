@@ -42,12 +42,13 @@ pub fn check_namespace(r: &Resource, namespace: &str, object: &mut Value) -> Res
     Ok(())
 }
 
-/// Refuses an object that is called otherwise than the URL; an object without a name gets it.
-pub fn check_name(name: &str, object: &mut Value) -> Result<(), ApiError> {
+/// Refuses an object that is called otherwise than the URL, or nothing.
+pub fn check_name(name: &str, object: &Value) -> Result<(), ApiError> {
     let sent = crate::object::name(object);
     if sent.is_empty() {
-        crate::object::set_meta(object, "name", Some(name.into()));
-        return Ok(());
+        return Err(ApiError::BadRequest(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
     }
     if sent != name {
         return Err(ApiError::BadRequest(format!(
@@ -74,13 +75,14 @@ pub async fn create(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respons
         &r.kind,
         (&r.group, &r.version),
         &mut parsed.value,
+        Some(bytes),
     )?;
     let (mut object, warnings) = decode::object(r, parsed, options.validation)?;
+    call.warn(warnings);
     check_namespace(r, &call.info.namespace, &mut object)?;
-    let mut written = api
+    let written = api
         .create_object(call.user, r, &call.info.namespace, object, &options)
         .await?;
-    written.warnings.splice(0..0, warnings);
     Ok(respond_written(&view, &written))
 }
 
@@ -102,13 +104,14 @@ pub async fn update(
         &r.kind,
         (&r.group, &r.version),
         &mut parsed.value,
+        Some(bytes),
     )?;
     let (mut object, warnings) = decode::object(r, parsed, options.validation)?;
+    call.warn(warnings);
     check_namespace(r, &call.info.namespace, &mut object)?;
-    check_name(&call.info.name, &mut object)?;
+    check_name(&call.info.name, &object)?;
     let target = target(call, sub);
-    let mut written = api.update_object(call.user, &target, object, &options).await?;
-    written.warnings.splice(0..0, warnings);
+    let written = api.update_object(call.user, &target, object, &options).await?;
     Ok(respond_written(&view, &written))
 }
 
@@ -136,34 +139,34 @@ pub enum PatchBody {
 }
 
 impl PatchBody {
-    /// Reads a patch of that kind.
-    pub fn parse(kind: PatchKind, bytes: &Bytes) -> Result<Self, ApiError> {
-        let map = |what: &str| -> Result<Value, ApiError> {
-            let value = body::parse_json(bytes)
-                .map_err(|e| ApiError::BadRequest(format!("error decoding patch: {e}")))?
-                .value;
-            match value {
-                Value::Object(_) => Ok(value),
-                other => Err(ApiError::BadRequest(format!(
-                    "error decoding patch: json: cannot unmarshal {} into Go value of type {what}",
-                    body::json_type(&other)
-                ))),
+    /// Reads a patch of that kind; with it comes what a strict reader says of it.
+    pub fn parse(kind: PatchKind, bytes: &Bytes) -> Result<(Self, Vec<String>), ApiError> {
+        let map = |begin: &str| -> Result<(Value, Vec<String>), ApiError> {
+            let bad = |why: String| ApiError::BadRequest(format!("{begin}{why}"));
+            let parsed = body::parse_json(bytes).map_err(bad)?;
+            match parsed.value {
+                Value::Object(_) => Ok((parsed.value, parsed.duplicates)),
+                other => Err(bad(cannot_unmarshal(&other))),
             }
         };
         match kind {
-            PatchKind::Json => Ok(Self::Json(bytes.clone())),
-            PatchKind::Merge => map("map[string]interface {}").map(Self::Merge),
-            PatchKind::Strategic => map("map[string]interface {}").map(Self::Strategic),
+            PatchKind::Json => Ok((Self::Json(bytes.clone()), patch::json_patch_unknown(bytes))),
+            PatchKind::Merge => map("error decoding patch: ").map(|(p, noticed)| (Self::Merge(p), noticed)),
+            PatchKind::Strategic => map("").map(|(p, noticed)| (Self::Strategic(p), noticed)),
             PatchKind::Apply => {
                 let parsed = if bytes.first() == Some(&b'{') {
                     body::parse_json(bytes)
                 } else {
                     body::parse_yaml(bytes)
                 };
-                let value = parsed
-                    .map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?
-                    .value;
-                Ok(Self::Apply(value))
+                let parsed = parsed.map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?;
+                match parsed.value {
+                    value @ (Value::Object(_) | Value::Null) => Ok((Self::Apply(value), parsed.duplicates)),
+                    other => Err(ApiError::BadRequest(format!(
+                        "error decoding YAML: error unmarshaling JSON: while decoding JSON: {}",
+                        cannot_unmarshal(&other)
+                    ))),
+                }
             }
         }
     }
@@ -179,6 +182,13 @@ impl PatchBody {
     }
 }
 
+fn cannot_unmarshal(value: &Value) -> String {
+    format!(
+        "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+        body::json_type(value)
+    )
+}
+
 /// PATCH of an object or of a subresource that speaks the object's own kind.
 pub async fn patch(api: &Api, call: &Call<'_>, sub: &str, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
@@ -189,8 +199,21 @@ pub async fn patch(api: &Api, call: &Call<'_>, sub: &str, bytes: &Bytes) -> Resu
     } else {
         OptionsKind::Patch
     };
-    let options = WriteOptions::parse(call.query, options_kind, call.user_agent())?;
-    let patch = PatchBody::parse(kind, bytes)?;
+    let mut options = WriteOptions::parse(call.query, options_kind, call.user_agent())?;
+    let (patch, noticed) = PatchBody::parse(kind, bytes)?;
+    if let (PatchBody::Apply(_), FieldValidation::Strict, Some(problem)) =
+        (&patch, options.validation, noticed.first())
+    {
+        let what = if problem.starts_with("yaml") {
+            "error converting YAML to JSON: "
+        } else {
+            ""
+        };
+        return Err(ApiError::BadRequest(format!(
+            "error strict decoding YAML: {what}{problem}"
+        )));
+    }
+    options.noticed = noticed;
     let target = target(call, sub);
     let written = api.patch_object(call.user, &target, &patch, &options).await?;
     Ok(respond_written(&view, &written))
@@ -202,7 +225,7 @@ pub fn patched(
     r: &Resource,
     patch: &PatchBody,
     current: &Value,
-    validation: FieldValidation,
+    options: &WriteOptions,
 ) -> Result<(Value, decode::Warnings), ApiError> {
     let mut raw = patch.onto(r.schema(), current)?;
     if let PatchBody::Strategic(_) = patch {
@@ -223,7 +246,11 @@ pub fn patched(
             "the name of the object ({name} based on URL) was undeterminable: name must be provided"
         )));
     }
-    decode::patched(r, raw, validation)
+    let strategic = match patch {
+        PatchBody::Strategic(patch) => Some(patch),
+        _ => None,
+    };
+    decode::patched(r, raw, strategic, options.validation, &options.noticed)
 }
 
 impl Outcome {

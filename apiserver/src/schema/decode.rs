@@ -33,6 +33,34 @@ pub fn check_types(schema: &Schema, object: &Value) -> Option<String> {
     )
 }
 
+/// A null in a map of strings is an empty string to Go's decoder.
+pub fn fill_nulls(schema: &Schema, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, child) in map {
+                if let Some(property) = schema.properties.get(key.as_str()) {
+                    fill_nulls(Schema::resolve(property), child);
+                } else if let Some(additional) = &schema.additional {
+                    let additional = Schema::resolve(additional);
+                    if child.is_null() && additional.kind == Type::String {
+                        *child = "".into();
+                    } else {
+                        fill_nulls(additional, child);
+                    }
+                }
+            }
+        }
+        Value::Array(list) => {
+            if let Some(items) = schema.items() {
+                for item in list {
+                    fill_nulls(items, item);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The complaint about the `metadata` of a custom resource and of the resources embedded in it.
 pub fn check_metadata(schema: &Schema, object: &Value) -> Option<String> {
     embedded(schema, object, "", true)
@@ -51,6 +79,20 @@ fn embedded(schema: &Schema, value: &Value, path: &str, resource: bool) -> Optio
                 let found = if resource && key == "metadata" {
                     let kind = map.get("kind").and_then(Value::as_str).unwrap_or_default();
                     let own_type = "v1.ObjectMeta".to_owned();
+                    if path.is_empty() && child.is_object() {
+                        let place = Place {
+                            owner: "ObjectMeta",
+                            path: String::new(),
+                            own_type,
+                        };
+                        return node(builtin::object_meta(), child, &place);
+                    }
+                    if !path.is_empty() && !child.is_object() && !child.is_null() {
+                        let what = token(child);
+                        return Some(format!(
+                            "{at}: Invalid value: {child}: json: cannot unmarshal {what} into Go value of type {own_type}"
+                        ));
+                    }
                     node(
                         builtin::object_meta(),
                         child,
@@ -492,7 +534,7 @@ mod tests {
         let object = json!({"kind": "Gadget", "metadata": {"labels": {"a": 1}}});
         assert_eq!(
             check_metadata(&schema, &object).as_deref(),
-            Some("json: cannot unmarshal number into Go struct field Gadget.metadata.labels of type string")
+            Some("json: cannot unmarshal number into Go struct field ObjectMeta.labels of type string")
         );
         assert_eq!(
             check_metadata(

@@ -241,7 +241,7 @@ async fn claims_are_worth_what_the_objects_behind_them_are() {
         (leaving, now(), "being deleted"),
         (bound("secret", "s", "u2"), now(), ""),
         (bound("secret", "s", "u1"), now(), "was replaced"),
-        (bound("secret", "gone", "u2"), now(), "is gone"),
+        (bound("secret", "gone", "u2"), now(), "not found"),
         (bound("pod", "p", "u3"), now(), "being deleted"),
         (bound("pod", "p", "u4"), now(), "was replaced"),
         (bound("node", "n", "u4"), now(), ""),

@@ -19,6 +19,7 @@ fn apply(
     let applier = Applier {
         schema,
         api_version: &api_version,
+        kind: config["kind"].as_str().unwrap_or("Deployment"),
         manager,
         subresource: "",
         force,
@@ -348,6 +349,7 @@ fn what_changes_nothing_changes_no_time() {
     let applier = Applier {
         schema: config_map(),
         api_version: "v1",
+        kind: "ConfigMap",
         manager: "one",
         subresource: "",
         force: false,

@@ -95,6 +95,7 @@ fn apply(live: Option<&Value>, manager: &str, force: bool, now: i64, config: &Va
     let applier = Applier {
         schema: &schema,
         api_version: "x.io/v1",
+        kind: config["kind"].as_str().unwrap_or_default(),
         manager,
         subresource: "",
         force,

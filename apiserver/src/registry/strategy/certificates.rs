@@ -263,7 +263,7 @@ fn validate_change(new: &Value, old: &Value, subresource: &str, errors: &mut Vec
     }
     let (certificate, was) = (&new["status"]["certificate"], &old["status"]["certificate"]);
     if was.is_string() && !same(certificate, was) {
-        let message = "updates may not modify the certificate field once set";
+        let message = "updates may not modify existing certificate content";
         errors.push(FieldError::forbidden("status.certificate", message));
     }
 }

@@ -389,6 +389,17 @@ pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<Fie
             let message = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
             vec![FieldError::forbidden("spec", message)]
         }
+        "nodes" => ["podCIDR", "providerID"]
+            .into_iter()
+            .filter(|key| !text(was, key).is_empty() && !same(&spec[key], &was[key]))
+            .map(|key| {
+                let field = if key == "podCIDR" { "podCIDRs" } else { key };
+                FieldError::forbidden(
+                    format!("spec.{field}"),
+                    &format!("node updates may not change {key} except from \"\" to valid"),
+                )
+            })
+            .collect(),
         "endpointslices" if !same(&new["addressType"], &old["addressType"]) => {
             vec![FieldError::invalid(
                 "addressType",
@@ -401,4 +412,16 @@ pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<Fie
         }
         _ => Vec::new(),
     }
+}
+
+/// Whether a namespace's phase is that of its `deletionTimestamp`.
+pub(super) fn validate_phase(namespace: &Value) -> Vec<FieldError> {
+    let phase = &namespace["status"]["phase"];
+    let deleting = !namespace["metadata"]["deletionTimestamp"].is_null();
+    let problem = match (deleting, phase.as_str()) {
+        (false, Some("Active") | None) | (true, Some("Terminating")) => return Vec::new(),
+        (false, _) => "may only be 'Active' if `deletionTimestamp` is empty",
+        (true, _) => "may only be 'Terminating' if `deletionTimestamp` is not empty",
+    };
+    vec![FieldError::invalid("status.Phase", phase, problem)]
 }

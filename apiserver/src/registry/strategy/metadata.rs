@@ -42,7 +42,9 @@ fn check_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
     };
     match rule {
         NameRule::Subdomain => names::dns_subdomain(name),
-        NameRule::ServiceName if name.contains('.') => vec!["must not contain dots".to_owned()],
+        NameRule::Label | NameRule::ServiceName if name.contains('.') => {
+            vec!["must not contain dots".to_owned()]
+        }
         NameRule::Label | NameRule::ServiceName => names::dns_label(name),
         NameRule::PathSegment => names::path_segment(name),
     }
@@ -52,7 +54,7 @@ fn check_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
 pub fn validate_labels(labels: &Value, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (key, value) in labels.as_object().into_iter().flatten() {
-        for message in names::qualified_name(key) {
+        for message in names::label_key(key) {
             errors.push(FieldError::invalid(field, &json!(key), &message));
         }
         let value = value.as_str().unwrap_or_default();
@@ -138,7 +140,7 @@ fn validate_owners(meta: &Value) -> Vec<FieldError> {
     for owner in meta["ownerReferences"].as_array().into_iter().flatten() {
         let part = |key: &str| owner[key].as_str().unwrap_or_default();
         let api_version = part("apiVersion");
-        if api_version.is_empty() || api_version.ends_with('/') {
+        if api_version.is_empty() || api_version.ends_with('/') || api_version.matches('/').count() > 1 {
             let message = "version must not be empty";
             errors.push(FieldError::invalid(
                 format!("{FIELD}.apiVersion"),

@@ -14,6 +14,7 @@ mod json;
 mod metadata;
 mod normal;
 mod pod;
+mod pod_parts;
 mod pod_rules;
 mod policy;
 mod quantity;
@@ -168,7 +169,7 @@ pub fn prepare_create(resource: &Resource, ctx: &Context<'_>, object: &mut Value
     }
     match family(resource) {
         Family::Workload => workloads::prepare_create(plural, object),
-        Family::Pod => pod::prepare_create(object),
+        Family::Pod => pod::prepare_create(object, &crate::rest::rfc3339(ctx.now)),
         Family::Service => service::allocate(ctx, object),
         Family::Certificates => certificates::prepare_create(ctx, object),
         Family::Cluster => cluster::prepare_create(plural, object),
@@ -248,7 +249,7 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
     let plural = resource.plural.as_str();
     match family(resource) {
         Family::Workload => workloads::validate(plural, object),
-        Family::Pod => pod_rules::validate_spec(&object["spec"], "spec"),
+        Family::Pod => pod_rules::validate_pod(&object["spec"], old.is_none()),
         Family::Service => service::validate(object),
         Family::Config => match plural {
             "configmaps" => config::validate_config_map(object),
@@ -257,6 +258,7 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
         },
         Family::Rbac => rbac::validate(plural, object),
         Family::Certificates => certificates::validate(object, old, ""),
+        Family::Cluster if plural == "controllerrevisions" => workloads::validate(plural, object),
         Family::Cluster => cluster::validate(plural, resource.group == "events.k8s.io", object),
         Family::Policy => policy::validate(plural, object),
         Family::Admission => admission::validate(plural, object),
@@ -296,16 +298,24 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
         return errors;
     }
     if family == Family::Crd && subresource == "status" {
+        errors.extend(crd::validate_stored(new));
         return errors;
     }
     if subresource == "status" && family == Family::Workload {
         errors.extend(status::validate(plural, &new["status"]));
     }
+    if plural == "namespaces" && subresource == "status" {
+        errors.extend(cluster::validate_phase(new));
+    }
     if !subresource.is_empty() && subresource != "scale" {
         return errors;
     }
     match family {
-        Family::Workload => errors.extend(workloads::validate_update(plural, new, old)),
+        Family::Workload => {
+            errors.extend(validate(resource, new, Some(old)));
+            errors.extend(workloads::validate_update(plural, new, old));
+            return errors;
+        }
         Family::Pod => {
             errors.extend(validate(resource, new, Some(old)));
             errors.extend(pod_rules::validate_change(new, old));

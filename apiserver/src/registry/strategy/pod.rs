@@ -200,7 +200,7 @@ pub(super) fn default_pod(pod: &mut Value) {
 }
 
 /// What the server adds to a new pod.
-pub(super) fn prepare_create(pod: &mut Value) {
+pub(super) fn prepare_create(pod: &mut Value, now: &str) {
     let qos = qos_class(&pod["spec"]);
     if let Some(spec) = at(pod, "spec") {
         default(spec, "priority", 0);
@@ -220,7 +220,14 @@ pub(super) fn prepare_create(pod: &mut Value) {
             }
         }
     }
-    pod["status"] = json!({ "phase": "Pending", "qosClass": qos });
+    let mut status = json!({ "phase": "Pending", "qosClass": qos });
+    if items(&pod["spec"], "schedulingGates").next().is_some() {
+        status["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "lastProbeTime": null, "lastTransitionTime": now,
+            "reason": "SchedulingGated", "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
+    pod["status"] = status;
 }
 
 fn qos_class(spec: &Value) -> &'static str {

@@ -3,6 +3,7 @@
 
 use super::json::{items, same, text};
 use super::metadata::validate_labels;
+use super::pod_parts;
 use crate::error::FieldError;
 use crate::registry::names;
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use std::collections::BTreeSet;
 const POSITIVE: &str = "must be greater than or equal to 0";
 
 /// An error for each of `messages`.
-fn all(errors: &mut Vec<FieldError>, field: &str, value: &Value, messages: Vec<String>) {
+pub(super) fn all(errors: &mut Vec<FieldError>, field: &str, value: &Value, messages: Vec<String>) {
     errors.extend(
         messages
             .into_iter()
@@ -114,6 +115,8 @@ fn validate_env(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
             let message = "may not have more than one field specified at a time";
             errors.push(FieldError::invalid(field, &json!(""), message));
         }
+        let at_field = format!("{at}.valueFrom.fieldRef");
+        pod_parts::validate_field_ref(&from["fieldRef"], &at_field, errors);
         for source in ["configMapKeyRef", "secretKeyRef"] {
             if !from[source].is_null() && text(&from[source], "key").is_empty() {
                 errors.push(FieldError::required(format!("{at}.valueFrom.{source}.key"), ""));
@@ -133,11 +136,14 @@ fn validate_resources(container: &Value, at: &str, errors: &mut Vec<FieldError>)
                 && !matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
                 && !name.starts_with("hugepages-")
             {
+                let message = "must be a standard resource type or fully qualified";
+                errors.push(FieldError::invalid(field.clone(), &json!(name), message));
                 let message = "must be a standard resource for containers";
                 errors.push(FieldError::invalid(field, &json!(name), message));
             }
         }
     }
+    pod_parts::validate_requests(&container["resources"], &format!("{at}.resources"), errors);
 }
 
 fn validate_mounts(container: &Value, volumes: &BTreeSet<&str>, at: &str, errors: &mut Vec<FieldError>) {
@@ -204,6 +210,14 @@ fn validate_containers(spec: &Value, field: &str, errors: &mut Vec<FieldError>) 
             validate_ports(container, &at, errors);
             validate_env(container, &at, errors);
             validate_mounts(container, &volumes, &at, errors);
+            pod_parts::validate_hooks(container, &at, errors);
+            let messages = ["File", "FallbackToLogsOnError"];
+            one_of_if_set(
+                errors,
+                &format!("{at}.terminationMessagePolicy"),
+                &container["terminationMessagePolicy"],
+                &messages,
+            );
             let policies = ["Always", "IfNotPresent", "Never"];
             one_of(
                 errors,
@@ -212,6 +226,7 @@ fn validate_containers(spec: &Value, field: &str, errors: &mut Vec<FieldError>) 
                 &policies,
             );
             validate_resources(container, &at, errors);
+            pod_parts::validate_security(container, &at, errors);
         }
     }
 }
@@ -221,6 +236,16 @@ fn validate_volumes(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
     for (i, volume) in items(spec, "volumes").enumerate() {
         let at = format!("{field}.volumes[{i}]");
         let name = text(volume, "name");
+        if text(&volume["hostPath"], "path")
+            .split('/')
+            .any(|part| part == "..")
+        {
+            errors.push(FieldError::invalid(
+                format!("{at}.hostPath.path"),
+                &volume["hostPath"]["path"],
+                "must not contain '..'",
+            ));
+        }
         if name.is_empty() {
             errors.push(FieldError::required(format!("{at}.name"), ""));
         } else {
@@ -255,6 +280,16 @@ fn validate_volumes(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
         if !volume["configMap"].is_null() && text(&volume["configMap"], "name").is_empty() {
             errors.push(FieldError::required(format!("{at}.configMap.name"), ""));
         }
+        for source in ["configMap", "secret", "projected", "downwardAPI"] {
+            let mode = &volume[source]["defaultMode"];
+            if mode.as_i64().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
+                errors.push(FieldError::invalid(
+                    format!("{at}.{source}.defaultMode"),
+                    mode,
+                    "must be a number between 0 and 0777 (octal), both inclusive",
+                ));
+            }
+        }
         if !volume["hostPath"].is_null() && text(&volume["hostPath"], "path").is_empty() {
             errors.push(FieldError::required(format!("{at}.hostPath.path"), ""));
         }
@@ -273,7 +308,7 @@ pub(super) fn validate_spec(spec: &Value, field: &str) -> Vec<FieldError> {
         &spec["restartPolicy"],
         &policies,
     );
-    let dns = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    let dns = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     one_of(
         &mut errors,
         &format!("{field}.dnsPolicy"),
@@ -308,39 +343,26 @@ pub(super) fn validate_spec(spec: &Value, field: &str) -> Vec<FieldError> {
     }
     for (i, toleration) in items(spec, "tolerations").enumerate() {
         let at = format!("{field}.tolerations[{i}]");
-        let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
-        if !key.is_empty() {
-            all(
-                &mut errors,
-                &format!("{at}.key"),
-                &toleration["key"],
-                names::qualified_name(key),
-            );
-        } else if operator != "Exists" {
-            let message =
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
-            errors.push(FieldError::invalid(
-                format!("{at}.operator"),
-                &toleration["operator"],
-                message,
-            ));
-        }
-        if !matches!(operator, "" | "Equal" | "Exists" | "Lt" | "Gt") {
-            let at = format!("{at}.operator");
-            errors.push(FieldError::not_supported(
-                at,
-                &toleration["operator"],
-                &["Equal", "Exists"],
-            ));
-        }
-        if !toleration["tolerationSeconds"].is_null() && text(toleration, "effect") != "NoExecute" {
-            let message = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-            errors.push(FieldError::invalid(
-                format!("{at}.effect"),
-                &toleration["effect"],
-                message,
-            ));
-        }
+        pod_parts::validate_toleration(toleration, &at, &mut errors);
+    }
+    pod_parts::validate_rest(spec, field, &mut errors);
+    errors
+}
+
+/// What is wrong with a pod, besides what templates may not say either.
+pub(super) fn validate_pod(spec: &Value, is_new: bool) -> Vec<FieldError> {
+    let mut errors = validate_spec(spec, "spec");
+    if is_new && items(spec, "ephemeralContainers").next().is_some() {
+        errors.push(FieldError::forbidden(
+            "spec.ephemeralContainers",
+            "cannot be set on create",
+        ));
+    }
+    if is_new && items(spec, "schedulingGates").next().is_some() && !text(spec, "nodeName").is_empty() {
+        errors.push(FieldError::forbidden(
+            "spec.nodeName",
+            "cannot be set until all schedulingGates have been cleared",
+        ));
     }
     errors
 }
@@ -361,6 +383,28 @@ pub(super) fn validate_change(new: &Value, old: &Value) -> Vec<FieldError> {
             errors.push(FieldError::forbidden(format!("spec.{list}"), message));
             return errors;
         }
+    }
+    let deadlines = (
+        new["spec"]["activeDeadlineSeconds"].as_i64(),
+        old["spec"]["activeDeadlineSeconds"].as_i64(),
+    );
+    match deadlines {
+        (Some(new_deadline), Some(deadline)) if new_deadline > deadline => {
+            errors.push(FieldError::invalid(
+                "spec.activeDeadlineSeconds",
+                &json!(new_deadline),
+                "must be less than or equal to previous value",
+            ));
+            return errors;
+        }
+        (None, Some(deadline)) => {
+            errors.push(FieldError::invalid(
+                "spec.activeDeadlineSeconds",
+                &json!(deadline),
+                "must not update from a positive integer to nil value",
+            ));
+        }
+        _ => {}
     }
     let tolerations_kept =
         items(&old["spec"], "tolerations").all(|t| items(&new["spec"], "tolerations").any(|n| same(n, t)));

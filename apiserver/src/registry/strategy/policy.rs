@@ -352,8 +352,20 @@ pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<Fie
             }
         }
         "storageclasses" => {
-            let keys = ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"];
+            let keys = ["reclaimPolicy", "volumeBindingMode"];
             forbidden(&keys, &|key| format!("updates to {key} are forbidden."));
+            for key in ["parameters", "provisioner"] {
+                if !same(&new[key], &old[key]) {
+                    errors.push(FieldError::invalid(key, &new[key], "field is immutable"));
+                }
+            }
+        }
+        "ingressclasses" if !same(&new["spec"]["controller"], &old["spec"]["controller"]) => {
+            errors.push(FieldError::invalid(
+                "spec.controller",
+                &new["spec"]["controller"],
+                "field is immutable",
+            ));
         }
         "runtimeclasses" if !same(&new["handler"], &old["handler"]) => {
             errors.push(FieldError::invalid(

@@ -70,7 +70,7 @@ fn validate_rules(object: &Value, field: &str, namespaced: bool) -> Vec<FieldErr
     errors
 }
 
-fn validate_subject(subject: &Value, at: &str, errors: &mut Vec<FieldError>) {
+fn validate_subject(subject: &Value, at: &str, namespaced: bool, errors: &mut Vec<FieldError>) {
     let (kind, name, group) = (
         text(subject, "kind"),
         text(subject, "name"),
@@ -94,7 +94,7 @@ fn validate_subject(subject: &Value, at: &str, errors: &mut Vec<FieldError>) {
             if !group.is_empty() {
                 errors.push(FieldError::not_supported(field, &subject["apiGroup"], &[""]));
             }
-            if text(subject, "namespace").is_empty() {
+            if !namespaced && text(subject, "namespace").is_empty() {
                 errors.push(FieldError::required(format!("{at}.namespace"), ""));
             }
         }
@@ -118,6 +118,13 @@ fn validate_subject(subject: &Value, at: &str, errors: &mut Vec<FieldError>) {
 pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
     if !plural.ends_with("bindings") {
         let mut errors = validate_rules(object, "rules", plural == "roles");
+        let aggregation = &object["aggregationRule"];
+        if !aggregation.is_null() && items(aggregation, "clusterRoleSelectors").next().is_none() {
+            errors.push(FieldError::required(
+                "aggregationRule.clusterRoleSelectors",
+                "at least one clusterRoleSelector required if aggregationRule is non-nil",
+            ));
+        }
         for (i, s) in items(&object["aggregationRule"], "clusterRoleSelectors").enumerate() {
             errors.extend(selector::validate(
                 s,
@@ -153,7 +160,12 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         }
     }
     for (i, subject) in items(object, "subjects").enumerate() {
-        validate_subject(subject, &format!("subjects[{i}]"), &mut errors);
+        validate_subject(
+            subject,
+            &format!("subjects[{i}]"),
+            plural == "rolebindings",
+            &mut errors,
+        );
     }
     errors
 }

@@ -2,9 +2,9 @@
 
 use super::json::{items, text};
 use super::metadata::validate_labels;
-use crate::error::FieldError;
+use crate::error::{FieldError, FieldErrorKind};
 use crate::registry::names;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What is wrong with a `metav1.LabelSelector` at `field`.
 pub(super) fn validate(selector: &Value, field: &str) -> Vec<FieldError> {
@@ -75,26 +75,38 @@ pub fn matches(selector: &Value, labels: &Value) -> bool {
 /// A selector's `spec.selector` rules and that it matches the template's labels, as every workload asks.
 pub(super) fn validate_template(kind: &str, spec: &Value, errors: &mut Vec<FieldError>) {
     let selector = &spec["selector"];
+    let mut unreadable = false;
     if selector.is_null() {
         errors.push(FieldError::required("spec.selector", ""));
     } else {
-        errors.extend(validate(selector, "spec.selector"));
+        let wrong = validate(selector, "spec.selector");
+        unreadable = wrong.iter().any(|e| e.field.contains("matchExpressions"));
+        errors.extend(wrong);
         if is_empty(selector) {
             let message = format!("empty selector is invalid for {kind}");
             errors.push(FieldError::invalid("spec.selector", selector, &message));
         }
     }
     let labels = &spec["template"]["metadata"]["labels"];
-    if !matches(selector, labels) {
-        let shown = if labels.is_null() {
-            json!({})
-        } else {
-            labels.clone()
+    if unreadable {
+        let part = |key: &str| {
+            let value = selector.get(key)?;
+            Some(format!("{key:?}:{value}"))
         };
+        let parts: Vec<String> = ["matchLabels", "matchExpressions"]
+            .into_iter()
+            .filter_map(part)
+            .collect();
+        errors.push(FieldError::new(
+            FieldErrorKind::Invalid,
+            "spec.selector",
+            format!("Invalid value: {{{}}}: invalid label selector", parts.join(",")),
+        ));
+    } else if !matches(selector, labels) {
         let message = "`selector` does not match template `labels`";
         errors.push(FieldError::invalid(
             "spec.template.metadata.labels",
-            &shown,
+            labels,
             message,
         ));
     }

@@ -3,20 +3,19 @@
 use super::json::{items, text};
 use crate::object;
 use crate::registry::Resource;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Warnings for an object of this resource.
 pub(super) fn of(resource: &Resource, value: &Value) -> Vec<String> {
     let mut out = Vec::new();
-    if let Some(custom) = &resource.custom {
-        out.extend(custom.deprecation.clone());
-        if custom.webhook_conversion {
-            out.push(format!(
-                "{}: conversion webhooks are not called; versions differ in apiVersion only",
-                custom.crd
-            ));
-        }
+    if let Some(custom) = &resource.custom
+        && custom.webhook_conversion
+    {
+        out.push(format!(
+            "{}: conversion webhooks are not called; versions differ in apiVersion only",
+            custom.crd
+        ));
     }
     for (i, name) in object::finalizers(value).enumerate() {
         if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
@@ -37,6 +36,21 @@ pub(super) fn of(resource: &Resource, value: &Value) -> Vec<String> {
     }
     for list in ["initContainers", "containers"] {
         for (i, container) in items(spec, list).enumerate() {
+            let mut ports: Vec<Value> = Vec::new();
+            for (j, port) in items(container, "ports").enumerate() {
+                let key = json!([
+                    port["containerPort"],
+                    port["protocol"],
+                    port["hostPort"],
+                    port["hostIP"]
+                ]);
+                if let Some(first) = ports.iter().position(|p| *p == key) {
+                    out.push(format!(
+                        "{at}.{list}[{i}].ports[{j}]: duplicate port definition with {at}.{list}[{i}].ports[{first}]"
+                    ));
+                }
+                ports.push(key);
+            }
             let mut seen = BTreeSet::new();
             for (j, variable) in items(container, "env").enumerate() {
                 let name = text(variable, "name");

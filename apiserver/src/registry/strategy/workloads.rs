@@ -2,7 +2,7 @@
 
 use super::json::{at, copy, default, each, made, same, text};
 use super::pod::default_template;
-use super::pod_rules::{not_negative, one_of, validate_template};
+use super::pod_rules::{not_negative, one_of, one_of_if_set, validate_template};
 use super::selector;
 use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
@@ -267,6 +267,13 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
             errors.extend(validate_template(&spec["template"]));
             return errors;
         }
+        "controllerrevisions" => {
+            not_negative(&mut errors, "revision", &object["revision"]);
+            if object["data"].is_null() {
+                errors.push(FieldError::required("data", "data is mandatory"));
+            }
+            return errors;
+        }
         "podtemplates" => {
             return super::pod_rules::validate_spec(&object["template"]["spec"], "template.spec");
         }
@@ -295,7 +302,45 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
     } else {
         &["OnDelete", "RollingUpdate"]
     };
-    if plural != "replicasets" {
+    if plural == "statefulsets" {
+        // Before anything else, and in words of their own.
+        let mut first = Vec::new();
+        let policy = &spec["podManagementPolicy"];
+        if !matches!(policy.as_str(), None | Some("OrderedReady" | "Parallel")) {
+            let message = "must be 'OrderedReady' or 'Parallel'";
+            first.push(FieldError::invalid("spec.podManagementPolicy", policy, message));
+        }
+        let strategy = &spec["updateStrategy"];
+        let update = &strategy["rollingUpdate"];
+        match text(strategy, "type") {
+            "RollingUpdate" | "" => not_negative(
+                &mut first,
+                "spec.updateStrategy.rollingUpdate.partition",
+                &update["partition"],
+            ),
+            "OnDelete" if !update.is_null() => {
+                let shown = format!(
+                    "{{\"Partition\":{},\"MaxUnavailable\":{}}}",
+                    update["partition"], update["maxUnavailable"]
+                );
+                first.push(FieldError::new(
+                    FieldErrorKind::Invalid,
+                    "spec.updateStrategy.rollingUpdate",
+                    format!("Invalid value: {shown}: only allowed for updateStrategy 'RollingUpdate'"),
+                ));
+            }
+            "OnDelete" => {}
+            other => first.push(FieldError::new(
+                FieldErrorKind::Invalid,
+                "spec.updateStrategy",
+                format!(
+                    "Invalid value: {{\"Type\":{other:?},\"RollingUpdate\":null}}: must be 'RollingUpdate' or 'OnDelete'"
+                ),
+            )),
+        }
+        first.append(&mut errors);
+        errors = first;
+    } else if plural != "replicasets" {
         let strategy = &spec[key];
         one_of(&mut errors, &format!("spec.{key}.type"), &strategy["type"], types);
         let update = &strategy["rollingUpdate"];
@@ -310,14 +355,17 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
             let message = "may not be specified when strategy `type` is 'Recreate'";
             errors.push(FieldError::forbidden("spec.strategy.rollingUpdate", message));
         }
-        if update.is_object()
-            && plural != "statefulsets"
-            && zero(&update["maxUnavailable"])
-            && zero(&update["maxSurge"])
-        {
-            let message = "may not be 0 when `maxSurge` is 0";
+        if update.is_object() && zero(&update["maxUnavailable"]) && zero(&update["maxSurge"]) {
             let field = format!("spec.{key}.rollingUpdate.maxUnavailable");
-            errors.push(FieldError::invalid(field, &update["maxUnavailable"], message));
+            errors.push(if plural == "daemonsets" {
+                FieldError::required(field, "cannot be 0 when maxSurge is 0")
+            } else {
+                FieldError::invalid(
+                    field,
+                    &update["maxUnavailable"],
+                    "may not be 0 when `maxSurge` is 0",
+                )
+            });
         }
     }
     for key in ["minReadySeconds", "revisionHistoryLimit"] {
@@ -337,15 +385,6 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
             message,
         ));
     }
-    if plural == "statefulsets" {
-        let policies = ["OrderedReady", "Parallel"];
-        one_of(
-            &mut errors,
-            "spec.podManagementPolicy",
-            &spec["podManagementPolicy"],
-            &policies,
-        );
-    }
     errors
 }
 
@@ -364,7 +403,13 @@ fn validate_job(spec: &Value, field: &str, in_cronjob: bool) -> Vec<FieldError> 
         &mut errors,
         &format!("{field}.completionMode"),
         &spec["completionMode"],
-        &["Indexed", "NonIndexed"],
+        &["NonIndexed", "Indexed"],
+    );
+    one_of_if_set(
+        &mut errors,
+        &format!("{field}.podReplacementPolicy"),
+        &spec["podReplacementPolicy"],
+        &["Failed", "TerminatingOrFailed"],
     );
     if in_cronjob {
         errors.retain(|e| !e.field.ends_with("completionMode"));
@@ -422,12 +467,25 @@ fn validate_cronjob(object: &Value) -> Vec<FieldError> {
     let schedule = text(spec, "schedule");
     if schedule.is_empty() {
         errors.push(FieldError::required("spec.schedule", ""));
+    } else if schedule.contains("TZ=") {
+        let message = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        errors.push(FieldError::invalid("spec.schedule", &spec["schedule"], message));
     } else if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 {
         let found = schedule.split_whitespace().count();
         let list: Vec<&str> = schedule.split_whitespace().collect();
         let message = format!("expected exactly 5 fields, found {found}: [{}]", list.join(" "));
         errors.push(FieldError::invalid("spec.schedule", &spec["schedule"], &message));
     }
+    let zone = text(spec, "timeZone");
+    if !zone.is_empty() && jiff::tz::TimeZone::get(zone).is_err() {
+        let message = format!("unknown time zone {zone}");
+        errors.push(FieldError::invalid("spec.timeZone", &spec["timeZone"], &message));
+    }
+    not_negative(
+        &mut errors,
+        "spec.startingDeadlineSeconds",
+        &spec["startingDeadlineSeconds"],
+    );
     let policies = ["Allow", "Forbid", "Replace"];
     one_of(
         &mut errors,
@@ -435,11 +493,7 @@ fn validate_cronjob(object: &Value) -> Vec<FieldError> {
         &spec["concurrencyPolicy"],
         &policies,
     );
-    for key in [
-        "startingDeadlineSeconds",
-        "successfulJobsHistoryLimit",
-        "failedJobsHistoryLimit",
-    ] {
+    for key in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         not_negative(&mut errors, &format!("spec.{key}"), &spec[key]);
     }
     errors.extend(validate_job(

@@ -19,10 +19,12 @@ pub use hooks::Hooks;
 use super::{Api, subject};
 use crate::ApiError;
 use crate::auth::UserInfo;
+use crate::controllers::kinds::{CRDS, CSRS};
 use crate::error::Subject;
 use crate::object;
 use crate::registry::Resource;
 use crate::store::Key;
+use base64::Engine as _;
 use hooks::Index;
 use seen::Seen;
 use serde_json::{Value, json};
@@ -73,6 +75,9 @@ pub fn before(api: &Api, review: &Review<'_>) -> Result<(), ApiError> {
         }
         return Ok(());
     }
+    if review.operation == Operation::Create {
+        definition_stays(api, review)?;
+    }
     if !r.namespaced || review.operation != Operation::Create {
         return Ok(());
     }
@@ -90,6 +95,48 @@ pub fn before(api: &Api, review: &Review<'_>) -> Result<(), ApiError> {
     };
     if object::is_deleting(&entry.value()) {
         return Err(terminating(r, review));
+    }
+    Ok(())
+}
+
+/// Nothing is made of a definition that is on its way out.
+fn definition_stays(api: &Api, review: &Review<'_>) -> Result<(), ApiError> {
+    let Some(custom) = &review.resource.custom else {
+        return Ok(());
+    };
+    let at = Key {
+        resource: CRDS.into(),
+        namespace: "".into(),
+        name: custom.crd.as_str().into(),
+    };
+    let entry = api.store.get(&at);
+    if entry.is_some_and(|entry| object::is_deleting(&entry.value())) {
+        return Err(ApiError::forbidden(
+            subject(review.resource, review.name),
+            "create not allowed while custom resource definition is terminating",
+        ));
+    }
+    Ok(())
+}
+
+/// Nobody becomes an administrator by a certificate (CertificateSubjectRestriction).
+fn subject_restriction(review: &Review<'_>, new: &Value) -> Result<(), ApiError> {
+    const SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+    const MASTERS: &str = "system:masters";
+    let is_request = &*review.resource.storage == CSRS && review.operation == Operation::Create;
+    if !is_request || new["spec"]["signerName"] != SIGNER {
+        return Ok(());
+    }
+    let pem = new["spec"]["request"].as_str().unwrap_or_default();
+    let request = base64::engine::general_purpose::STANDARD
+        .decode(pem)
+        .ok()
+        .and_then(|pem| crate::pki::Request::parse(&pem).ok());
+    if request.is_some_and(|r| r.organizations.iter().any(|o| o == MASTERS)) {
+        return Err(ApiError::forbidden(
+            subject(review.resource, review.name),
+            &format!("use of {SIGNER} signer with {MASTERS} group is not allowed"),
+        ));
     }
     Ok(())
 }
@@ -140,6 +187,7 @@ pub async fn validate(
 ) -> Result<Vec<String>, ApiError> {
     if let Some(new) = new {
         let r = review.resource;
+        subject_restriction(review, new)?;
         api.authorizer
             .check_write(review.user, &r.group, &r.plural, new, old)?;
     }

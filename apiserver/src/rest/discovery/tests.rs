@@ -63,7 +63,7 @@ fn a_group_and_the_roots() {
     assert!(names.contains(&"apps") && names.contains(&"x.io") && !names.contains(&""));
     assert!(serve(&with_gadgets(), "/apis/nope.io/v1", &HeaderMap::new()).is_none());
     assert!(serve(&with_gadgets(), "/nothing", &HeaderMap::new()).is_none());
-    assert!(has_version(&with_gadgets(), "x.io", "v1") && !has_version(&with_gadgets(), "x.io", "v2"));
+    assert!(has_builtin_group(&with_gadgets(), "apps") && !has_builtin_group(&with_gadgets(), "x.io"));
 }
 
 #[test]

@@ -28,6 +28,7 @@ static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| {
     let mut context = Context::default().with_all();
     context.add_function(TICK, tick);
     authorizer::register(&mut context);
+    super::functions::register(&mut context);
     context
 });
 

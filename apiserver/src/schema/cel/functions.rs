@@ -1,6 +1,48 @@
 //! The functions rules may call.
 
 use super::infer::Ty;
+use kube::core::cel::cel::{Context, Value as Cel};
+use std::sync::Arc;
+
+/// Names of types, which a rule compares `type(x)` with.
+pub(super) const TYPES: [&str; 11] = [
+    "int",
+    "uint",
+    "double",
+    "bool",
+    "string",
+    "bytes",
+    "list",
+    "map",
+    "null_type",
+    "timestamp",
+    "duration",
+];
+
+/// The name of a value's type. There are no types as values here; `rewrite` makes names of them too.
+#[allow(clippy::needless_pass_by_value)] // what a function is given
+fn type_of(value: Cel) -> Arc<String> {
+    let name = match value {
+        Cel::Int(_) => "int",
+        Cel::UInt(_) => "uint",
+        Cel::Float(_) => "double",
+        Cel::Bool(_) => "bool",
+        Cel::String(_) => "string",
+        Cel::Bytes(_) => "bytes",
+        Cel::List(_) => "list",
+        Cel::Map(_) => "map",
+        Cel::Null => "null_type",
+        Cel::Timestamp(_) => "timestamp",
+        Cel::Duration(_) => "duration",
+        Cel::Opaque(_) | Cel::Function(..) => "opaque",
+    };
+    Arc::new(name.to_owned())
+}
+
+/// Adds what neither the `cel` crate nor kube-cel has.
+pub(super) fn register(context: &mut Context<'_>) {
+    context.add_function("type", type_of);
+}
 
 /// Functions the evaluator has: those of the `cel` crate and of kube-cel.
 const FUNCTIONS: &str = " add asApproximateFloat asInteger base64.decode base64.encode bytes charAt cidr compareTo contains \
@@ -15,7 +57,7 @@ const FUNCTIONS: &str = " add asApproximateFloat asInteger base64.decode base64.
     math.bitOr math.bitShiftLeft math.bitShiftRight math.bitXor math.ceil math.floor math.greatest math.isFinite \
     math.isInf math.isNaN math.least math.round math.sign math.sqrt math.trunc max min minor optional.none optional.of \
     optional.ofNonZeroValue or orValue patch prefixLength quantity replace reverse semver sets.contains sets.equivalent \
-    sets.intersects sign size slice sort split startsWith string strings.quote sub substring sum timestamp trim uint \
+    sets.intersects sign size slice sort split startsWith string strings.quote sub substring sum timestamp trim type uint \
     upperAscii url validate value ";
 
 /// Whether the evaluator has a function of this name.
@@ -60,6 +102,7 @@ pub(super) fn returns(name: &str) -> Ty {
         "uint" => Ty::Uint,
         "double" | "asApproximateFloat" => Ty::Double,
         "charAt"
+        | "type"
         | "find"
         | "join"
         | "lowerAscii"

@@ -34,7 +34,11 @@ const RULE_BUDGET: f64 = 5e6;
 /// Steps all rules of an object may take together.
 const OBJECT_BUDGET: f64 = 2e7;
 
-static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| Context::default().with_all());
+static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| {
+    let mut context = Context::default().with_all();
+    functions::register(&mut context);
+    context
+});
 
 /// The compiled rules of a schema.
 #[derive(Debug)]
@@ -153,7 +157,7 @@ impl Compiler {
                 self,
                 "message",
                 &format!("{message:?}"),
-                "message must not contain line breaks",
+                "must not contain line breaks",
             );
         } else if source.message.is_none()
             && source.rule.trim().contains(['\n', '\r'])
@@ -166,10 +170,10 @@ impl Compiler {
             ));
         }
         let reasons = [
-            "FieldValueRequired",
+            "FieldValueDuplicate",
             "FieldValueForbidden",
             "FieldValueInvalid",
-            "FieldValueDuplicate",
+            "FieldValueRequired",
         ];
         if let Some(reason) = source.reason.as_ref().filter(|r| !reasons.contains(&&***r)) {
             let field = format!("{at}.reason");

@@ -1,6 +1,7 @@
 //! Macros of Kubernetes' CEL that the parser leaves as plain calls: `cel.bind`, `optMap`, `optFlatMap`. Each becomes the
 //! expression cel-go's expansion of it is.
 
+use super::functions::TYPES;
 use kube::core::cel::cel::IdedExpr;
 use kube::core::cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, ListExpr, LiteralValue, operators,
@@ -84,10 +85,26 @@ fn bind(name: String, value: IdedExpr, body: IdedExpr) -> Expr {
     }))
 }
 
+/// `type(x)`: its equals are names of types.
+fn is_type_call(expr: &Expr) -> bool {
+    matches!(expr, Expr::Call(call) if call.func_name == "type" && call.target.is_none() && call.args.len() == 1)
+}
+
 fn call(mut call: CallExpr) -> Result<Expr, String> {
     call.args = call.args.into_iter().map(macros).collect::<Result<_, _>>()?;
     if let Some(target) = call.target.take() {
         call.target = Some(Box::new(macros(*target)?));
+    }
+    if matches!(call.func_name.as_str(), operators::EQUALS | operators::NOT_EQUALS)
+        && call.args.iter().any(|arg| is_type_call(&arg.expr))
+    {
+        for arg in &mut call.args {
+            if let Expr::Ident(name) = &arg.expr
+                && TYPES.contains(&name.as_str())
+            {
+                arg.expr = Expr::Literal(LiteralValue::String(name.as_str().into()));
+            }
+        }
     }
     let on_cel =
         matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name == "cel");

@@ -177,8 +177,8 @@ fn bad_rules_are_refused() {
         (
             json!({"rule": "true", "reason": "Because"}),
             format!(
-                "{at}.reason: Unsupported value: \"Because\": supported values: \"FieldValueRequired\", \
-                 \"FieldValueForbidden\", \"FieldValueInvalid\", \"FieldValueDuplicate\""
+                "{at}.reason: Unsupported value: \"Because\": supported values: \"FieldValueDuplicate\", \
+                 \"FieldValueForbidden\", \"FieldValueInvalid\", \"FieldValueRequired\""
             ),
         ),
     ];

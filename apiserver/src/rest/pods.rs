@@ -1,0 +1,151 @@
+//! What schedulers and drains ask of pods: binding one to a node, and evicting it.
+
+use super::params::{DeleteOptions, OptionsKind, WriteOptions};
+use super::respond::{self, Body};
+use super::{Api, Call, body, negotiate, rfc3339};
+use crate::ApiError;
+use crate::error::{FieldError, Subject};
+use crate::object;
+use crate::registry::strategy::selector;
+use crate::store::Range;
+use bytes::Bytes;
+use http::{Response, header};
+use serde_json::{Value, json};
+
+/// `POST …/pods/{name}/binding`: the pod runs on that node.
+pub async fn bind(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
+    let accept = negotiate::accept(call.header(header::ACCEPT))?;
+    let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
+    let binding = read(call, bytes, "Binding")?;
+    let target = &binding["target"];
+    let node = target["name"].as_str().unwrap_or_default().to_owned();
+    let kind = target["kind"].as_str().unwrap_or_default();
+    let mut errors = Vec::new();
+    if !matches!(kind, "" | "Node") {
+        errors.push(FieldError::not_supported(
+            "target.kind",
+            &target["kind"],
+            &["Node", "<empty>"],
+        ));
+    }
+    if node.is_empty() {
+        errors.push(FieldError::required("target.name", ""));
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::invalid("", "Binding", object::name(&binding), errors));
+    }
+    let now = rfc3339(api.clock.now());
+    let place = super::write::target(call, "binding");
+    let mut change = |pod: &Value| {
+        let refuse = |why: String| {
+            Err(ApiError::Conflict {
+                subject: Subject::new("", "pods/binding", &call.info.name),
+                detail: why,
+            })
+        };
+        if object::is_deleting(pod) {
+            return refuse(format!(
+                "pod {} is being deleted, cannot be assigned to a host",
+                call.info.name
+            ));
+        }
+        let there = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        if !there.is_empty() {
+            return refuse(format!(
+                "pod {} is already assigned to node {there:?}",
+                call.info.name
+            ));
+        }
+        let mut pod = pod.clone();
+        pod["spec"]["nodeName"] = node.as_str().into();
+        let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+        let conditions = object::child_mut(&mut pod, "status")
+            .entry("conditions")
+            .or_insert_with(|| json!([]));
+        if let Some(conditions) = conditions.as_array_mut() {
+            conditions.retain(|c| c["type"] != "PodScheduled");
+            conditions.push(scheduled);
+        }
+        Ok(pod)
+    };
+    api.modify_object(call.user, &place, &options, &mut change)
+        .await?;
+    Ok(respond::value(201, &success(201), accept.format))
+}
+
+/// `POST …/pods/{name}/eviction`: the pod is deleted, unless a budget holds it.
+pub async fn evict(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
+    let accept = negotiate::accept(call.header(header::ACCEPT))?;
+    let write = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
+    let eviction = read(call, bytes, "Eviction")?;
+    let pod = api.get_object(&call.resource, &call.info.namespace, &call.info.name)?;
+    let options = &eviction["deleteOptions"];
+    let mut delete = DeleteOptions::parse(options.is_object().then_some(options), call.query)?;
+    delete.dry_run |= write.dry_run;
+    let ended = matches!(
+        pod["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed" | "Pending")
+    );
+    if !ended && !object::is_deleting(&pod) {
+        check_budgets(api, call, &pod)?;
+    }
+    let target = super::write::target(call, "");
+    api.delete_object(call.user, &target, &delete).await?;
+    Ok(respond::value(201, &success(201), accept.format))
+}
+
+/// Whether the budgets of a pod allow one more disruption.
+fn check_budgets(api: &Api, call: &Call<'_>, pod: &Value) -> Result<(), ApiError> {
+    let Some(budgets) = api.registry.by_kind("policy", "v1", "PodDisruptionBudget") else {
+        return Ok(());
+    };
+    let range = Range {
+        resource: budgets.storage.to_string(),
+        namespace: Some(call.info.namespace.clone()),
+        ..Range::default()
+    };
+    let there = api
+        .store
+        .list(&range)
+        .map_err(|e| super::store_error(&e, &budgets, ""))?;
+    for entry in there.entries {
+        let budget = entry.value();
+        if !selector::matches(&budget["spec"]["selector"], &pod["metadata"]["labels"]) {
+            continue;
+        }
+        if budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0) > 0 {
+            continue;
+        }
+        let healthy = &budget["status"];
+        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+        let why = format!(
+            "The disruption budget {} needs {} healthy pods and has {} currently",
+            object::name(&budget),
+            healthy["desiredHealthy"].as_i64().unwrap_or(0),
+            healthy["currentHealthy"].as_i64().unwrap_or(0)
+        );
+        return Err(ApiError::Status(Box::new(json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
+            "reason": "TooManyRequests", "code": 429,
+            "details": {"causes": [{"reason": "DisruptionBudget", "message": why}]},
+        }))));
+    }
+    Ok(())
+}
+
+/// The body, of that kind and about the pod of the URL.
+fn read(call: &Call<'_>, bytes: &Bytes, kind: &str) -> Result<Value, ApiError> {
+    let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
+    let parsed = body::parse_object(bytes, format, kind)?;
+    let name = object::name(&parsed.value);
+    if !name.is_empty() && name != call.info.name {
+        return Err(ApiError::BadRequest(
+            "name in URL does not match name in object".to_owned(),
+        ));
+    }
+    Ok(parsed.value)
+}
+
+fn success(code: u16) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code})
+}
