@@ -237,6 +237,7 @@ fn apply(live: Option<&Value>, manager: &str, force: bool, config: &Value) -> Re
     let applier = Applier {
         schema: &GADGET,
         api_version: VERSION,
+        kind: config["kind"].as_str().unwrap_or("Gadget"),
         manager,
         subresource: "",
         force,
@@ -389,6 +390,7 @@ fn anything_applied() {
                 let applier = Applier {
                     schema,
                     api_version: VERSION,
+                    kind: config["kind"].as_str().unwrap_or("Gadget"),
                     manager,
                     subresource: "",
                     force,

@@ -93,6 +93,22 @@ fn damaged(mut bytes: Vec<u8>, damages: &[Damage]) -> Vec<u8> {
     bytes
 }
 
+/// With whole numbers written without a fraction, as they are read.
+fn whole(value: Value) -> Value {
+    match value {
+        Value::Number(n) => match n.as_f64() {
+            #[allow(clippy::cast_possible_truncation)] // it is small and whole
+            Some(f) if n.is_f64() && f.fract() == 0.0 && f.abs() < 9_007_199_254_740_992.0 => {
+                (f as i64).into()
+            }
+            _ => Value::Number(n),
+        },
+        Value::Array(items) => items.into_iter().map(whole).collect(),
+        Value::Object(map) => map.into_iter().map(|(k, v)| (k, whole(v))).collect(),
+        other => other,
+    }
+}
+
 #[test]
 fn json_bodies() {
     fuzz(
@@ -103,7 +119,7 @@ fn json_bodies() {
             let (ours, theirs) = (parse_json(&bytes), serde_json::from_slice::<Value>(&bytes));
             match (ours, theirs) {
                 (Ok(ours), Ok(theirs)) => {
-                    prop_assert_eq!(&ours.value, &theirs);
+                    prop_assert_eq!(&ours.value, &whole(theirs));
                     if damages.is_empty() {
                         prop_assert!(ours.duplicates.is_empty(), "{:?}", ours.duplicates);
                     }
@@ -112,7 +128,7 @@ fn json_bodies() {
                 (ours, theirs) => return Err(TestCaseError::fail(format!("{ours:?} and {theirs:?}"))),
             }
             for format in [Format::Json, Format::Yaml, Format::Protobuf] {
-                if let Ok(parsed) = parse_object(&bytes, format, "ConfigMap") {
+                if let Ok(parsed) = parse_object(&bytes::Bytes::from(bytes.clone()), format, "ConfigMap") {
                     prop_assert!(parsed.value.is_object());
                 }
             }
@@ -131,7 +147,7 @@ fn repeated_keys() {
         let mut seen: Vec<&str> = Vec::new();
         let mut again: Vec<String> = Vec::new();
         for (k, v) in &pairs {
-            let path = format!("o[0].{k}");
+            let path = format!("duplicate field \"o[0].{k}\"");
             if seen.contains(&k.as_str()) && !again.contains(&path) {
                 again.push(path);
             }

@@ -140,6 +140,7 @@ fn apply(schema: &crate::schema::Schema, live: Option<&Value>, config: &Value) -
     let applier = Applier {
         schema,
         api_version: "v1",
+        kind: config["kind"].as_str().unwrap_or("Gadget"),
         manager: "m",
         subresource: "",
         force: true,
