@@ -66,7 +66,7 @@ fn merge_patches() {
     );
 }
 
-/// RFC 6902, over a tree walked by hand; `None` where the patch can not be carried out.
+/// RFC 6902 as Kubernetes has it, over a tree walked by hand; `None` where the patch can not be carried out.
 mod model {
     use serde_json::Value;
 
@@ -133,7 +133,17 @@ mod model {
             match operation["op"].as_str()? {
                 "add" => add(&mut object, &path, operation["value"].clone())?,
                 "remove" => drop(remove(&mut object, &path)?),
-                "replace" => *look(&mut object, &path)? = operation["value"].clone(),
+                "replace" => {
+                    let value = operation["value"].clone();
+                    if let Some(at) = look(&mut object, &path) {
+                        *at = value;
+                    } else {
+                        // Kubernetes' library adds the field that is missing.
+                        let (_, above) = path.split_last()?;
+                        look(&mut object, above)?.is_object().then_some(())?;
+                        add(&mut object, &path, value)?;
+                    }
+                }
                 "test" => (*look(&mut object, &path)? == operation["value"]).then_some(())?,
                 "copy" => {
                     let value = look(&mut object, &from()?)?.clone();

@@ -3,7 +3,7 @@
 /// The complaint about `bytes`, which a JSON parser refused. Empty when Go would take them.
 pub fn complaint(bytes: &[u8]) -> Option<String> {
     let mut scanner = Scanner { bytes, at: 0 };
-    let found = scanner.value(0).and_then(|()| {
+    let found = scanner.value().and_then(|()| {
         scanner.space();
         match scanner.peek() {
             None => Ok(()),
@@ -22,6 +22,13 @@ struct Scanner<'a> {
 }
 
 type Scan = Result<(), String>;
+
+/// What a value stands in.
+#[derive(Clone, Copy)]
+enum Open {
+    Array,
+    Object,
+}
 
 fn unexpected(byte: u8, place: &str) -> String {
     format!("invalid character {} {place}", go_char(byte))
@@ -57,67 +64,86 @@ impl Scanner<'_> {
         Ok(byte)
     }
 
-    fn value(&mut self, depth: usize) -> Scan {
-        if depth > DEEPEST {
+    /// One value with all that lies in it. What is open is kept aside: a client decides how deep values lie in each other.
+    fn value(&mut self) -> Scan {
+        let mut open: Vec<Open> = Vec::new();
+        loop {
+            if self.begin(&mut open)? {
+                continue;
+            }
+            // A value is done: what it stands in goes on, or is done with it.
+            loop {
+                let Some(inner) = open.last().copied() else {
+                    return Ok(());
+                };
+                self.space();
+                match (inner, self.next()?) {
+                    (Open::Array, b',') => break,
+                    (Open::Object, b',') => {
+                        self.key()?;
+                        break;
+                    }
+                    (Open::Array, b']') | (Open::Object, b'}') => {
+                        open.pop();
+                    }
+                    (Open::Array, byte) => return Err(unexpected(byte, "after array element")),
+                    (Open::Object, byte) => return Err(unexpected(byte, "after object key:value pair")),
+                }
+            }
+        }
+    }
+
+    /// Begins a value. True when it holds others, and the first of them comes next.
+    fn begin(&mut self, open: &mut Vec<Open>) -> Result<bool, String> {
+        if open.len() >= DEEPEST {
             return Err("exceeded max depth".into());
         }
         self.space();
         match self.next()? {
-            b'{' => self.object(depth),
-            b'[' => self.array(depth),
-            b'"' => self.string(),
-            b't' => self.literal("true"),
-            b'f' => self.literal("false"),
-            b'n' => self.literal("null"),
+            b'{' => {
+                self.space();
+                if self.peek() == Some(b'}') {
+                    self.at += 1;
+                    return Ok(false);
+                }
+                self.key()?;
+                open.push(Open::Object);
+                return Ok(true);
+            }
+            b'[' => {
+                self.space();
+                if self.peek() == Some(b']') {
+                    self.at += 1;
+                    return Ok(false);
+                }
+                open.push(Open::Array);
+                return Ok(true);
+            }
+            b'"' => self.string()?,
+            b't' => self.literal("true")?,
+            b'f' => self.literal("false")?,
+            b'n' => self.literal("null")?,
             b'-' => match self.next()? {
-                first @ b'0'..=b'9' => self.number(first),
-                byte => Err(unexpected(byte, "in numeric literal")),
+                first @ b'0'..=b'9' => self.number(first)?,
+                byte => return Err(unexpected(byte, "in numeric literal")),
             },
-            first @ b'0'..=b'9' => self.number(first),
-            byte => Err(unexpected(byte, "looking for beginning of value")),
+            first @ b'0'..=b'9' => self.number(first)?,
+            byte => return Err(unexpected(byte, "looking for beginning of value")),
         }
+        Ok(false)
     }
 
-    fn object(&mut self, depth: usize) -> Scan {
+    /// A key and its colon.
+    fn key(&mut self) -> Scan {
         self.space();
-        if self.peek() == Some(b'}') {
-            self.at += 1;
-            return Ok(());
+        match self.next()? {
+            b'"' => self.string()?,
+            byte => return Err(unexpected(byte, "looking for beginning of object key string")),
         }
-        loop {
-            self.space();
-            match self.next()? {
-                b'"' => self.string()?,
-                byte => return Err(unexpected(byte, "looking for beginning of object key string")),
-            }
-            self.space();
-            match self.next()? {
-                b':' => self.value(depth + 1)?,
-                byte => return Err(unexpected(byte, "after object key")),
-            }
-            self.space();
-            match self.next()? {
-                b',' => {}
-                b'}' => return Ok(()),
-                byte => return Err(unexpected(byte, "after object key:value pair")),
-            }
-        }
-    }
-
-    fn array(&mut self, depth: usize) -> Scan {
         self.space();
-        if self.peek() == Some(b']') {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            self.value(depth + 1)?;
-            self.space();
-            match self.next()? {
-                b',' => {}
-                b']' => return Ok(()),
-                byte => return Err(unexpected(byte, "after array element")),
-            }
+        match self.next()? {
+            b':' => Ok(()),
+            byte => Err(unexpected(byte, "after object key")),
         }
     }
 
@@ -223,6 +249,16 @@ mod tests {
             (r#""\q""#, Some("invalid character 'q' in string escape code")),
         ] {
             assert_eq!(complaint(text.as_bytes()).as_deref(), says, "{text}");
+        }
+    }
+
+    #[test]
+    fn depth_costs_no_stack() {
+        for (depth, says) in [(9_999, None), (100_000, Some("exceeded max depth"))] {
+            let text = "[".repeat(depth) + "1" + &"]".repeat(depth);
+            assert_eq!(complaint(text.as_bytes()).as_deref(), says, "{depth}");
+            let text = r#"{"a":"#.repeat(depth) + "1" + &"}".repeat(depth);
+            assert_eq!(complaint(text.as_bytes()).as_deref(), says, "{depth}");
         }
     }
 }
