@@ -16,6 +16,9 @@ pub struct Told {
     pub uid: String,
     /// Its generation.
     pub generation: i64,
+    /// UID of the AppliedManifestWork that recorded what it applied; empty where that is not known.
+    #[serde(default)]
+    pub record: String,
 }
 
 impl Told {
@@ -24,7 +27,22 @@ impl Told {
         Self {
             uid: work.metadata.uid.clone().unwrap_or_default(),
             generation: work.metadata.generation.unwrap_or_default(),
+            record: String::new(),
         }
+    }
+
+    /// Of a work with this record.
+    pub fn recorded(work: &ManifestWork, record: &AppliedManifestWork) -> Self {
+        Self {
+            record: record.metadata.uid.clone().unwrap_or_default(),
+            ..Self::of(work)
+        }
+    }
+
+    /// Whether it says anything of what this record has. Of a record that is gone, with all that it had, it does not: a work
+    /// that was deleted and made again is no reason for doubt.
+    pub fn is_of(&self, record: &AppliedManifestWork) -> bool {
+        self.record.is_empty() || record.metadata.uid.as_ref() == Some(&self.record)
     }
 }
 
@@ -216,7 +234,14 @@ mod tests {
         let told = Told {
             uid: "a".into(),
             generation: 5,
+            record: "r".into(),
         };
+        let record = |uid: &str| -> AppliedManifestWork {
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "r", "uid": uid},
+                "spec": {"hubHash": "h", "manifestWorkName": "w"}}))
+            .unwrap()
+        };
+        assert!(told.is_of(&record("r")) && !told.is_of(&record("of the work that came after")));
         let cases = [
             (None, work("a", 1), false, None),
             (None, work("a", 1), true, Some(Doubt::Back)),

@@ -142,10 +142,12 @@ async fn a_binding_says_whether_its_set_is_there() -> Result {
 async fn taints_of_others_stay_and_get_no_company_they_do_not_need() -> Result {
     let fleet = Fleet::joined(1).await?;
     let (hub, name) = (fleet.kube(), fleet.clusters[0].name.as_str());
-    let theirs = json!([{"key": "example.com/maintenance", "value": "now", "effect": "PreferNoSelect",
-        "timeAdded": "2026-01-01T00:00:00Z"}]);
-    hub.merge(&cluster_path(name), &json!({"spec": {"taints": theirs}}))
+    let taint = json!({"key": "example.com/maintenance", "value": "now", "effect": "PreferNoSelect"});
+    let marked = hub
+        .merge(&cluster_path(name), &json!({"spec": {"taints": [taint]}}))
         .await?;
+    // With the time that the hub gave it.
+    let theirs = marked["spec"]["taints"].clone();
     super::lose(&fleet, 0).await?;
     hub.until(&cluster_path(name), SOON, "it has both taints", |object| {
         let taints = object.and_then(|object| object["spec"]["taints"].as_array());

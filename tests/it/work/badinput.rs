@@ -6,13 +6,37 @@ use super::{
 };
 use crate::Result;
 use anyhow::Context as _;
+use muster_crds::constants::admission::WORK_VALIDATORS;
 use muster_tests::objects::{
     CRDS, configmap, configmap_path, deployment, feedback, has_condition, namespace, work, work_path,
-    work_with,
+    work_with, works_path,
 };
 use muster_tests::wait::SOON;
 use muster_tests::{Fleet, FleetOptions};
 use serde_json::{Value, json};
+
+/// A fleet whose hub lets through what its admission would refuse, as a hub without it does.
+async fn unguarded() -> anyhow::Result<Fleet> {
+    let fleet = Fleet::prepare(FleetOptions {
+        webhook: false,
+        ..FleetOptions::default()
+    })
+    .await?;
+    let (hub, cluster) = (fleet.kube(), fleet.clusters[0].name.clone());
+    hub.ensure("/api/v1/namespaces", &namespace(&cluster)).await?;
+    let bindings = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+    hub.delete(&format!("{bindings}/{WORK_VALIDATORS}")).await?;
+    let trial = format!("{}?dryRun=All", works_path(&cluster));
+    muster_tests::eventually(SOON, "works are not checked any more", async || {
+        let empty = work(&cluster, "unchecked", &[]);
+        hub.create(&trial, &empty)
+            .await
+            .map(drop)
+            .map_err(|e| e.to_string())
+    })
+    .await?;
+    Ok(fleet)
+}
 
 /// One bad manifest beside a good one: its own condition says why, in the words of `mention`, and the good one is applied.
 async fn told_beside(fleet: &Fleet, name: &str, bad: Value, told: (&str, &str, &str, &str)) -> Result {
@@ -108,7 +132,9 @@ async fn what_the_server_refuses_is_told_in_its_words() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_names_no_object_is_told() -> Result {
-    let fleet = Fleet::joined(1).await?;
+    let mut fleet = unguarded().await?;
+    fleet.clusters[0].start();
+    fleet.until_available().await?;
     let ns = fleet.clusters[0].namespace();
     let nameless = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": ns}});
     told_beside(&fleet, "nameless", nameless, failed("has no metadata.name")).await?;
@@ -281,9 +307,8 @@ async fn a_name_taken_by_another_work_is_told_with_that_work() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_duplicate_is_told_and_the_first_is_applied() -> Result {
-    let fleet = Fleet::prepare(FleetOptions::default()).await?;
+    let fleet = unguarded().await?;
     let hub = fleet.kube();
-    // A hub that lets it through, as one without admission does.
     let rig = Rig::start(fleet, 3600).await?;
     let (cluster, ns) = (rig.cluster(), rig.namespace());
     let mut second = configmap(&ns, "twice", "2");
@@ -323,7 +348,7 @@ async fn a_duplicate_is_told_and_the_first_is_applied() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_work_without_manifests_is_told() -> Result {
-    let fleet = Fleet::prepare(FleetOptions::default()).await?;
+    let fleet = unguarded().await?;
     let hub = fleet.kube();
     let rig = Rig::start(fleet, 3600).await?;
     let cluster = rig.cluster();

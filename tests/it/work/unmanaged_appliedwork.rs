@@ -2,6 +2,7 @@
 
 use super::Rig;
 use crate::Result;
+use muster_crds::constants::annotations::REMOVAL_HELD;
 use muster_tests::objects::{APPLIED_WORKS, configmap, configmap_path, work, work_path};
 use muster_tests::wait::SOON;
 use muster_tests::{Fleet, FleetOptions};
@@ -152,6 +153,16 @@ async fn a_work_that_comes_back_in_time_was_never_away() -> Result {
         now["metadata"]["resourceVersion"],
         made["metadata"]["resourceVersion"]
     );
+    // It is another work of that name, so nothing of it would be removed yet; a person may end that.
+    let held = format!("/metadata/annotations/{}", REMOVAL_HELD.replace('/', "~1"));
+    rig.spoke()
+        .until(&record, SOON, "removal is held", |object| {
+            let object = object.ok_or("it is not there")?;
+            object.pointer(&held).map(drop).ok_or("it is not".into())
+        })
+        .await?;
+    let let_go = json!({"metadata": {"annotations": {REMOVAL_HELD: null}}});
+    rig.spoke().merge(&record, &let_go).await?;
     rig.end().await
 }
 

@@ -23,8 +23,9 @@ impl Agent {
         work: &ManifestWork,
         applied: &AppliedManifestWork,
     ) -> Result<Option<Duration>, ReconcileError> {
-        let told = Told::of(work);
+        let told = Told::recorded(work, applied);
         let known = self.state().told.get(name).cloned();
+        let known = known.filter(|known| known.is_of(applied));
         let evicting = applied
             .status
             .as_ref()
