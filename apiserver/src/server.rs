@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -111,6 +112,8 @@ pub struct Server {
     url: String,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    /// What clients come in by, until it is open.
+    door: Option<(TcpListener, Tls)>,
 }
 
 impl Drop for Server {
@@ -126,6 +129,14 @@ fn file_in(dir: Option<&Path>, name: &str) -> Option<PathBuf> {
 impl Server {
     /// Starts a server. When this returns it answers, its initial objects are there and its controllers run.
     pub async fn start(options: ServerOptions) -> Result<Self, ServerError> {
+        let mut server = Self::start_closed(options).await?;
+        server.open();
+        Ok(server)
+    }
+
+    /// Starts a server that answers this process's own clients alone. Others may connect and wait until it is opened: what
+    /// they must not find missing can be made first.
+    pub async fn start_closed(options: ServerOptions) -> Result<Self, ServerError> {
         let now = Timestamp::now();
         let dir = options.data_dir.as_deref();
         if let Some(path) = dir {
@@ -174,13 +185,6 @@ impl Server {
         let tls = Tls::new(&ca, &names)?;
         let stop = api.shutdown.clone();
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve::serve(
-            listener,
-            tls,
-            api.clone(),
-            Limits::default(),
-            stop.clone(),
-        ));
         tasks.spawn(controllers::run(
             api.clone(),
             ca.clone(),
@@ -192,7 +196,6 @@ impl Server {
             tasks.spawn(simulate::run(api.clone(), options.simulate_nodes, stop.clone()));
         }
         let url = options.external_url.unwrap_or_else(|| url_of(address));
-        tracing::info!(%url, "serving");
         Ok(Self {
             api,
             ca,
@@ -200,7 +203,23 @@ impl Server {
             url,
             stop,
             tasks,
+            door: Some((listener, tls)),
         })
+    }
+
+    /// Answers everybody from now on.
+    pub fn open(&mut self) {
+        let Some((listener, tls)) = self.door.take() else {
+            return;
+        };
+        self.tasks.spawn(serve::serve(
+            listener,
+            tls,
+            self.api.clone(),
+            Limits::default(),
+            self.stop.clone(),
+        ));
+        tracing::info!(url = self.url, "serving");
     }
 
     /// Where clients reach it, like `https://127.0.0.1:6443`.

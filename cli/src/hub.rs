@@ -1,12 +1,8 @@
 //! `muster hub`: the hub on somebody's API server, or standalone with its own.
 
 use crate::apiserver::write_kubeconfig;
-use crate::{Error, follow, output};
-use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
-use kube::runtime::watcher;
-use kube::{Api, Client};
+use crate::{Error, output};
 use muster_apiserver::server::{Server, ServerOptions};
-use muster_crds::constants::names::BOOTSTRAP_CLUSTER_ROLE;
 use muster_hub::HubOptions;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -69,7 +65,8 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Error>
 }
 
 async fn standalone(options: Options, dir: &Path, stop: CancellationToken) -> Result<(), Error> {
-    let server = Server::start(ServerOptions {
+    // Nobody is answered before the hub's rules hold: what a killed hub left asks an admission webhook that is no more.
+    let mut server = Server::start_closed(ServerOptions {
         bind: options.bind,
         data_dir: Some(dir.to_owned()),
         server_names: options.server_names,
@@ -83,10 +80,12 @@ async fn standalone(options: Options, dir: &Path, stop: CancellationToken) -> Re
     hub.disable_leader_election = true;
     let ca = muster_hub::certificate::validity(server.ca_pem().as_bytes());
     hub.certificates.extend(ca.map(|validity| ("ca", validity)));
+    let begun = hub.begun.clone();
     let mut hub = tokio::spawn(muster_hub::run(server.client(), hub, ending.clone()));
     let admin = dir.join(ADMIN_KUBECONFIG);
     let serve = async {
-        ready(server.client()).await?;
+        ready(&begun).await?;
+        server.open();
         write_kubeconfig(&admin, &server.admin_kubeconfig()?)?;
         output::print(&format!(
             "The hub is ready at {}. Its administrator's kubeconfig: {}\n",
@@ -124,15 +123,14 @@ pub fn beside(mut options: HubOptions) -> Result<HubOptions, Error> {
     Ok(options)
 }
 
-/// Waits until the hub's definitions are served and clusters may bootstrap, which it allows last.
-pub async fn ready(client: Client) -> Result<(), Error> {
-    let bindings: Api<ClusterRoleBinding> = Api::all(client);
-    let config = watcher::Config::default().fields(&format!("metadata.name={BOOTSTRAP_CLUSTER_ROLE}"));
-    follow::until(bindings, config, READY_WITHIN, "the hub was not ready", |found| {
-        let missing = || format!("ClusterRoleBinding {BOOTSTRAP_CLUSTER_ROLE} is not there");
-        found.values().next().map(drop).ok_or_else(missing)
-    })
-    .await
+/// Waits until the hub has installed everything and controls.
+pub async fn ready(begun: &CancellationToken) -> Result<(), Error> {
+    tokio::time::timeout(READY_WITHIN, begun.cancelled())
+        .await
+        .map_err(|_| Error::Ended {
+            what: "the hub".into(),
+            problem: format!("it was not ready within {} s", READY_WITHIN.as_secs()),
+        })
 }
 
 /// Why a hub's task ended that nobody had asked to end.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr, t
 
 use clap::Args;
 use muster_crds::{constants::names, validity::Validity};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::WebhookOptions,
@@ -74,6 +75,9 @@ pub struct HubOptions {
     /// The hub's own certificates, by what they are for: their end is told as a metric, and in the log when it is near.
     #[arg(skip)]
     pub certificates: BTreeMap<&'static str, Validity>,
+    /// Cancelled once all is installed and the controllers run, for whoever waits for it in the same process
+    #[arg(skip)]
+    pub begun: CancellationToken,
     /// How many clusters, and how many certificate requests, are worked on at a time
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
@@ -99,6 +103,7 @@ impl Default for HubOptions {
             leader_election_renew_deadline: Duration::from_secs(10),
             leader_election_retry_period: Duration::from_secs(2),
             certificates: BTreeMap::new(),
+            begun: CancellationToken::new(),
             workers: 16,
             webhook: WebhookOptions::default(),
         }

@@ -74,6 +74,7 @@ async fn control(
         return Ok(());
     };
     begun?;
+    options.begun.cancel();
     while let Some(ended) = tasks.join_next().await {
         if ended.is_err() || !shutdown.is_cancelled() {
             return Err(Error::Ended("controllers"));

@@ -71,24 +71,25 @@ impl Fleet {
     /// Starts the hub: an API server with the hub's controllers.
     pub async fn start_hub(&mut self) -> Result<String, Error> {
         let data_dir = self.keep.then(|| self.dir.join("hub"));
-        let server = Server::start(ServerOptions {
+        let mut server = Server::start_closed(ServerOptions {
             data_dir,
             ..ServerOptions::default()
         })
         .await?;
+        let options = hub::beside(HubOptions {
+            disable_leader_election: true,
+            ..HubOptions::default()
+        })?;
+        let begun = options.begun.clone();
         self.watch_over("the hub", {
-            let options = hub::beside(HubOptions {
-                disable_leader_election: true,
-                ..HubOptions::default()
-            })?;
             let run = muster_hub::run(server.client(), options, self.stop.clone());
             async move { run.await.map_err(|error| hub::failure(Ok(Err(error)))) }
         });
-        let client = server.client();
+        hub::ready(&begun).await?;
+        server.open();
         let url = server.url().to_owned();
         Self::write_admin(&server, &self.hub_kubeconfig(), "hub")?;
         self.hub = Some(server);
-        hub::ready(client).await?;
         Ok(url)
     }
 

@@ -64,6 +64,9 @@ pub const TAKE_OVER: &str = "work.muster.open-cluster-management.io/take-over";
 /// Muster's own, on an AppliedManifestWork: the kinds of which it may own objects, also where they are not recorded yet, as
 /// `<kind>.<version>.<group>`, comma separated.
 pub const KINDS: &str = "work.muster.open-cluster-management.io/kinds";
+/// Muster's own, on an AppliedManifestWork: UID of the ManifestWork it was made for. Another work of the name is one of another
+/// hub, or of a hub that was restored: one that is made again after it was deleted has a record of its own.
+pub const WORK_UID: &str = "work.muster.open-cluster-management.io/work-uid";
 /// Muster's own, on a ManifestWork: asks what applying it would change; nothing of a work that is made with it is applied.
 /// The answer is the condition `DryRun`. `true` asks about the work as it is and stops its being applied; what `muster work
 /// diff` puts there names itself, and may bring another content to ask about.

@@ -176,7 +176,7 @@ pub fn new(name: &str, work: &ManifestWork, hub_hash: &str, agent_id: &str) -> V
         "apiVersion": "work.open-cluster-management.io/v1",
         "kind": "AppliedManifestWork",
         "metadata": {"name": name, "finalizers": [finalizers::APPLIED_MANIFEST_WORK],
-            "annotations": {annotations::KINDS: joined(&kinds(work))}},
+            "annotations": {annotations::KINDS: joined(&kinds(work)), annotations::WORK_UID: work.metadata.uid}},
         "spec": {"hubHash": hub_hash, "agentID": agent_id, "manifestWorkName": work.metadata.name},
     });
     if let Some(labels) = work.metadata.labels.as_ref().filter(|l| !l.is_empty()) {
@@ -193,6 +193,12 @@ pub fn kinds(work: &ManifestWork) -> BTreeSet<String> {
         .filter(|i| !i.kind.is_empty() && !i.version.is_empty())
         .map(|i| format!("{}.{}.{}", i.kind, i.version, i.group))
         .collect()
+}
+
+/// UID of the work that the record was made for, where it says so.
+pub fn work_uid(applied: &AppliedManifestWork) -> Option<&str> {
+    let annotations = applied.metadata.annotations.as_ref()?;
+    annotations.get(annotations::WORK_UID).map(String::as_str)
 }
 
 /// The kinds noted on a record.

@@ -355,7 +355,6 @@ mod tests {
         let told = |uid: &str, generation| Told {
             uid: uid.into(),
             generation,
-            record: String::new(),
         };
         for (name, uid, generation) in [("same", "a", 3), ("older", "b", 3), ("other", "c", 3)] {
             let mut work = (*work(name, 1)).clone();

@@ -16,9 +16,6 @@ pub struct Told {
     pub uid: String,
     /// Its generation.
     pub generation: i64,
-    /// UID of the AppliedManifestWork that recorded what it applied; empty where that is not known.
-    #[serde(default)]
-    pub record: String,
 }
 
 impl Told {
@@ -27,22 +24,7 @@ impl Told {
         Self {
             uid: work.metadata.uid.clone().unwrap_or_default(),
             generation: work.metadata.generation.unwrap_or_default(),
-            record: String::new(),
         }
-    }
-
-    /// Of a work with this record.
-    pub fn recorded(work: &ManifestWork, record: &AppliedManifestWork) -> Self {
-        Self {
-            record: record.metadata.uid.clone().unwrap_or_default(),
-            ..Self::of(work)
-        }
-    }
-
-    /// Whether it says anything of what this record has. Of a record that is gone, with all that it had, it does not: a work
-    /// that was deleted and made again is no reason for doubt.
-    pub fn is_of(&self, record: &AppliedManifestWork) -> bool {
-        self.record.is_empty() || record.metadata.uid.as_ref() == Some(&self.record)
     }
 }
 
@@ -77,10 +59,14 @@ impl Doubt {
     }
 }
 
-/// Whether a work goes on from what the cluster was told before. `evicting`: it was gone in between.
-pub fn doubt(told: Option<&Told>, work: &ManifestWork, evicting: bool) -> Option<Doubt> {
+/// Whether a work goes on from what the cluster was told before. `of`: UID of the work that the record was made for, where it
+/// says so; what was told of another is of no account then. `evicting`: it was gone in between.
+pub fn doubt(of: Option<&str>, told: Option<&Told>, work: &ManifestWork, evicting: bool) -> Option<Doubt> {
     let now = Told::of(work);
-    match told {
+    if of.is_some_and(|of| of != now.uid) {
+        return Some(Doubt::Another);
+    }
+    match told.filter(|told| of.is_none_or(|of| of == told.uid)) {
         None => evicting.then_some(Doubt::Back),
         Some(told) if told.uid != now.uid => Some(Doubt::Another),
         Some(told) if told.generation > now.generation => Some(Doubt::Older),
@@ -234,31 +220,29 @@ mod tests {
         let told = Told {
             uid: "a".into(),
             generation: 5,
-            record: "r".into(),
         };
-        let record = |uid: &str| -> AppliedManifestWork {
-            serde_json::from_value(serde_json::json!({"metadata": {"name": "r", "uid": uid},
-                "spec": {"hubHash": "h", "manifestWorkName": "w"}}))
-            .unwrap()
-        };
-        assert!(told.is_of(&record("r")) && !told.is_of(&record("of the work that came after")));
         let cases = [
-            (None, work("a", 1), false, None),
-            (None, work("a", 1), true, Some(Doubt::Back)),
-            (Some(&told), work("a", 5), false, None),
-            (Some(&told), work("a", 5), true, None),
-            (Some(&told), work("a", 6), false, None),
-            (Some(&told), work("a", 4), false, Some(Doubt::Older)),
-            (Some(&told), work("b", 9), false, Some(Doubt::Another)),
-            (Some(&told), work("b", 5), true, Some(Doubt::Another)),
+            (None, None, work("a", 1), false, None),
+            (None, None, work("a", 1), true, Some(Doubt::Back)),
+            (None, Some(&told), work("a", 5), false, None),
+            (None, Some(&told), work("a", 5), true, None),
+            (None, Some(&told), work("a", 6), false, None),
+            (None, Some(&told), work("a", 4), false, Some(Doubt::Older)),
+            (None, Some(&told), work("b", 9), false, Some(Doubt::Another)),
+            (None, Some(&told), work("b", 5), true, Some(Doubt::Another)),
+            // The record knows which work it was made for.
+            (Some("a"), Some(&told), work("a", 5), false, None),
+            (Some("a"), Some(&told), work("a", 4), false, Some(Doubt::Older)),
+            (Some("a"), None, work("a", 1), true, Some(Doubt::Back)),
+            (Some("a"), Some(&told), work("b", 9), false, Some(Doubt::Another)),
+            (Some("a"), None, work("b", 9), false, Some(Doubt::Another)),
+            // It was deleted and made again, and what is remembered is older than that.
+            (Some("b"), Some(&told), work("b", 1), false, None),
+            (Some("b"), Some(&told), work("b", 1), true, Some(Doubt::Back)),
         ];
-        for (told, work, evicting, expected) in cases {
-            assert_eq!(
-                doubt(told, &work, evicting),
-                expected,
-                "{told:?} {:?}",
-                work.metadata
-            );
+        for (of, told, work, evicting, expected) in cases {
+            let found = doubt(of, told, &work, evicting);
+            assert_eq!(found, expected, "{of:?} {told:?} {:?}", work.metadata);
         }
     }
 

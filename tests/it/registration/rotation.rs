@@ -8,6 +8,7 @@ use muster_crds::constants::conditions;
 use muster_tests::objects::{CSRS, cluster_path, configmap, has_condition, work};
 use muster_tests::wait::SOON;
 use muster_tests::{Fleet, FleetOptions, Kube};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,8 +90,11 @@ async fn a_hundred_rotations_lose_no_request_no_status_and_no_watch() -> Result 
     super::lease_of(&hub, &cluster.name, 5).await?;
     let lease = hub.get(&super::lease_path(&cluster.name)).await?["spec"]["renewTime"].clone();
 
-    // Every event of the cluster from here on is looked at.
+    // Every event of the cluster from here on is looked at. Until its first rotation it may still wait for its rights.
     let path = cluster_path(&cluster.name);
+    let rotated = |object: Option<&Value>| has_condition(object, conditions::CERTIFICATE_ROTATED, "True");
+    hub.until(&path, SOON, "it rotates its certificate", rotated)
+        .await?;
     let lost = hub.until(&path, Duration::from_secs(300), "its status is lost", |object| {
         for condition in [
             conditions::CLUSTER_AVAILABLE,

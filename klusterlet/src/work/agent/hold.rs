@@ -1,8 +1,8 @@
 //! Keeps what a work applied while it is in doubt whether the hub really wants it gone (`crate::work::trust`).
 
 use super::{Agent, ReconcileError};
+use crate::work::applied;
 use crate::work::trust::{self, Hold, HubSeen, Told};
-use crate::work::{applied, objects};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use muster_crds::cluster::v1::ManagedCluster;
@@ -23,22 +23,22 @@ impl Agent {
         work: &ManifestWork,
         applied: &AppliedManifestWork,
     ) -> Result<Option<Duration>, ReconcileError> {
-        let told = Told::recorded(work, applied);
+        let told = Told::of(work);
         let known = self.state().told.get(name).cloned();
-        let known = known.filter(|known| known.is_of(applied));
         let evicting = applied
             .status
             .as_ref()
             .is_some_and(|s| s.eviction_start_time.is_some());
         let now = Timestamp::now();
         let mut hold = Hold::of(applied);
-        if let Some(doubt) = trust::doubt(known.as_ref(), work, evicting) {
+        if let Some(doubt) = trust::doubt(applied::work_uid(applied), known.as_ref(), work, evicting) {
             let new = Hold {
                 since: now,
                 reason: doubt.reason().to_owned(),
             };
             tracing::warn!(work = name, "{}", new.told(self.settings.eviction_grace));
-            self.annotate(applied, json!(new.text())).await?;
+            let annotations = json!({annotations::REMOVAL_HELD: new.text(), annotations::WORK_UID: told.uid});
+            self.annotate(applied, &annotations).await?;
             hold = Some(new);
         }
         if known.as_ref() != Some(&told) {
@@ -48,19 +48,20 @@ impl Agent {
             .as_ref()
             .and_then(|h| h.left(now, self.settings.eviction_grace));
         if hold.is_some() && left.is_none() {
-            self.annotate(applied, Value::Null).await?;
+            self.annotate(applied, &json!({annotations::REMOVAL_HELD: null}))
+                .await?;
         }
         Ok(left)
     }
 
-    async fn annotate(&self, applied: &AppliedManifestWork, held: Value) -> Result<(), ReconcileError> {
-        let patch = json!({"metadata": {"uid": applied.metadata.uid,
-            "annotations": {annotations::REMOVAL_HELD: held}}});
-        let path = format!("{}/{}", applied::PATH, applied.name_any());
-        let answer = objects::merge(&self.spoke, &path, &patch)
+    async fn annotate(
+        &self,
+        applied: &AppliedManifestWork,
+        annotations: &Value,
+    ) -> Result<(), ReconcileError> {
+        self.write_applied(applied, &json!({ "annotations": annotations }))
             .await
-            .map_err(ReconcileError::Spoke)?;
-        self.learn_applied(answer).map(|_| ())
+            .map(|_| ())
     }
 
     /// The hub's ManagedCluster of this cluster, as it is now: by it a hub is told from another, and from what it was.

@@ -221,18 +221,28 @@ impl Agent {
     ) -> Result<Arc<AppliedManifestWork>, ReconcileError> {
         let has = |(key, value): (&String, &String)| applied.labels().get(key) == Some(value);
         let (noted, kinds) = (applied::noted(&applied), applied::kinds(work));
-        if work.labels().iter().all(has) && kinds.is_subset(&noted) {
+        // Whether an agent before ours made it for this work, what was told last knows best.
+        let unsigned = applied::work_uid(&applied).is_none() && {
+            let (state, now) = (self.state(), work.metadata.uid.as_ref());
+            let told = state.told.get(&work.name_any());
+            told.is_none_or(|told| Some(&told.uid) == now)
+        };
+        if work.labels().iter().all(has) && kinds.is_subset(&noted) && !unsigned {
             return Ok(applied);
         }
         let kinds = applied::joined(&noted.union(&kinds).cloned().collect());
+        let mut annotations = json!({annotations::KINDS: kinds});
+        if unsigned {
+            annotations[annotations::WORK_UID] = json!(work.metadata.uid);
+        }
         self.write_applied(
             &applied,
-            &json!({"labels": work.labels(), "annotations": {annotations::KINDS: kinds}}),
+            &json!({"labels": work.labels(), "annotations": annotations}),
         )
         .await
     }
 
-    async fn write_applied(
+    pub(super) async fn write_applied(
         &self,
         applied: &AppliedManifestWork,
         metadata: &Value,
