@@ -46,6 +46,9 @@ pub const CLUSTER_MANAGER: &str = "x-k8s.io/cluster-manager";
 pub const CLUSTER_MANAGER_NAME: &str = "open-cluster-management";
 /// Muster's own: on every object the klusterlet applied and owns, so that one selected watch a kind sees them all.
 pub const APPLIED: &str = "muster.open-cluster-management.io/applied";
+/// Muster's own: hash of the manifest that an object was last written from. A label, since a change of annotations moves the
+/// generation of a Deployment, and is copied to its ReplicaSets.
+pub const OBJECT_HASH: &str = "muster.open-cluster-management.io/object-hash";
 /// Kubernetes' own: who keeps an object as it is.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY`] on what the hub keeps.

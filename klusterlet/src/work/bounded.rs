@@ -2,25 +2,38 @@
 //! time, and not again for a while once it ran over it.
 //!
 //! Neither interpreter can be stopped from outside or meters its cost, so a thread that runs away is left behind. How many
-//! may be left behind is limited too; beyond that nothing new is started that has not shown before that it ends.
+//! may be left behind is limited too; beyond that nothing is started that has not shown before that it ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// One evaluation may take this long (wire §3.3 gives jq one second).
 const LIMIT: Duration = Duration::from_secs(1);
 /// What ran over the limit is refused for this long.
 pub const PENALTY: Duration = Duration::from_secs(600);
-/// Threads that may be left behind at a time.
+/// Threads that may be left behind at a time by what is evaluated for the first time...
 const LEFT_BEHIND: usize = 2;
+/// ...and by what ended before: one that runs away on new input is rare.
+const LEFT_BEHIND_AT_MOST: usize = 4;
+/// So many are known to end; beyond that they are found out anew.
+const PROVEN: usize = 4096;
 /// Deep expressions recurse; the stack is only reserved, not used up.
 const STACK: usize = 64 << 20;
+/// A busy machine may take this long to start a thread.
+const START: Duration = Duration::from_secs(10);
 
-static REFUSED: LazyLock<Mutex<HashMap<u64, Instant>>> = LazyLock::new(Mutex::default);
-static LOST: AtomicUsize = AtomicUsize::new(0);
+/// What is known of what was evaluated.
+#[derive(Default)]
+struct Known {
+    refused: Mutex<HashMap<u64, Instant>>,
+    ended: Mutex<HashSet<u64>>,
+    lost: AtomicUsize,
+}
+
+static KNOWN: LazyLock<Arc<Known>> = LazyLock::new(Arc::default);
 
 /// It took too long, now or a moment ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,58 +44,79 @@ pub async fn run<T: Send + 'static>(
     source: &impl Hash,
     evaluate: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, RanAway> {
-    run_within(LIMIT, source, evaluate).await
+    KNOWN.run(LIMIT, source, evaluate).await
 }
 
-async fn run_within<T: Send + 'static>(
-    limit: Duration,
-    source: &impl Hash,
-    evaluate: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, RanAway> {
-    let mut hasher = DefaultHasher::new();
-    source.hash(&mut hasher);
-    let key = hasher.finish();
-    {
-        let mut refused = REFUSED.lock().unwrap_or_else(PoisonError::into_inner);
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Known {
+    /// Whether it may be started.
+    fn lets(&self, key: u64) -> bool {
+        let mut refused = locked(&self.refused);
         refused.retain(|_, until| *until > Instant::now());
         if refused.contains_key(&key) {
+            return false;
+        }
+        let lost = self.lost.load(Ordering::Relaxed);
+        lost < LEFT_BEHIND || (lost < LEFT_BEHIND_AT_MOST && locked(&self.ended).contains(&key))
+    }
+
+    fn ended(&self, key: u64) {
+        let mut ended = locked(&self.ended);
+        if ended.len() >= PROVEN {
+            ended.clear();
+        }
+        ended.insert(key);
+    }
+
+    async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        limit: Duration,
+        source: &impl Hash,
+        evaluate: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, RanAway> {
+        let mut hasher = DefaultHasher::new();
+        source.hash(&mut hasher);
+        let key = hasher.finish();
+        if !self.lets(key) {
             return Err(RanAway);
         }
-    }
-    if LOST.load(Ordering::Relaxed) >= LEFT_BEHIND {
-        return Err(RanAway);
-    }
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let over = Arc::new(AtomicBool::new(false));
-    let late = over.clone();
-    let thread = std::thread::Builder::new()
-        .name("evaluate".into())
-        .stack_size(STACK);
-    let started = thread.spawn(move || {
-        let answer = evaluate();
-        if over.swap(true, Ordering::Relaxed) {
-            // Nobody waits any more: this thread was counted as left behind, and is back.
-            LOST.fetch_sub(1, Ordering::Relaxed);
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let over = Arc::new(AtomicBool::new(false));
+        let (late, known) = (over.clone(), self.clone());
+        let thread = std::thread::Builder::new()
+            .name("evaluate".into())
+            .stack_size(STACK);
+        let started = thread.spawn(move || {
+            if begin.send(()).is_err() {
+                return;
+            }
+            let answer = evaluate();
+            if over.swap(true, Ordering::Relaxed) {
+                // Nobody waits any more: this thread was counted as left behind, and is back.
+                known.lost.fetch_sub(1, Ordering::Relaxed);
+            }
+            drop(tell.send(answer));
+        });
+        if started.is_err() || !matches!(tokio::time::timeout(START, begun).await, Ok(Ok(()))) {
+            return Err(RanAway);
         }
-        drop(tell.send(answer));
-    });
-    if started.is_err() {
-        return Err(RanAway);
+        if let Ok(answer) = tokio::time::timeout(limit, told).await {
+            self.ended(key);
+            // Closed without an answer: it panicked.
+            return answer.map_err(|_| RanAway);
+        }
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        if late.swap(true, Ordering::Relaxed) {
+            // It ended at this very moment.
+            self.lost.fetch_sub(1, Ordering::Relaxed);
+        }
+        locked(&self.refused).insert(key, Instant::now() + PENALTY);
+        Err(RanAway)
     }
-    if let Ok(answer) = tokio::time::timeout(limit, told).await {
-        // Closed without an answer: it panicked.
-        return answer.map_err(|_| RanAway);
-    }
-    LOST.fetch_add(1, Ordering::Relaxed);
-    if late.swap(true, Ordering::Relaxed) {
-        // It ended at this very moment.
-        LOST.fetch_sub(1, Ordering::Relaxed);
-    }
-    REFUSED
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert(key, Instant::now() + PENALTY);
-    Err(RanAway)
 }
 
 #[cfg(test)]
@@ -91,16 +125,40 @@ mod tests {
 
     #[tokio::test]
     async fn what_ends_answers_and_what_does_not_is_refused() {
-        assert_eq!(run(&"one", || 1).await, Ok(1));
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let limit = Duration::from_millis(20);
-        let endless = move || {
-            let _ = held.recv();
-            2
+        let known = Arc::<Known>::default();
+        let short = Duration::from_millis(20);
+        let mut held = Vec::new();
+        let mut endless = || {
+            let (release, wait) = std::sync::mpsc::channel::<()>();
+            held.push(release);
+            move || {
+                let _ = wait.recv();
+                2
+            }
         };
-        assert_eq!(run_within(limit, &"two", endless).await, Err(RanAway));
-        assert_eq!(run(&"two", || 2).await, Err(RanAway), "not again so soon");
-        assert_eq!(run(&"three", || 3).await, Ok(3), "others go on");
-        drop(release);
+        assert_eq!(known.run(LIMIT, &"one", || 1).await, Ok(1));
+        assert_eq!(known.run(short, &"two", endless()).await, Err(RanAway));
+        assert_eq!(
+            known.run(LIMIT, &"two", || 2).await,
+            Err(RanAway),
+            "not again so soon"
+        );
+        assert_eq!(known.run(LIMIT, &"three", || 3).await, Ok(3), "others go on");
+        assert_eq!(known.run(short, &"four", endless()).await, Err(RanAway));
+        assert_eq!(
+            known.run(LIMIT, &"five", || 5).await,
+            Err(RanAway),
+            "it may run away too"
+        );
+        assert_eq!(
+            known.run(LIMIT, &"three", || 3).await,
+            Ok(3),
+            "what ended before ends"
+        );
+        for proven in ["one", "three"] {
+            assert_eq!(known.run(short, &proven, endless()).await, Err(RanAway));
+        }
+        assert_eq!(known.lost.load(Ordering::Relaxed), LEFT_BEHIND_AT_MOST);
+        drop(held);
     }
 }

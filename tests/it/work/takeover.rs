@@ -80,13 +80,15 @@ async fn write_down(rig: &Rig, record: &Value, left: &[Left]) -> Result {
 fn bare(object: &Value) -> Value {
     let mut object = object.clone();
     let metadata = &mut object["metadata"];
-    // A Deployment is written once more than it needs to be: its generation moves, its spec does not, so no Pod starts anew.
-    if let Some(fields) = metadata.as_object_mut() {
+    if metadata["annotations"][SPEC_HASH].is_string()
+        && let Some(fields) = metadata.as_object_mut()
+    {
+        // With fields that are ignored goes one extra apply, and a Deployment's generation moves with an annotation.
         fields.remove("generation");
     }
     for (field, mark) in [
         ("labels", "muster.open-cluster-management.io/applied"),
-        ("annotations", "open-cluster-management.io/object-hash"),
+        ("labels", "muster.open-cluster-management.io/object-hash"),
         ("annotations", SPEC_HASH),
     ] {
         if let Some(map) = metadata[field].as_object_mut() {

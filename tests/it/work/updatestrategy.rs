@@ -528,7 +528,7 @@ async fn a_trailing_minus_takes_labels_and_annotations_off() -> Result {
             .as_object()
             .cloned()
             .unwrap_or_default();
-        labels.remove("muster.open-cluster-management.io/applied");
+        labels.retain(|key, _| !key.starts_with("muster.open-cluster-management.io/"));
         Value::Object(labels)
     };
     let found = spoke.get(&configmap_path(&ns, "settings")).await?;

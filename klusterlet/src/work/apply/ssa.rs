@@ -1,7 +1,8 @@
 //! The strategy `ServerSideApply` (wire §3.3).
 
-use super::{Applier, Came, Failure, Known, Look, Target};
+use super::{Applier, CONFLICT_RETRIES, Came, Failure, Known, Look, Target};
 use crate::work::contention::Verdict;
+use crate::work::drift::Marks;
 use crate::work::policy::TakeOver;
 use crate::work::{drift, ignore, manifest, objects};
 use muster_crds::constants::{annotations, labels};
@@ -23,7 +24,9 @@ impl Applier {
         wanted["metadata"]["labels"][labels::APPLIED] = "true".into();
         let live = match self.known(target).await {
             Known::Object(live) => Some(live),
-            Known::Absent | Known::Unknown if target.policy.take_over != TakeOver::Always => {
+            Known::Absent | Known::Unknown
+                if target.policy.take_over != TakeOver::Always || !target.rivals.is_empty() =>
+            {
                 self.fetch(target).await?
             }
             Known::Absent | Known::Unknown => None,
@@ -41,22 +44,29 @@ impl Applier {
                 }
             }
         }
-        self.send(target, &config, &wanted).await
+        self.send(target, &config, live.as_deref(), wanted).await
     }
 
+    /// Content and owner go in one write: an object that is made is never without its owner, or an agent that is ended right
+    /// then would leave one that nobody knows.
     async fn send(
         &self,
         target: &Target<'_>,
         config: &ServerSideApplyConfig,
-        wanted: &Value,
+        live: Option<&Value>,
+        mut wanted: Value,
     ) -> Result<Came, Failure> {
+        let owners = owners(&wanted, live, &target.marks, &config.field_manager);
+        if !owners.is_empty() {
+            wanted["metadata"]["ownerReferences"] = owners.into();
+        }
         let path = format!(
             "{}?fieldManager={}&force={}",
             target.path, config.field_manager, config.force
         );
         let method = http::Method::PATCH;
         let live =
-            objects::request(&target.writer, method, &path, objects::APPLY_PATCH, Some(wanted)).await?;
+            objects::request(&target.writer, method, &path, objects::APPLY_PATCH, Some(&wanted)).await?;
         let live = Arc::new(live);
         if let Some(came) = self.hands_off(target, &live) {
             return Ok(came);
@@ -72,6 +82,29 @@ impl Applier {
         look: &Look,
         config: &ServerSideApplyConfig,
     ) -> Result<Came, Failure> {
+        let mut live = self.observe(target).await?;
+        let mut tries = 1;
+        loop {
+            match self.apply_beside(target, look, config, live).await {
+                // Somebody wrote at the same moment: what they wrote may be what is left to them.
+                Err(Failure::Request(error))
+                    if tries < CONFLICT_RETRIES && error.is_conflict() && !error.is_field_conflict() =>
+                {
+                    live = self.fetch(target).await?;
+                    tries += 1;
+                }
+                came => return came,
+            }
+        }
+    }
+
+    async fn apply_beside(
+        &self,
+        target: &Target<'_>,
+        look: &Look,
+        config: &ServerSideApplyConfig,
+        live: Option<Arc<Value>>,
+    ) -> Result<Came, Failure> {
         use IgnoreFieldsCondition::{OnSpokeChange, OnSpokePresent};
         let fields = &config.ignore_fields;
         let ignored = async |object: &Value, when: &[IgnoreFieldsCondition]| {
@@ -86,8 +119,10 @@ impl Applier {
             object["metadata"]["annotations"][annotations::CONFIG_SPEC_HASH] = hash.as_str().into();
             object
         };
-        let Some(live) = self.observe(target).await? else {
-            return self.send(target, config, &marked(target.required.clone())).await;
+        let Some(live) = live else {
+            return self
+                .send(target, config, None, marked(target.required.clone()))
+                .await;
         };
         if let Some(came) = self.hands_off(target, &live) {
             return Ok(came);
@@ -110,12 +145,17 @@ impl Applier {
         // Ignored fields that are still ours from when we made the object stay as they are now.
         let ours = ignore::owned(&live, &config.field_manager);
         if let Ok(kept) = ignored(&ours, left).await {
+            let before = wanted.clone();
             ignore::graft(&mut wanted, &ours, &kept);
+            if wanted != before {
+                // As they are in this version, and no other.
+                wanted["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
+            }
         }
-        self.send(target, config, &wanted).await
+        self.send(target, config, Some(&live), wanted).await
     }
 
-    /// Several works may apply the same object as the same manager: owners are not part of what is applied.
+    /// Owners that are there already in another way, and those that are not to be there any more, are not applied.
     async fn own(&self, target: &Target<'_>, live: Arc<Value>) -> Result<Came, Failure> {
         if target.is_rehearsal() {
             return Ok(Came::Settled(Some(live)));
@@ -133,10 +173,105 @@ impl Applier {
     }
 }
 
+/// The owners to apply with an object. Several works may apply the same object as the same manager, and what a manager leaves
+/// out that it applied before goes: so each applies the others' owners along with its own. An owner that was written
+/// otherwise is left as it is.
+fn owners(wanted: &Value, live: Option<&Value>, marks: &Marks, manager: &str) -> Vec<Value> {
+    let list = |object: &Value| object["metadata"]["ownerReferences"].as_array().cloned();
+    let mut owners = list(wanted).unwrap_or_default();
+    let applied = live.map(|live| ignore::owned(live, manager));
+    let applied = applied.as_ref().and_then(list).unwrap_or_default();
+    let others = applied.iter().filter(|owner| {
+        owner["kind"] == "AppliedManifestWork" && owner["uid"].as_str() != marks.disowned_uid.as_deref()
+    });
+    let there = live.and_then(list).unwrap_or_default();
+    let ours = marks.owner.iter().filter(|ours| {
+        let same = |owner: &Value| owner["uid"] == ours["uid"];
+        !there.iter().any(same)
+    });
+    for owner in others.chain(ours) {
+        if !owners.iter().any(|known| known["uid"] == owner["uid"]) {
+            owners.push(owner.clone());
+        }
+    }
+    owners
+}
+
 fn applied_by(live: &Value, manager: &str) -> bool {
     live["metadata"]["managedFields"]
         .as_array()
         .into_iter()
         .flatten()
         .any(|e| e["manager"] == manager && e["operation"] == "Apply")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_applied_with_every_owner_that_was_applied() {
+        let record = |uid: &str| json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "AppliedManifestWork", "name": uid, "uid": uid});
+        let thing = json!({"apiVersion": "v1", "kind": "Thing", "name": "t", "uid": "t"});
+        let object = |owners: &[&Value]| json!({"metadata": {"name": "a", "ownerReferences": owners}});
+        // Of the live object's owners, those in `applied` are of our manager.
+        let live = |owners: &[&Value], applied: &[&str]| {
+            let mut live = object(owners);
+            let fields: serde_json::Map<String, Value> = applied
+                .iter()
+                .map(|uid| {
+                    (
+                        format!("k:{}", json!({"uid": uid})),
+                        json!({".": {}, "f:uid": {}, "f:kind": {}, "f:name": {}, "f:apiVersion": {}}),
+                    )
+                })
+                .collect();
+            let mut owned = json!({"f:metadata": {"f:labels": {"f:a": {}}}});
+            if !fields.is_empty() {
+                owned["f:metadata"]["f:ownerReferences"] = fields.into();
+            }
+            live["metadata"]["managedFields"] =
+                json!([{"manager": "work-agent", "operation": "Apply", "fieldsV1": owned}]);
+            live
+        };
+        let marks = |owner: Option<Value>, disowned: Option<&str>| Marks {
+            owner,
+            disowned_uid: disowned.map(str::to_owned),
+        };
+        let (ours, theirs) = (record("ours"), record("theirs"));
+        let plain = json!({"metadata": {"name": "a"}});
+        let own = || marks(Some(ours.clone()), None);
+        let cases: [(&Value, Option<Value>, Marks, Vec<&str>); 8] = [
+            (&plain, None, own(), vec!["ours"]),
+            (&plain, None, marks(None, None), vec![]),
+            (&object(&[&thing]), None, own(), vec!["t", "ours"]),
+            (
+                &plain,
+                Some(live(&[&theirs], &["theirs"])),
+                own(),
+                vec!["theirs", "ours"],
+            ),
+            // Written by a patch, by whomever.
+            (&plain, Some(live(&[&theirs, &ours], &[])), own(), vec![]),
+            (
+                &plain,
+                Some(live(&[&theirs, &ours], &["theirs", "ours"])),
+                own(),
+                vec!["theirs", "ours"],
+            ),
+            // Of others' kinds none is claimed.
+            (&plain, Some(live(&[&thing], &["t"])), own(), vec!["ours"]),
+            (
+                &plain,
+                Some(live(&[&theirs, &ours], &["theirs", "ours"])),
+                marks(None, Some("ours")),
+                vec!["theirs"],
+            ),
+        ];
+        for (wanted, live, marks, expected) in cases {
+            let found = owners(wanted, live.as_ref(), &marks, "work-agent");
+            let uids: Vec<&str> = found.iter().filter_map(|o| o["uid"].as_str()).collect();
+            assert_eq!(uids, expected, "{live:?} {marks:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ mod overlay;
 mod typed;
 
 use super::manifest;
-use muster_crds::constants::{annotations, labels};
+use muster_crds::constants::labels;
 use overlay::{same, take_back};
 use serde_json::{Map, Value};
 
@@ -68,7 +68,7 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     let kind = required["kind"].as_str().unwrap_or_default();
     let core = required["apiVersion"].as_str() == Some("v1");
     let hash = manifest::hash(required);
-    let known = live["metadata"]["annotations"][annotations::OBJECT_HASH].as_str();
+    let known = live["metadata"]["labels"][labels::OBJECT_HASH].as_str();
     if core && kind == "Secret" && typed::must_recreate_secret(required, live) {
         return Decision::Recreate;
     }
@@ -181,9 +181,10 @@ fn set_owner(metadata: &mut Map<String, Value>, owner: &Value) {
 }
 
 fn mark(metadata: &mut Map<String, Value>, hash: Option<&str>) {
-    child(metadata, "labels").insert(labels::APPLIED.to_owned(), "true".into());
+    let marks = child(metadata, "labels");
+    marks.insert(labels::APPLIED.to_owned(), "true".into());
     if let Some(hash) = hash {
-        child(metadata, "annotations").insert(annotations::OBJECT_HASH.to_owned(), hash.into());
+        marks.insert(labels::OBJECT_HASH.to_owned(), hash.into());
     }
 }
 

@@ -171,14 +171,14 @@ pub fn must_recreate_secret(required: &Value, live: &Value) -> bool {
 mod tests {
     use super::super::{Decision, Marks, created, decide};
     use super::*;
-    use muster_crds::constants::annotations;
+    use muster_crds::constants::labels;
     use serde_json::json;
 
     /// What an object made of `required` becomes after others edited it; `changed` says that the manifest is another now.
     fn decided(required: &Value, edit: &dyn Fn(&mut Value), changed: bool) -> Option<Value> {
         let mut live = created(required, &Marks::default());
         if changed {
-            live["metadata"]["annotations"][annotations::OBJECT_HASH] = "another".into();
+            live["metadata"]["labels"][labels::OBJECT_HASH] = "another".into();
         }
         live["metadata"]["uid"] = "u".into();
         edit(&mut live);
