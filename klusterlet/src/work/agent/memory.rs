@@ -121,6 +121,15 @@ pub fn revision(applied: &AppliedManifestWork) -> u64 {
     number(applied.metadata.resource_version.as_deref())
 }
 
+/// Whether a newer version of a work says anything that its agent does not write itself.
+pub fn says_more(known: &ManifestWork, newer: &ManifestWork) -> bool {
+    let (known, newer) = (&known.metadata, &newer.metadata);
+    known.generation != newer.generation
+        || known.deletion_timestamp != newer.deletion_timestamp
+        || known.labels != newer.labels
+        || known.annotations != newer.annotations
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,5 +177,35 @@ mod tests {
         assert!(fresh[0].dirty && fresh[0].report.is_none());
         assert!(!fresh[1].dirty && fresh[1].report.is_some());
         assert!(dropped.is_empty());
+    }
+
+    #[test]
+    fn an_answer_may_say_more_than_what_was_written() {
+        let work = |metadata: serde_json::Value| -> ManifestWork {
+            serde_json::from_value(
+                serde_json::json!({"apiVersion": "work.open-cluster-management.io/v1",
+                "kind": "ManifestWork", "metadata": metadata}),
+            )
+            .unwrap()
+        };
+        let known = work(serde_json::json!({"name": "w", "generation": 1, "resourceVersion": "1"}));
+        for (newer, more) in [
+            (
+                serde_json::json!({"generation": 1, "resourceVersion": "2", "finalizers": ["ours"]}),
+                false,
+            ),
+            (serde_json::json!({"generation": 2}), true),
+            (
+                serde_json::json!({"generation": 1, "deletionTimestamp": "2026-01-01T00:00:00Z"}),
+                true,
+            ),
+            (serde_json::json!({"generation": 1, "labels": {"a": "b"}}), true),
+            (
+                serde_json::json!({"generation": 1, "annotations": {"a": "b"}}),
+                true,
+            ),
+        ] {
+            assert_eq!(says_more(&known, &work(newer.clone())), more, "{newer}");
+        }
     }
 }

@@ -166,18 +166,31 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes the hub's answer to a write as news, without waiting for the watch to say the same.
+    /// Takes the hub's answer to a write as news, without waiting for the watch to say the same. It may have more news than what
+    /// was written, of which the watch will bring nothing new then.
     pub(super) fn learn(&self, answer: Value) {
-        if let Ok(work) = serde_json::from_value::<ManifestWork>(answer) {
+        let Ok(work) = serde_json::from_value::<ManifestWork>(answer) else {
+            return;
+        };
+        let name = work.name_any();
+        let more = {
             let mut state = self.state();
-            if let Some(known) = state.works.get(&work.name_any()) {
-                let newer = known.work.metadata.uid == work.metadata.uid
-                    && memory::number(work.metadata.resource_version.as_deref())
-                        >= memory::number(known.work.metadata.resource_version.as_deref());
-                if newer {
-                    state.work_applied(work);
-                }
+            let Some(known) = state.works.get(&name).map(|known| known.work.clone()) else {
+                return;
+            };
+            let newer = known.metadata.uid == work.metadata.uid
+                && memory::number(work.metadata.resource_version.as_deref())
+                    >= memory::number(known.metadata.resource_version.as_deref());
+            if !newer {
+                return;
             }
+            let more = memory::says_more(&known, &work);
+            state.work_applied(work);
+            more
+        };
+        if more {
+            self.wake(Key::Work(name));
+            self.saved.changed();
         }
     }
 
@@ -291,8 +304,14 @@ impl Agent {
     pub(super) fn learn_applied(&self, answer: Value) -> Result<Arc<AppliedManifestWork>, ReconcileError> {
         let applied: AppliedManifestWork = serde_json::from_value(answer)
             .map_err(|e| ReconcileError::Spoke(RequestError::Kube(Box::new(kube::Error::SerdeError(e)))))?;
-        let applied = Arc::new(applied);
-        self.state().applied.insert(applied.name_any(), applied.clone());
+        let (applied, mut state) = (Arc::new(applied), self.state());
+        let older = |known: &Arc<AppliedManifestWork>| {
+            known.metadata.uid == applied.metadata.uid && memory::revision(known) > memory::revision(&applied)
+        };
+        // The watch may have been faster.
+        if !state.applied.get(&applied.name_any()).is_some_and(older) {
+            state.applied.insert(applied.name_any(), applied.clone());
+        }
         Ok(applied)
     }
 
