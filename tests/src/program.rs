@@ -217,6 +217,11 @@ impl Process {
             Err(error) => Err(error.to_string()),
         };
         let ended = eventually(within, &what, || std::future::ready(look())).await;
+        if ended.is_ok() {
+            // What it wrote last may still be on its way.
+            self.stdout.finish();
+            self.stderr.finish();
+        }
         ended
             .map(|status| status.code())
             .with_context(|| format!("it wrote: {}{}", self.stdout(), self.stderr()))

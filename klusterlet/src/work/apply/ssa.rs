@@ -24,12 +24,9 @@ impl Applier {
         wanted["metadata"]["labels"][labels::APPLIED] = "true".into();
         let live = match self.known(target).await {
             Known::Object(live) => Some(live),
-            Known::Absent | Known::Unknown
-                if target.policy.take_over != TakeOver::Always || !target.rivals.is_empty() =>
-            {
-                self.fetch(target).await?
-            }
-            Known::Absent | Known::Unknown => None,
+            Known::Absent if target.policy.take_over == TakeOver::Always && target.rivals.is_empty() => None,
+            // Whoever owns it by apply must be applied along.
+            Known::Absent | Known::Unknown => self.fetch(target).await?,
         };
         if let Some(live) = &live {
             if let Some(came) = self.hands_off(target, live) {
