@@ -11,6 +11,7 @@ mod proxies;
 mod rebootstrap;
 mod returning;
 mod rights;
+mod room;
 mod rotation;
 mod sets;
 mod several_hubs;
