@@ -304,10 +304,11 @@ fn inlined(expression: &str, variables: &BTreeMap<String, String>) -> String {
     for part in parts {
         let end = part.find(|c: char| !c.is_alphanumeric()).unwrap_or(part.len());
         let (name, rest) = part.split_at(end);
-        whole += &match variables.get(name) {
+        let meant = match variables.get(name) {
             Some(meant) => format!("({}){rest}", inlined(meant, variables)),
             None => format!("variables.{part}"),
         };
+        whole.push_str(&meant);
     }
     whole
 }

@@ -462,13 +462,11 @@ impl Context {
     ) -> Result<(), Error> {
         let api = Api::<ManagedCluster>::all(self.writer.client());
         let subject = what::<ManagedCluster>(name);
-        let known = match self.clusters.get("", name) {
-            Some(known) => Some(known),
-            None => {
-                let read = self.writer.bounded(format!("read {subject}"), api.get_opt(name));
-                read.await?.map(|found| Arc::new(ClusterView::of(&found)))
-            }
-        };
+        let mut known = self.clusters.get("", name);
+        if known.is_none() {
+            let read = self.writer.bounded(format!("read {subject}"), api.get_opt(name));
+            known = read.await?.map(|found| Arc::new(ClusterView::of(&found)));
+        }
         let Some(known) = known.filter(|known| !known.deleting) else {
             return Ok(());
         };

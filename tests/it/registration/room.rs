@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// Not even this much fits, in the end.
 const SPARE: usize = 100;
-/// How long what is asked of a full hub is counted.
-const WHILE: Duration = Duration::from_secs(10);
+/// How long what is asked of a full hub is counted; less than the ten seconds after which the server closes idle connections.
+const WHILE: Duration = Duration::from_secs(7);
 
 fn hub(program: &Program, address: &str) -> anyhow::Result<Process> {
     program.spawn(&[
