@@ -11,6 +11,7 @@ use crate::{
     error::Error,
     gates::{FeatureGate, FeatureGates},
     leader::{Candidate, machine::Timing},
+    registration::approve::Trusted,
 };
 
 /// Two renewals late by the quarter that agents may be late, and no more: one that is lost never suffices.
@@ -36,6 +37,9 @@ pub struct HubOptions {
     /// Users whose bootstrap requests are approved by themselves (with ManagedClusterAutoApproval)
     #[arg(long, value_name = "USER,...", value_delimiter = ',')]
     pub auto_approved_csr_users: Vec<String>,
+    /// Groups whose members' bootstrap requests are approved so too; a join token's holder has what the token allows
+    #[arg(long, value_name = "GROUP,...", value_delimiter = ',')]
+    pub auto_approved_csr_groups: Vec<String>,
     /// Deprecated name of --auto-approved-csr-users
     #[arg(long, value_name = "USER,...", value_delimiter = ',', hide = true)]
     pub cluster_auto_approval_users: Vec<String>,
@@ -91,6 +95,7 @@ impl Default for HubOptions {
         Self {
             feature_gates: Vec::new(),
             auto_approved_csr_users: Vec::new(),
+            auto_approved_csr_groups: Vec::new(),
             cluster_auto_approval_users: Vec::new(),
             install_crds: true,
             labels: Vec::new(),
@@ -154,12 +159,20 @@ impl HubOptions {
         }))
     }
 
-    /// Users whose bootstrap requests are approved by themselves, under either name of the option.
-    pub fn approved_users(&self) -> Vec<String> {
-        let mut users = self.auto_approved_csr_users.clone();
-        users.extend(self.cluster_auto_approval_users.iter().cloned());
-        users.retain(|user| !user.is_empty());
-        users
+    /// Whose bootstrap requests are approved by themselves, under either name of the option.
+    pub(crate) fn trusted(&self) -> Trusted {
+        let users = self.auto_approved_csr_users.iter();
+        let users = users.chain(&self.cluster_auto_approval_users);
+        let given = |name: &&String| !name.is_empty();
+        Trusted {
+            users: users.filter(given).cloned().collect(),
+            groups: self
+                .auto_approved_csr_groups
+                .iter()
+                .filter(given)
+                .cloned()
+                .collect(),
+        }
     }
 }
 
@@ -296,6 +309,7 @@ mod tests {
             "--feature-gates=ResourceCleanup=false",
             "--auto-approved-csr-users=a,b",
             "--cluster-auto-approval-users=c",
+            "--auto-approved-csr-groups=g,",
             "--install-crds=false",
             "--labels=team=x,empty=",
         ])
@@ -304,7 +318,9 @@ mod tests {
         let gates = options.hub.gates();
         assert!(gates.enabled(Feature::ManagedClusterAutoApproval));
         assert!(!gates.enabled(Feature::DefaultClusterSet) && !gates.enabled(Feature::ResourceCleanup));
-        assert_eq!(options.hub.approved_users(), ["a", "b", "c"]);
+        let trusted = options.hub.trusted();
+        assert_eq!(trusted.users, ["a", "b", "c"]);
+        assert_eq!(trusted.groups, ["g"]);
         assert!(!options.hub.install_crds);
         assert_eq!(options.hub.labels().get("empty").map(String::as_str), Some(""));
         assert!(parse(&["--install-crds"]).unwrap().hub.install_crds);

@@ -128,6 +128,15 @@ pub struct Compatible {
     /// How the cluster registers: only csr is there
     #[arg(long, value_name = "DRIVER", value_parser = ["", "csr"])]
     pub registration_auth: Option<String>,
+    /// How add-ons' agents register at the hub's API: only csr is there
+    #[arg(long, value_name = "DRIVER", value_parser = ["", "csr"])]
+    pub addon_kubeclient_registration_auth: Option<String>,
+    /// Metrics and health checks are served over plain HTTP, to this machine or Pod
+    #[arg(long, value_name = "VERSION")]
+    pub tls_min_version: Option<String>,
+    /// Metrics and health checks are served over plain HTTP, to this machine or Pod
+    #[arg(long, value_name = "SUITE", value_delimiter = ',')]
+    pub tls_cipher_suites: Vec<String>,
 }
 
 impl Compatible {
@@ -157,6 +166,8 @@ impl Compatible {
                 "--leader-election-retry-period",
                 &self.leader_election_retry_period,
             ),
+            one("--tls-min-version", &self.tls_min_version),
+            (!self.tls_cipher_suites.is_empty()).then_some("--tls-cipher-suites"),
         ]
         .into_iter()
         .flatten()
@@ -302,13 +313,16 @@ mod tests {
             "--kube-api-qps=50",
             "--kube-api-burst=100",
             "--registration-auth=csr",
+            "--addon-kubeclient-registration-auth=csr",
+            "--tls-min-version=VersionTLS12",
+            "--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_AES_256_GCM_SHA384",
             "--feature-gates=AddonManagement=true",
             "--feature-gates=ExecutorValidatingCaches=true",
         ];
         let args = Args::try_parse_from(args).unwrap_or_else(|e| panic!("{e}"));
         args.options.check().unwrap();
         assert_eq!(args.options.cluster_name.as_deref(), Some("cluster1"));
-        assert_eq!(args.options.compatible.given().len(), 10);
+        assert_eq!(args.options.compatible.given().len(), 12);
         for wrong in ["--workload-source-driver=mqtt", "--registration-auth=grpc"] {
             let error = Args::try_parse_from(["klusterlet", wrong])
                 .unwrap_err()

@@ -110,7 +110,7 @@ impl Hub {
         let dry = format!("{}?dryRun=All", works_path("default"));
         eventually(SOON, "the policies are this hub's", async || {
             match user.create(&dry, &try_work).await {
-                Err(refused) if nil && refused.code == 403 => Ok(()),
+                Err(refused) if nil && refused.code == 400 => Ok(()),
                 Ok(_) if !nil => Ok(()),
                 other => Err(format!("{other:?}")),
             }
@@ -317,12 +317,19 @@ async fn clusters_are_let_in_and_put_into_sets_by_who_may() -> Result {
         let answer = nobody
             .create(CLUSTERS, &cluster(&unique("c"), &Value::Null, &spec))
             .await;
-        refused(
-            answer,
-            422,
-            "Invalid",
-            &format!("url \"{url}\" is invalid in client configs"),
-        )?;
+        // Word by word what OCM's own tests ask for.
+        let answer = answer.expect_err("it is refused");
+        assert_eq!(
+            (answer.code, answer.reason.as_str(), answer.message),
+            (
+                400,
+                "BadRequest",
+                format!(
+                    "admission webhook \"{}\" denied the request: url \"{url}\" is invalid in client configs",
+                    admission::CLUSTER_VALIDATORS
+                )
+            )
+        );
     }
     let answer = nobody
         .create(
@@ -330,7 +337,7 @@ async fn clusters_are_let_in_and_put_into_sets_by_who_may() -> Result {
             &cluster(&format!("{}.b", unique("c")), &Value::Null, &json!({})),
         )
         .await;
-    refused(answer, 422, "Invalid", "metadata.name format is not correct")?;
+    refused(answer, 400, "BadRequest", "metadata.name format is not correct")?;
 
     let open = json!({"hubAcceptsClient": true});
     let no_accept = "cannot update the HubAcceptsClient field";
@@ -468,8 +475,8 @@ async fn bindings_are_named_like_their_set_and_made_by_who_may_bind_it() -> Resu
     let other = "The ManagedClusterSetBinding must have the same name as the target ManagedClusterSet";
     refused(
         binds.create(&bindings, &binding("other", &set)).await,
-        422,
-        "Invalid",
+        400,
+        "BadRequest",
         other,
     )?;
     let words = format!("is not allowed to bind cluster set \"{set}\"");
@@ -488,8 +495,8 @@ async fn bindings_are_named_like_their_set_and_made_by_who_may_bind_it() -> Resu
         binds
             .merge(&path, &json!({"spec": {"clusterSet": "other"}}))
             .await,
-        422,
-        "Invalid",
+        400,
+        "BadRequest",
         other,
     )?;
     hub.admin
@@ -516,45 +523,26 @@ async fn works_have_manifests_each_once_and_not_too_large() -> Result {
     let unnamed = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "default"}});
     let generated = json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "a", "generateName": "a-", "namespace": "default"}});
-    let by_policy = format!("ValidatingAdmissionPolicy '{}'", admission::WORK_VALIDATORS);
     let by_webhook = format!(
         "admission webhook \"{}\" denied the request: ",
         admission::WORK_VALIDATORS
     );
     let wrong = [
-        (
-            vec![],
-            422,
-            "Invalid",
-            &by_policy,
-            "denied request: manifests should not be empty",
-        ),
+        (vec![], "denied the request: manifests should not be empty"),
         (
             vec![map("a"), unnamed],
-            422,
-            "Invalid",
-            &by_policy,
-            "denied request: name must be set in manifest",
+            "denied the request: name must be set in manifest",
         ),
         (
             vec![generated],
-            422,
-            "Invalid",
-            &by_policy,
-            "denied request: generateName must not be set in manifest",
+            "denied the request: generateName must not be set in manifest",
         ),
         (
             vec![map("a"), map("b"), map("a")],
-            400,
-            "BadRequest",
-            &by_webhook,
             "request: duplicate manifest for resource default/a with resource type v1.ConfigMap",
         ),
         (
             vec![large("a", 10_000), large("b", 10_000)],
-            400,
-            "BadRequest",
-            &by_webhook,
             "bytes which exceeds the 20000 limit",
         ),
     ];
@@ -563,14 +551,14 @@ async fn works_have_manifests_each_once_and_not_too_large() -> Result {
     user.create(&works, &work(&ns, "large", &[large("a", 19_000)]))
         .await?;
     let right = work_path(&ns, "right");
-    for (manifests, code, reason, by, words) in wrong {
+    for (manifests, words) in wrong {
         let answer = user.create(&works, &work(&ns, "wrong", &manifests)).await;
-        refused(answer, code, reason, words)?;
+        refused(answer, 400, "BadRequest", words)?;
         let answer = user
             .merge(&right, &json!({"spec": {"workload": {"manifests": manifests}}}))
             .await;
-        refused(answer.clone(), code, reason, words)?;
-        refused(answer, code, reason, by)?;
+        refused(answer.clone(), 400, "BadRequest", words)?;
+        refused(answer, 400, "BadRequest", &by_webhook)?;
         assert!(hub.admin.find(&work_path(&ns, "wrong")).await?.is_none());
     }
     hub.admin.delete(&format!("/api/v1/namespaces/{ns}")).await?;
@@ -597,14 +585,14 @@ async fn whoever_names_an_executor_may_execute_as_it() -> Result {
     };
     refused(
         nobody.create(&works, &with("w", "a")).await,
-        403,
-        "Forbidden",
+        400,
+        "BadRequest",
         &words("a"),
     )?;
     refused(
         may.create(&works, &with("w", "b")).await,
-        403,
-        "Forbidden",
+        400,
+        "BadRequest",
         &words("b"),
     )?;
     may.create(&works, &with("w", "a")).await?;
@@ -614,15 +602,15 @@ async fn whoever_names_an_executor_may_execute_as_it() -> Result {
     nobody.merge(&path, &manifests).await?;
     refused(
         may.merge(&path, &json!({"spec": executor("b")})).await,
-        403,
-        "Forbidden",
+        400,
+        "BadRequest",
         &words("b"),
     )?;
     let nil = json!({"spec": {"executor": {"subject": {"type": "ServiceAccount", "serviceAccount": null}}}});
     refused(
         may.merge(&path, &nil).await,
-        422,
-        "Invalid",
+        400,
+        "BadRequest",
         "executor service account can not be nil",
     )?;
     nobody.merge(&path, &json!({"spec": {"executor": null}})).await?;
@@ -655,7 +643,7 @@ async fn works_without_an_executor_are_checked_where_that_is_wanted() -> Result 
     let answer = nobody.create(&works_path(&ns), &work(&ns, "w", &manifests)).await;
     let words =
         format!("cannot manipulate the Manifestwork with executor /klusterlet-work-sa in namespace {ns}");
-    refused(answer, 403, "Forbidden", &words)?;
+    refused(answer, 400, "BadRequest", &words)?;
     may.create(&works_path(&ns), &work(&ns, "w", &manifests)).await?;
     hub.admin.delete(&format!("/api/v1/namespaces/{ns}")).await?;
     Ok(())
@@ -669,7 +657,12 @@ async fn what_is_changed_or_deleted_comes_back() -> Result {
     let hub = Hub::start(HubOptions::default()).await?;
     for path in WEBHOOKS {
         let wanted = hub.admin.get(path).await?["webhooks"].clone();
-        assert_eq!(wanted[0]["failurePolicy"], "Fail");
+        // What the policies hold too is only foretold.
+        let foretells = wanted[0]["reinvocationPolicy"].is_string() && !path.contains("mutators.");
+        assert_eq!(
+            wanted[0]["failurePolicy"],
+            if foretells { "Ignore" } else { "Fail" }
+        );
         let back = async |what: &str| {
             let what = format!("{path} comes back after {what}");
             hub.admin
@@ -861,6 +854,7 @@ async fn policies_hold_and_agents_go_on_without_the_hub() -> Result {
     })
     .await?;
     // In order it leaves nothing behind that would refuse all.
+    hub.fleet.hub.until_begun().await?;
     hub.fleet.hub.stop().await?;
     for path in WEBHOOKS {
         assert!(hub.admin.find(path).await?.is_none(), "{path} is still there");

@@ -31,7 +31,7 @@ async fn is_held(fleet: &Fleet, cluster: &str, name: &str, reason: &str) -> anyh
 
 /// Lets the cluster remove what is held, as the condition says.
 async fn let_go(cluster: &Cluster) -> Result {
-    let works = cluster.kube().list(APPLIED_WORKS).await?;
+    let works = cluster.applied_works().await?;
     let [applied] = works.as_slice() else {
         anyhow::bail!("not one AppliedManifestWork: {works:?}");
     };
@@ -241,7 +241,7 @@ async fn law_3_what_is_in_doubt_goes_when_the_grace_period_is_over() -> Result {
             }
         })
         .await?;
-    let works = cluster.kube().list(APPLIED_WORKS).await?;
+    let works = cluster.applied_works().await?;
     assert!(
         works.iter().all(|w| w["metadata"]["annotations"][HELD].is_null()),
         "{works:?}"

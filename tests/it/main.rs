@@ -21,6 +21,7 @@ mod operator;
 mod profiles;
 mod rates;
 mod registration;
+mod standalone;
 mod work;
 
 /// The `muster` program.

@@ -4,7 +4,7 @@
 //! Each program runs under a shell that ends it when its standard input closes: whatever way the test process ends, the
 //! system closes the pipe, and nothing stays behind.
 
-use crate::control_plane::Role;
+use crate::control_plane::{HIDDEN_NAME, Role};
 use crate::kube::Kube;
 use crate::wait::{SOON, eventually};
 use anyhow::Context as _;
@@ -53,6 +53,7 @@ pub struct RealPlane {
     _etcd: Arc<Etcd>,
     dir: TempDir,
     address: SocketAddr,
+    ca: Ca,
 }
 
 struct Etcd {
@@ -143,7 +144,7 @@ impl RealPlane {
         let text = |name: &str| at(name).display().to_string();
         let now = jiff::Timestamp::now();
         let ca = Ca::load_or_create(Some(dir.path()), now)?;
-        let server = ca.issue_server(&["127.0.0.1".into(), "localhost".into()], now)?;
+        let server = ca.issue_server(&["127.0.0.1".into(), "localhost".into(), HIDDEN_NAME.into()], now)?;
         let admin = ca.issue_client("admin", &["system:masters"], Duration::from_secs(24 * 3600), now)?;
         let accounts: KeyPair = new_key()?;
         write_private(&at("server.crt"), server.cert_pem.as_bytes())?;
@@ -220,7 +221,13 @@ impl RealPlane {
             _etcd: etcd,
             dir,
             address,
+            ca,
         })
+    }
+
+    /// Who signs its clients' certificates.
+    pub fn ca(&self) -> &Ca {
+        &self.ca
     }
 
     /// Its administrator's kubeconfig.

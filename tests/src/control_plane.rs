@@ -5,6 +5,7 @@ use crate::kube::Kube;
 use crate::objects;
 use crate::wait::SOON;
 use anyhow::Context as _;
+use base64::Engine as _;
 use muster_apiserver::kubeconfig as files;
 use muster_apiserver::server::{Server, ServerOptions};
 use muster_crds::constants::names;
@@ -19,6 +20,9 @@ use tempfile::TempDir;
 pub const ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// Kubeconfig of a cluster that is there already.
 pub const EXTERNAL: &str = "MUSTER_TEST_KUBECONFIG";
+
+/// A name in every control plane's certificate that no resolver knows: a server of that name is reached through a proxy.
+pub const HIDDEN_NAME: &str = "hub.muster.invalid";
 
 /// Id of the bootstrap token the kit makes; the user behind it is [`BOOTSTRAP_USER`].
 const TOKEN: (&str, &str) = ("muster", "0123456789abcdef");
@@ -63,9 +67,9 @@ enum Form {
         options: ServerOptions,
         server: Mutex<Option<Server>>,
     },
-    /// Kept for its processes, which end when nobody holds it.
+    /// Its processes end when nobody holds it.
     Assets {
-        _plane: Arc<RealPlane>,
+        plane: Arc<RealPlane>,
     },
     External,
 }
@@ -139,7 +143,7 @@ impl ControlPlane {
         let address = plane.address();
         Ok(Self {
             label: label.to_owned(),
-            form: Form::Assets { _plane: plane },
+            form: Form::Assets { plane },
             dir,
             kubeconfig,
             address,
@@ -245,18 +249,15 @@ impl ControlPlane {
         Ok(path)
     }
 
-    /// An identity with a certificate of its own, where the CA is at hand: embedded only.
+    /// An identity with a certificate of its own, where the CA is at hand: not on somebody's cluster.
     pub async fn as_user(&self, user: &str, groups: &[&str]) -> anyhow::Result<Kube> {
-        let text = {
-            let Form::Embedded { server, .. } = &self.form else {
-                anyhow::bail!("{}: only the embedded server's CA signs for tests", self.label);
-            };
-            let server = server.lock().unwrap_or_else(PoisonError::into_inner);
-            let server = server
-                .as_ref()
-                .with_context(|| format!("{} is stopped", self.label))?;
-            server.kubeconfig(user, groups, Duration::from_secs(3600))?
-        };
+        let (cert, key) = self.certificate(user, groups, Duration::from_secs(3600))?;
+        let text = std::fs::read_to_string(&self.kubeconfig)?;
+        let mut config: serde_json::Value = serde_saphyr::from_str(&text)?;
+        let encoded = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
+        config["users"][0]["user"] =
+            json!({"client-certificate-data": encoded(&cert), "client-key-data": encoded(&key)});
+        let text = config.to_string();
         let path = self
             .dir
             .path()
@@ -265,23 +266,25 @@ impl ControlPlane {
         Kube::from_file(&format!("{} as {user}", self.label), &path).await
     }
 
-    /// A certificate and its key, PEM, from the CA of an embedded server.
+    /// A certificate and its key, PEM, from the server's CA, where it is at hand: not on somebody's cluster.
     pub fn certificate(
         &self,
         user: &str,
         groups: &[&str],
         ttl: Duration,
     ) -> anyhow::Result<(String, String)> {
-        let Form::Embedded { server, .. } = &self.form else {
-            anyhow::bail!("{}: only the embedded server's CA signs for tests", self.label);
+        let now = jiff::Timestamp::now();
+        let pair = match &self.form {
+            Form::Embedded { server, .. } => {
+                let server = server.lock().unwrap_or_else(PoisonError::into_inner);
+                let server = server
+                    .as_ref()
+                    .with_context(|| format!("{} is stopped", self.label))?;
+                server.ca().issue_client(user, groups, ttl, now)?
+            }
+            Form::Assets { plane } => plane.ca().issue_client(user, groups, ttl, now)?,
+            Form::External => anyhow::bail!("{}: its CA does not sign for tests", self.label),
         };
-        let server = server.lock().unwrap_or_else(PoisonError::into_inner);
-        let server = server
-            .as_ref()
-            .with_context(|| format!("{} is stopped", self.label))?;
-        let pair = server
-            .ca()
-            .issue_client(user, groups, ttl, jiff::Timestamp::now())?;
         Ok((pair.cert_pem, pair.key_pem))
     }
 

@@ -35,6 +35,9 @@ pub struct FleetOptions {
     pub durable_hub: bool,
     /// Nodes that each managed cluster pretends to have (embedded only).
     pub nodes: usize,
+    /// Every managed cluster is a server of its own, the embedded one, wherever the hub is: real ones are shared, and two
+    /// clusters on one of them are one cluster under two names.
+    pub own_clusters: bool,
     /// Hub and klusterlets have the rights of `deploy/`, and no others.
     pub deployed: bool,
     /// More feature gates of the hub.
@@ -54,6 +57,7 @@ impl Default for FleetOptions {
             auto_approve: true,
             durable_hub: false,
             nodes: 0,
+            own_clusters: false,
             deployed: false,
             gates: Vec::new(),
             webhook: true,
@@ -114,22 +118,30 @@ pub struct Hub {
 impl Hub {
     /// A control plane with the controllers running, once clusters may bootstrap there.
     pub async fn prepare(label: &str, options: &FleetOptions) -> anyhow::Result<Self> {
-        let plane = if is_embedded() {
-            let mut server = options.server.clone();
-            if options.durable_hub {
-                server.data_dir = Some(tempfile::TempDir::with_prefix("muster-test-data-")?.keep());
-            }
-            ControlPlane::embedded(label, server).await?
+        if is_embedded() {
+            Self::embedded(label, options).await
         } else {
-            ControlPlane::start(label, Role::Hub).await?
-        };
+            Self::on(ControlPlane::start(label, Role::Hub).await?, options).await
+        }
+    }
+
+    /// The same on a server of its own, wherever tests run: real ones are shared, and have one hub at a time.
+    pub async fn embedded(label: &str, options: &FleetOptions) -> anyhow::Result<Self> {
+        let mut server = options.server.clone();
+        if options.durable_hub {
+            server.data_dir = Some(tempfile::TempDir::with_prefix("muster-test-data-")?.keep());
+        }
+        Self::on(ControlPlane::embedded(label, server).await?, options).await
+    }
+
+    async fn on(plane: ControlPlane, options: &FleetOptions) -> anyhow::Result<Self> {
         let mut hub_options = HubOptions {
             // A hub that crashed is started again at once.
             disable_leader_election: true,
             ..options.hub.clone()
         };
         // Somebody's cluster does not reach this process; the others do.
-        let reached = std::env::var_os(crate::control_plane::EXTERNAL).is_none();
+        let reached = plane.is_embedded() || std::env::var_os(crate::control_plane::EXTERNAL).is_none();
         hub_options.webhook.webhook_beside = options.webhook && reached;
         if options.auto_approve {
             hub_options.feature_gates.push(FeatureGate {
@@ -162,7 +174,7 @@ impl Hub {
             None
         };
         // Servers that tests share keep what a hub that was dropped left: its webhook answers no more.
-        for path in objects::WEBHOOKS.iter().filter(|_| !is_embedded()) {
+        for path in objects::WEBHOOKS.iter().filter(|_| !plane.is_embedded()) {
             match plane.kube().delete(path).await {
                 Err(refused) if refused.code != 404 => return Err(refused.into()),
                 _ => {}
@@ -175,17 +187,7 @@ impl Hub {
             running: None,
         };
         hub.start();
-        // What a hub installs last: then clusters may bootstrap.
-        let roles = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
-        let path = format!("{roles}/{}", names::BOOTSTRAP_CLUSTER_ROLE);
-        if let Err(missing) = hub.plane.kube().until_there(&path, SOON).await {
-            // A hub that gave up said why.
-            let running = hub.running.take().filter(|running| running.task.is_finished());
-            return Err(match running {
-                Some(running) => missing.context(format!("the hub ended: {:?}", running.task.await)),
-                None => missing,
-            });
-        }
+        hub.until_begun().await?;
         hub.plane
             .until_served("manifestworks.work.open-cluster-management.io")
             .await?;
@@ -194,11 +196,26 @@ impl Hub {
 
     /// Starts the controllers.
     pub fn start(&mut self) {
+        self.options.begun = CancellationToken::new();
         let kube = self.account.clone().unwrap_or_else(|| self.plane.kube());
         let (client, options) = (kube.client(), self.options.clone());
         self.running = Some(Running::start(|stop| {
             Box::pin(muster_hub::run(client, options, stop))
         }));
+    }
+
+    /// Waits until all is installed and clusters may bootstrap. What an earlier hub left on a shared server is no sign of it.
+    pub async fn until_begun(&mut self) -> anyhow::Result<()> {
+        let begun = self.options.begun.clone();
+        if tokio::time::timeout(SOON, begun.cancelled()).await.is_ok() {
+            return Ok(());
+        }
+        // A hub that gave up said why.
+        let running = self.running.take().filter(|running| running.task.is_finished());
+        anyhow::bail!(match running {
+            Some(running) => format!("the hub ended: {:?}", running.task.await),
+            None => "the hub does not begin".to_owned(),
+        })
     }
 
     /// Stops the controllers in order.
@@ -250,6 +267,15 @@ impl Cluster {
         self.running
             .as_ref()
             .is_some_and(|running| !running.task.is_finished())
+    }
+
+    /// Its own AppliedManifestWorks: clusters on a shared server have one list.
+    pub async fn applied_works(&self) -> anyhow::Result<Vec<serde_json::Value>> {
+        let mut all = self.kube().list(objects::APPLIED_WORKS).await?;
+        if let Some(agent) = &self.options.agent_id {
+            all.retain(|applied| applied["spec"]["agentID"] == agent.as_str());
+        }
+        Ok(all)
     }
 
     /// A folder that goes with the cluster.
@@ -314,6 +340,7 @@ pub struct Fleet {
     pub hub: Hub,
     /// The clusters.
     pub clusters: Vec<Cluster>,
+    own_clusters: bool,
     _turn: Option<OwnedSemaphorePermit>,
 }
 
@@ -354,6 +381,7 @@ impl Fleet {
         let mut fleet = Self {
             hub: Hub::prepare("hub", &options).await?,
             clusters: Vec::new(),
+            own_clusters: is_embedded() || options.own_clusters,
             _turn: turn,
         };
         for number in 1..=options.clusters {
@@ -374,7 +402,7 @@ impl Fleet {
 
     async fn add_named(&mut self, name: &str, nodes: usize, deployed: bool) -> anyhow::Result<()> {
         let name = name.to_owned();
-        let plane = if is_embedded() {
+        let plane = if self.own_clusters {
             ControlPlane::embedded(
                 &name,
                 ServerOptions {

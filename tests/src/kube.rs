@@ -369,6 +369,26 @@ impl Kube {
     }
 }
 
+impl Kube {
+    /// Reads an object, changes it and writes it as a whole (to `path` with what is `beside` it: a subresource, a query), as
+    /// often as somebody else writes in between.
+    pub async fn edit(
+        &self,
+        path: &str,
+        beside: &str,
+        mut change: impl FnMut(&mut Value),
+    ) -> Result<Value, Refused> {
+        loop {
+            let mut object = self.get(path).await?;
+            change(&mut object);
+            match self.replace(&format!("{path}{beside}"), &object).await {
+                Err(refused) if refused.code == 409 => {}
+                answer => return answer,
+            }
+        }
+    }
+}
+
 fn key(object: &Value) -> (String, String) {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     (text("namespace"), text("name"))

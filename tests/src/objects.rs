@@ -12,10 +12,13 @@ pub const APPLIED_WORKS: &str = "/apis/work.open-cluster-management.io/v1/applie
 pub const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// What a hub tells its API server about its admission webhook.
-pub const WEBHOOKS: [&str; 3] = [
+pub const WEBHOOKS: [&str; 6] = [
     "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/managedclustervalidators.admission.cluster.open-cluster-management.io",
     "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/manifestworkvalidators.admission.work.open-cluster-management.io",
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/managedclustermutators.admission.cluster.open-cluster-management.io",
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/managedclustervalidators.admission.cluster.open-cluster-management.io",
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/managedclustersetbindingvalidators.admission.cluster.open-cluster-management.io",
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/manifestworkvalidators.admission.work.open-cluster-management.io",
 ];
 
 /// Path of a ManagedCluster.

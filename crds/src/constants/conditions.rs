@@ -46,6 +46,8 @@ pub const DRIFTED: &str = "Drifted";
 pub const REMOVAL_HELD: &str = "RemovalHeld";
 /// Muster's own. ManifestWork that asks what applying it would change: the answer, as JSON in the message.
 pub const DRY_RUN: &str = "DryRun";
+/// Muster's own. ManagedCluster: a request for its first certificate was denied, and why.
+pub const JOIN_REFUSED: &str = "JoinRefused";
 /// Muster's own. ManagedCluster: works that are applied on it are not at the hub, and what they applied stays for now.
 pub const WORKS_KEPT: &str = "WorksKept";
 /// A manifest: its feedback values are current.

@@ -49,8 +49,10 @@ pub const NAMESPACE_APPLY_FAILED: &str = "NamespaceApplyFailed";
 
 /// Approved: the hub's controller approved.
 pub const CSR_AUTO_APPROVED: &str = "AutoApprovedByHubCSRApprovingController";
-/// Denied, Muster's own: the join token does not allow it.
+/// Denied, and JoinRefused, Muster's own: the join token does not allow it.
 pub const CSR_TOKEN_REFUSED: &str = "JoinTokenRefused";
+/// JoinRefused, Muster's own: it got a certificate meanwhile.
+pub const CERTIFICATE_ISSUED: &str = "CertificateIssued";
 /// Denied, Muster's own: another agent of that cluster is alive.
 pub const CSR_CLUSTER_NAME_TAKEN: &str = "ClusterNameTaken";
 /// Denied, Muster's own: the hub's administrator keeps the cluster out.

@@ -2,6 +2,10 @@
 //!
 //! Where the server has policies (see [`crate::install::admission`]), it asks only about what they cannot say, and about
 //! a change only when it is one of what the rules look at: agents go on while the hub is away.
+//!
+//! Policies answer with their own codes and words. Scripts and people know OCM's; so, before policies are asked, the server
+//! asks the webhook about what they are going to refuse, as it asks those that change objects. That it says no is all it
+//! can do there, and where it does not answer the policies do.
 
 use base64::Engine as _;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -16,6 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::options::Place;
+use crate::install::refuses;
 
 /// What a hub tells the API server about its webhook.
 #[derive(Clone, Debug)]
@@ -28,6 +33,8 @@ pub struct Terms<'a> {
     pub policies: bool,
     /// Clusters get a default set.
     pub default_set: bool,
+    /// Works without an executor are checked too.
+    pub nil_executor: bool,
 }
 
 /// The two kinds of configuration.
@@ -55,47 +62,44 @@ impl Configuration for ValidatingWebhookConfiguration {
     ];
 
     fn webhook(name: &str, terms: &Terms<'_>) -> Option<Value> {
-        let mut conditions = Vec::new();
-        let (path, group, version, plural) = match name {
+        let conditions = match name {
+            _ if !terms.policies => Vec::new(),
             admission::CLUSTER_VALIDATORS => {
-                if terms.policies {
-                    let accepts = |object: &str| {
-                        format!(
-                            "{object} != null && has({object}.spec) && has({object}.spec.hubAcceptsClient) && \
-                             {object}.spec.hubAcceptsClient"
-                        )
-                    };
-                    let expression = format!("({}) && !({})", accepts("object"), accepts("oldObject"));
-                    conditions.push(json!({"name": "is-let-in", "expression": expression}));
-                }
-                (
-                    admission::VALIDATE_CLUSTER,
-                    cluster::GROUP,
-                    "*",
-                    "managedclusters",
-                )
+                let accepts = |object: &str| {
+                    format!(
+                        "{object} != null && has({object}.spec) && has({object}.spec.hubAcceptsClient) && \
+                         {object}.spec.hubAcceptsClient"
+                    )
+                };
+                let expression = format!("({}) && !({})", accepts("object"), accepts("oldObject"));
+                vec![condition("is-let-in", &expression)]
             }
             // One object and its author tell all.
-            admission::BINDING_VALIDATORS if terms.policies => return None,
-            admission::BINDING_VALIDATORS => {
-                let plural = "managedclustersetbindings";
-                (admission::VALIDATE_BINDING, cluster::GROUP, "v1beta2", plural)
-            }
-            _ => {
-                if terms.policies {
-                    conditions.push(json!({"name": "spec-changes", "expression": SPEC_CHANGES}));
-                }
-                (admission::VALIDATE_WORK, work::GROUP, "*", "manifestworks")
-            }
+            admission::BINDING_VALIDATORS => return None,
+            _ => vec![condition("spec-changes", SPEC_CHANGES)],
         };
-        Some(webhook(
-            name,
-            path,
-            &rule(group, version, plural),
-            conditions,
-            terms,
-        ))
+        Some(validator(name, conditions, terms))
     }
+}
+
+/// The webhook of that name that says no.
+fn validator(name: &str, conditions: Vec<Value>, terms: &Terms<'_>) -> Value {
+    let (path, rule) = match name {
+        admission::CLUSTER_VALIDATORS => (
+            admission::VALIDATE_CLUSTER,
+            rule(cluster::GROUP, "*", "managedclusters"),
+        ),
+        admission::BINDING_VALIDATORS => (
+            admission::VALIDATE_BINDING,
+            rule(cluster::GROUP, "v1beta2", "managedclustersetbindings"),
+        ),
+        _ => (admission::VALIDATE_WORK, rule(work::GROUP, "*", "manifestworks")),
+    };
+    webhook(name, path, &rule, conditions, terms)
+}
+
+fn condition(name: &str, expression: &str) -> Value {
+    json!({"name": name, "expression": expression})
 }
 
 /// That a write makes an object, or changes what it says.
@@ -103,35 +107,66 @@ pub const SPEC_CHANGES: &str = "oldObject == null || has(object.spec) != has(old
      (has(object.spec) && object.spec != oldObject.spec)";
 
 impl Configuration for MutatingWebhookConfiguration {
-    const NAMES: &'static [&'static str] = &[admission::CLUSTER_MUTATORS];
+    const NAMES: &'static [&'static str] = &[
+        admission::CLUSTER_MUTATORS,
+        admission::CLUSTER_VALIDATORS,
+        admission::BINDING_VALIDATORS,
+        admission::WORK_VALIDATORS,
+    ];
 
     fn webhook(name: &str, terms: &Terms<'_>) -> Option<Value> {
-        let rule = rule(cluster::GROUP, "*", "managedclusters");
-        let mut conditions = Vec::new();
-        if terms.policies {
-            let taints = |object: &str| {
-                format!(
-                    "(has({object}.spec) && has({object}.spec.taints) && {object}.spec.taints != null ? \
-                     {object}.spec.taints : [])"
-                )
-            };
-            let set = labels::CLUSTER_SET;
-            let without_set = format!(
-                " || !has(object.metadata.labels) || !('{set}' in object.metadata.labels) || \
-                 object.metadata.labels['{set}'] == ''"
-            );
-            let expression = format!(
-                "oldObject == null || {} != {}{}",
-                taints("object"),
-                taints("oldObject"),
-                if terms.default_set { &without_set } else { "" }
-            );
-            conditions.push(json!({"name": "is-to-be-completed", "expression": expression}));
-        }
-        let mut webhook = webhook(name, admission::MUTATE_CLUSTER, &rule, conditions, terms);
+        let mut webhook = if name == admission::CLUSTER_MUTATORS {
+            completes(name, terms)
+        } else {
+            foretells(name, terms)?
+        };
         webhook["reinvocationPolicy"] = "Never".into();
         Some(webhook)
     }
+}
+
+/// Completes clusters.
+fn completes(name: &str, terms: &Terms<'_>) -> Value {
+    let mut conditions = Vec::new();
+    if terms.policies {
+        let taints = |object: &str| {
+            format!(
+                "(has({object}.spec) && has({object}.spec.taints) && {object}.spec.taints != null ? \
+                 {object}.spec.taints : [])"
+            )
+        };
+        let set = labels::CLUSTER_SET;
+        let without_set = format!(
+            " || !has(object.metadata.labels) || !('{set}' in object.metadata.labels) || \
+             object.metadata.labels['{set}'] == ''"
+        );
+        let expression = format!(
+            "oldObject == null || {} != {}{}",
+            taints("object"),
+            taints("oldObject"),
+            if terms.default_set { &without_set } else { "" }
+        );
+        conditions.push(condition("is-to-be-completed", &expression));
+    }
+    let rule = rule(cluster::GROUP, "*", "managedclusters");
+    webhook(name, admission::MUTATE_CLUSTER, &rule, conditions, terms)
+}
+
+/// Says in OCM's words what the policy of that name is about to refuse. Nothing rests on it.
+fn foretells(name: &str, terms: &Terms<'_>) -> Option<Value> {
+    if !terms.policies {
+        return None;
+    }
+    let refuses = condition("is-refused", &refuses(name, terms.nil_executor)?);
+    let conditions = if name == admission::WORK_VALIDATORS {
+        vec![condition("spec-changes", SPEC_CHANGES), refuses]
+    } else {
+        vec![refuses]
+    };
+    let mut webhook = validator(name, conditions, terms);
+    webhook["failurePolicy"] = "Ignore".into();
+    webhook["timeoutSeconds"] = 3.into();
+    Some(webhook)
 }
 
 fn rule(group: &str, version: &str, plural: &str) -> Value {
@@ -223,6 +258,7 @@ mod tests {
             bundle: "PEM",
             policies,
             default_set: true,
+            nil_executor: false,
         }
     }
 
@@ -239,20 +275,24 @@ mod tests {
                 "what was just made is as it should be"
             );
             let webhook = &wanted["webhooks"][0];
+            // What a policy holds too may be passed over, and nothing else.
+            let mutating = webhook["reinvocationPolicy"].is_string();
+            let foretells = mutating && *name != admission::CLUSTER_MUTATORS;
             for (field, value) in [
-                ("failurePolicy", "Fail"),
+                ("failurePolicy", if foretells { "Ignore" } else { "Fail" }),
                 ("sideEffects", "None"),
                 ("matchPolicy", "Equivalent"),
             ] {
                 assert_eq!(webhook[field], value);
             }
-            assert_eq!(webhook["timeoutSeconds"], 10);
+            assert_eq!(webhook["timeoutSeconds"], if foretells { 3 } else { 10 });
             assert_eq!(webhook["clientConfig"]["caBundle"], "UEVN");
             // A status is never asked about.
             let resource = webhook["rules"][0]["resources"].as_array().unwrap();
             assert!(resource.len() == 1 && !resource[0].as_str().unwrap().contains(['/', '*']));
             let conditions = webhook["matchConditions"].as_array().map_or(0, Vec::len);
-            assert_eq!(conditions, usize::from(policies), "{name}");
+            let more = foretells && *name == admission::WORK_VALIDATORS;
+            assert_eq!(conditions, usize::from(policies) + usize::from(more), "{name}");
             for change in [json!({"webhooks": []}), json!({"metadata": {"labels": null}})] {
                 let mut other = serde_json::to_value(&object).unwrap();
                 for (field, value) in change.as_object().unwrap() {
@@ -274,7 +314,8 @@ mod tests {
             host: "h".to_owned(),
         };
         for place in [service(), url] {
-            assert_eq!(check::<MutatingWebhookConfiguration>(&place, true).len(), 1);
+            assert_eq!(check::<MutatingWebhookConfiguration>(&place, true).len(), 4);
+            assert_eq!(check::<MutatingWebhookConfiguration>(&place, false).len(), 1);
             assert_eq!(check::<ValidatingWebhookConfiguration>(&place, true).len(), 2);
             assert_eq!(check::<ValidatingWebhookConfiguration>(&place, false).len(), 3);
         }

@@ -55,10 +55,13 @@ pub struct Keeper {
     served: Arc<Served>,
     namespace: String,
     default_set: bool,
+    nil_executor: bool,
     /// The API server goes with this hub: nobody else serves at this place.
     beside: bool,
     lives: Lives,
     repairs: Mutex<Repairs>,
+    /// Whether it keeps nothing any more; held while something is written.
+    ended: tokio::sync::Mutex<bool>,
     /// What is served with.
     last: Mutex<Option<Kept>>,
 }
@@ -94,18 +97,33 @@ impl Keeper {
             served,
             namespace: options.namespace.clone(),
             default_set: options.gates().enabled(Feature::DefaultClusterSet),
+            nil_executor: options.gates().enabled(Feature::NilExecutorValidating),
             beside: options.webhook.webhook_beside,
             lives: options.webhook.lives,
             repairs: Mutex::default(),
+            ended: tokio::sync::Mutex::default(),
             last: Mutex::default(),
         }
     }
 
     /// Makes everything for the first time. An API server that is away is waited for.
-    pub async fn begin(&self, policies: bool) -> Result<(), Error> {
-        crate::install::until_done("admission webhook", || self.all(policies)).await?;
+    pub async fn begin(self: &Arc<Self>, policies: bool) -> Result<(), Error> {
+        crate::install::until_done("admission webhook", || self.clone().whole(policies)).await?;
         self.heard().await;
         Ok(())
+    }
+
+    /// All of it, to its end, also when nobody waits for that any more: a write whose answer nobody hears would come after
+    /// what the end takes away.
+    async fn whole(self: Arc<Self>, policies: bool) -> Result<Timestamp, Error> {
+        let all = tokio::spawn(async move {
+            let ended = self.ended.lock().await;
+            if *ended {
+                return Ok(Timestamp::MAX);
+            }
+            self.all(policies).await
+        });
+        all.await.unwrap_or(Err(Error::Ended("admission webhook")))
     }
 
     /// Waits until the API server asks: it learns of a configuration a moment after it was made.
@@ -187,12 +205,9 @@ impl Keeper {
         tasks.spawn(async move {
             let keeper = &self;
             queue
-                .run(
-                    KEY,
-                    1,
-                    stop,
-                    |_| async move { Ok(after(keeper.all(policies).await?)) },
-                )
+                .run(KEY, 1, stop, |_| async move {
+                    Ok(after(keeper.clone().whole(policies).await?))
+                })
                 .await;
         });
     }
@@ -247,6 +262,7 @@ impl Keeper {
             bundle: &kept.bundle(),
             policies,
             default_set: self.default_set,
+            nil_executor: self.nil_executor,
         };
         let validating = self.configure::<ValidatingWebhookConfiguration>(&terms).await?;
         let mutating = self.configure::<MutatingWebhookConfiguration>(&terms).await?;
@@ -424,6 +440,7 @@ impl Keeper {
         if !self.beside {
             return;
         }
+        *self.ended.lock().await = true;
         if let Err(error) = remove_all(&self.writer).await {
             tracing::warn!(%error, "the admission webhook's configuration stays behind; the next hub replaces it");
         }

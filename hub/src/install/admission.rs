@@ -1,6 +1,8 @@
 //! What the API server itself refuses, hub up or down (ocm-wire §8): ValidatingAdmissionPolicies, on servers that have
 //! them (Kubernetes 1.30). They say what OCM's webhooks say, as far as one object and its author tell. What they cannot
-//! say is in [`crate::admission`].
+//! say is in [`crate::admission`], and the same in OCM's own words: a policy cannot answer with its codes.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -35,6 +37,8 @@ struct Policy {
     conditions: Value,
     variables: Value,
     validations: Value,
+    /// How many of the validations, the last ones, are none of OCM's.
+    own: usize,
 }
 
 fn policies(nil_executor: bool) -> [Policy; 3] {
@@ -171,6 +175,7 @@ fn clusters() -> Policy {
                 "reason": "Forbidden",
             },
         ]),
+        own: 2,
     }
 }
 
@@ -201,6 +206,7 @@ fn bindings() -> Policy {
                 "reason": "Forbidden",
             },
         ]),
+        own: 0,
     }
 }
 
@@ -264,7 +270,47 @@ fn works(nil_executor: bool) -> Policy {
                 "reason": "Forbidden",
             },
         ]),
+        own: 0,
     }
+}
+
+/// The expression, without variables, that a policy refuses a write by a rule that is OCM's too: what the webhook can say
+/// in OCM's words.
+pub fn refuses(name: &str, nil_executor: bool) -> Option<String> {
+    let policy = policies(nil_executor)
+        .into_iter()
+        .find(|policy| policy.name == name)?;
+    let list = |value: &Value, field: &str| -> Vec<(String, String)> {
+        let text = |one: &Value, field: &str| one[field].as_str().unwrap_or_default().to_owned();
+        let all = value.as_array().into_iter().flatten();
+        all.map(|one| (text(one, field), text(one, "expression")))
+            .collect()
+    };
+    let variables = list(&policy.variables, "name").into_iter().collect();
+    let rules = list(&policy.validations, "reason");
+    let ocms = rules.len() - policy.own;
+    let hold: Vec<String> = rules
+        .iter()
+        .take(ocms)
+        .map(|(_, rule)| format!("({})", inlined(rule, &variables)))
+        .collect();
+    Some(format!("!({})", hold.join(" && ")))
+}
+
+/// An expression with every variable replaced by what it stands for.
+fn inlined(expression: &str, variables: &BTreeMap<String, String>) -> String {
+    let mut parts = expression.split("variables.");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_alphanumeric()).unwrap_or(part.len());
+        let (name, rest) = part.split_at(end);
+        let meant = match variables.get(name) {
+            Some(meant) => format!("({}){rest}", inlined(meant, variables)),
+            None => format!("variables.{part}"),
+        };
+        whole.push_str(&meant);
+    }
+    whole
 }
 
 fn objects(policy: &Policy) -> (Value, Value) {
@@ -378,5 +424,27 @@ mod tests {
             let read: ValidatingAdmissionPolicyBinding = serde_json::from_value(binding).unwrap();
             assert_eq!(read.spec.policy_name, policy.name);
         }
+    }
+    #[test]
+    fn what_a_policy_refuses_is_said_without_its_variables() {
+        for name in [
+            admission::CLUSTER_VALIDATORS,
+            admission::BINDING_VALIDATORS,
+            admission::WORK_VALIDATORS,
+        ] {
+            let text = refuses(name, true).unwrap();
+            assert!(text.starts_with("!((") && !text.contains("variables"), "{text}");
+            assert_eq!(text.matches('(').count(), text.matches(')').count(), "{text}");
+            // Rules of ours alone are the policy's to tell.
+            assert!(!text.contains(names::BOOTSTRAP_GROUP), "{text}");
+        }
+        assert_eq!(refuses(admission::CLUSTER_MUTATORS, false), None);
+        let variables = [("a", "b + variables.bc"), ("bc", "1")]
+            .map(|(name, text)| (name.to_owned(), text.to_owned()))
+            .into();
+        assert_eq!(
+            inlined("variables.a == x || variables.bc", &variables),
+            "(b + (1)) == x || (1)"
+        );
     }
 }

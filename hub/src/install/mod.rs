@@ -7,6 +7,8 @@ pub mod crds;
 
 use std::time::Duration;
 
+pub use admission::refuses;
+
 use crate::{
     error::Error,
     gates::{Feature, FeatureGates},

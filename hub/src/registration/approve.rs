@@ -2,10 +2,7 @@
 //! users it was told to trust, and first requests made with a join token, which are held to what the token allows.
 //! What a join token does not allow is denied, with the reason; anything else that is not approved waits for a person.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -19,7 +16,7 @@ use kube::{
 };
 use muster_crds::{
     cluster::v1::ManagedCluster,
-    conditions::{is_false, is_true, is_unknown},
+    conditions::{NewCondition, is_false, is_true, is_unknown},
     constants::{annotations, conditions, labels, names, reasons},
     validity::Validity,
 };
@@ -27,9 +24,12 @@ use serde_json::{Value, json};
 
 use super::{
     csr::{self, Agent},
+    plan::{Write, set_conditions},
     rbac::with_former,
+    refused,
     token::{self, Grant, TokenView},
     view::{ClusterView, CsrView},
+    waiting::Waiting,
 };
 use crate::{
     cache::Cache,
@@ -92,8 +92,24 @@ pub enum Decision {
     Record(Agent, Validity),
 }
 
-/// Decides about a request. `users` are those whose first requests are approved.
-pub fn decide(observed: Observed<'_>, users: &[String], now: Timestamp) -> Decision {
+/// Whose first requests are approved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trusted {
+    /// Users.
+    pub users: Vec<String>,
+    /// Groups. Whoever holds a join token is held to it, whatever groups it brings.
+    pub groups: Vec<String>,
+}
+
+impl Trusted {
+    fn has(&self, csr: &CsrView, token: Option<&TokenView>) -> bool {
+        let member = || csr.groups.iter().any(|group| self.groups.contains(group));
+        self.users.contains(&csr.user) || (token.is_none() && member())
+    }
+}
+
+/// Decides about a request.
+pub fn decide(observed: Observed<'_>, trusted: &Trusted, now: Timestamp) -> Decision {
     let Observed { csr, cluster, .. } = observed;
     if csr.decided {
         return match (&csr.approved, cluster) {
@@ -121,7 +137,7 @@ pub fn decide(observed: Observed<'_>, users: &[String], now: Timestamp) -> Decis
             _ => Decision::AskRenewal(agent),
         };
     }
-    if users.contains(&csr.user) {
+    if trusted.has(csr, observed.token) {
         return match cluster.and_then(|cluster| taken(cluster, &agent)) {
             Some(why) => Decision::Wait(format!("it is not approved by itself: {why}")),
             None => Decision::Approve(agent),
@@ -264,42 +280,6 @@ pub fn may_renew(csr: &CsrView) -> SubjectAccessReview {
     }
 }
 
-/// Requests that wait for something about their cluster.
-#[derive(Debug, Default)]
-pub struct Waiting(Mutex<HashMap<String, BTreeSet<String>>>);
-
-impl Waiting {
-    /// Has the request looked at when the cluster changes.
-    fn add(&self, cluster: &str, request: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(cluster.to_owned())
-            .or_default()
-            .insert(request.to_owned());
-    }
-
-    /// The cluster changed: what waited for it is looked at.
-    pub fn changed(&self, cluster: &str, queue: &Queue) {
-        let waited = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(cluster);
-        for request in waited.into_iter().flatten() {
-            queue.add(&request);
-        }
-    }
-
-    fn remove(&self, cluster: &str, request: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(requests) = all.get_mut(cluster) {
-            requests.remove(request);
-            if requests.is_empty() {
-                all.remove(cluster);
-            }
-        }
-    }
-}
-
 /// The requests that came with a token, for when something about it changes.
 pub fn of_token(requests: &Cache<CertificateSigningRequest, CsrView>, secret: &str, queue: &Queue) {
     let Some(id) = secret.strip_prefix(names::BOOTSTRAP_TOKEN_PREFIX) else {
@@ -326,7 +306,7 @@ pub struct Context {
     /// How to write.
     pub writer: Arc<Writer>,
     /// Whose first requests are approved.
-    pub users: Vec<String>,
+    pub trusted: Trusted,
     /// Uses of tokens are counted one by one: the next decision sees the last count.
     pub counting: tokio::sync::Mutex<()>,
 }
@@ -380,6 +360,8 @@ impl Context {
             Decision::Admit(admission) => self.admit(name, &csr, admission).await?,
             Decision::Deny { reason, message } => {
                 tracing::warn!(request = name, cluster, requester = csr.user, "denied: {message}");
+                self.note(&cluster, |found| refused::told(found, reason, &message))
+                    .await?;
                 self.answer(name, &csr, conditions::CSR_DENIED, reason, &message)
                     .await?;
             }
@@ -389,6 +371,7 @@ impl Context {
                     notes[annotations::CLIENT_CERTIFICATE] = issued.to_string().into();
                     self.patch_cluster(&cluster, json!({"metadata": {"annotations": notes}}))
                         .await?;
+                    self.note(&cluster, refused::over).await?;
                 }
             }
         }
@@ -413,7 +396,7 @@ impl Context {
             cluster: cluster.as_deref(),
             superseded,
         };
-        decide(observed, &self.users, Timestamp::now())
+        decide(observed, &self.trusted, Timestamp::now())
     }
 
     /// Whether a later request of the same cluster is approved.
@@ -467,6 +450,36 @@ impl Context {
         let patch = guarded(patch, &cluster.uid, None);
         let subject = what::<ManagedCluster>(name);
         let answer = self.writer.patch(&api, name, None, &patch, &subject).await?;
+        self.clusters.wrote(&answer);
+        Ok(())
+    }
+
+    /// Sets a condition of the cluster, when there is one to set. A request may be seen before its cluster is.
+    async fn note(
+        &self,
+        name: &str,
+        condition: impl FnOnce(&ClusterView) -> Option<NewCondition>,
+    ) -> Result<(), Error> {
+        let api = Api::<ManagedCluster>::all(self.writer.client());
+        let subject = what::<ManagedCluster>(name);
+        let mut known = self.clusters.get("", name);
+        if known.is_none() {
+            let read = self.writer.bounded(format!("read {subject}"), api.get_opt(name));
+            known = read.await?.map(|found| Arc::new(ClusterView::of(&found)));
+        }
+        let Some(known) = known.filter(|known| !known.deleting) else {
+            return Ok(());
+        };
+        let new = condition(&known).into_iter().collect();
+        let Some(Write::SetConditions(all)) = set_conditions(&known, new, Timestamp::now()) else {
+            return Ok(());
+        };
+        let patch = json!({"status": {"conditions": all}});
+        let patch = guarded(patch, &known.uid, Some(&known.resource_version));
+        let answer = self
+            .writer
+            .patch(&api, name, Some("status"), &patch, &subject)
+            .await?;
         self.clusters.wrote(&answer);
         Ok(())
     }

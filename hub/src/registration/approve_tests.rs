@@ -98,7 +98,10 @@ fn ask(csr: &CsrView, token: Option<&TokenView>, cluster: Option<&ClusterView>, 
     };
     decide(
         observed,
-        &["trusted".to_owned()],
+        &Trusted {
+            users: vec!["trusted".to_owned()],
+            groups: vec!["trusted-group".to_owned()],
+        },
         Timestamp::from_second(now).unwrap(),
     )
 }
@@ -264,6 +267,30 @@ fn whoever_takes_a_name_over_leaves_the_former_agent_on_record() {
 }
 
 #[test]
+fn members_of_a_trusted_group_get_in_but_by_a_join_token() {
+    let member = |user: &str| CsrView {
+        groups: vec!["trusted-group".to_owned(), names::BOOTSTRAP_GROUP.to_owned()],
+        ..csr(user)
+    };
+    let cluster = new_cluster();
+    for user in ["system:serviceaccount:ns:bootstrap", TOKEN] {
+        let decision = ask(&member(user), None, Some(&cluster), 0);
+        assert_eq!(decision, Decision::Approve(agent("a1")), "{user}");
+    }
+    let used_up = token(grant(), &["burst-8", "burst-9"]);
+    let decision = ask(&member(TOKEN), Some(&used_up), Some(&cluster), 0);
+    assert!(matches!(decision, Decision::Deny { .. }), "{decision:?}");
+    let longer = CsrView {
+        groups: vec!["trusted-group-2".to_owned()],
+        ..csr("somebody")
+    };
+    assert!(matches!(
+        ask(&longer, None, Some(&cluster), 0),
+        Decision::Leave(_)
+    ));
+}
+
+#[test]
 fn only_the_agent_that_has_the_name_renews() {
     let renewal = csr(&agent("a1").user());
     let ask = |cluster: Option<&ClusterView>| ask(&renewal, None, cluster, 0);
@@ -346,7 +373,7 @@ fn who_got_the_last_certificate_is_written_down_once() {
             cluster,
             superseded,
         };
-        decide(observed, &[], Timestamp::UNIX_EPOCH)
+        decide(observed, &Trusted::default(), Timestamp::UNIX_EPOCH)
     };
     let (first, second) = (hours(0, 10), hours(8, 18));
     for (what, issued, cluster, superseded, wanted) in [

@@ -25,9 +25,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    approve::{self, Waiting},
+    approve,
     token::{self, TokenView},
     view::{ClusterView, CsrView, ItemView, LeaseView, ObjectView},
+    waiting::Waiting,
 };
 use crate::{cache::Cache, options::GcResource, queue::Queue};
 

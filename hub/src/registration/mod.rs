@@ -14,11 +14,13 @@ pub mod membership;
 pub mod plan;
 pub mod profiles;
 pub mod rbac;
+pub mod refused;
 pub mod sets;
 pub mod shared;
 pub mod taints;
 pub mod token;
 pub mod view;
+pub mod waiting;
 
 use std::sync::Arc;
 
@@ -47,10 +49,10 @@ pub fn start(
         lease_grace_factor: options.lease_grace_factor,
         stamped,
     };
-    let users = if auto_approve {
-        options.approved_users()
+    let trusted = if auto_approve {
+        options.trusted()
     } else {
-        Vec::new()
+        approve::Trusted::default()
     };
     let workers = usize::from(options.workers);
     let caches = Arc::new(caches::Caches::new(
@@ -68,7 +70,7 @@ pub fn start(
     metrics.follow("ManagedCluster", &queues.clusters);
     metrics.follow("CertificateSigningRequest", &queues.requests);
     metrics.follow("shared ClusterRoles", &queues.shared);
-    let waiting = Arc::<approve::Waiting>::default();
+    let waiting = Arc::<waiting::Waiting>::default();
     let membership = membership::Queues {
         sets: Queue::new(),
         bindings: Queue::new(),
@@ -94,7 +96,7 @@ pub fn start(
         tokens: caches.tokens.clone(),
         waiting,
         writer: writer.clone(),
-        users,
+        trusted,
         counting: tokio::sync::Mutex::default(),
     });
     let (queue, stop) = (queues.requests, shutdown.clone());

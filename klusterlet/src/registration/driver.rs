@@ -295,10 +295,9 @@ impl Driver {
             .session
             .as_ref()
             .is_some_and(|s| s.is_for(&self.identity, &held.server.url) && s.holds(&held));
+        // Before anything is done with them: whoever sees the cluster come finds them.
+        self.keep_files();
         if running {
-            if let Err(error) = self.credentials.write_dir(&self.context.place.dir) {
-                tracing::warn!(%error, "the credentials for the hub can not be kept in files");
-            }
             return true;
         }
         let credentials = self.credentials.clone();
@@ -316,10 +315,8 @@ impl Driver {
 
     /// Keeps the credentials where the next run, and others, find them.
     async fn save(&mut self) {
+        self.keep_files();
         let place = &self.context.place;
-        if let Err(error) = self.credentials.write_dir(&place.dir) {
-            tracing::warn!(%error, "the credentials for the hub can not be kept in files");
-        }
         let written = self
             .credentials
             .write_secret(&self.context.spoke.client, &place.namespace, &place.secret)
@@ -327,6 +324,12 @@ impl Driver {
         self.unsaved = written.is_err();
         if let Err(error) = written {
             tracing::warn!(%error, "the credentials for the hub can not be kept in a Secret yet");
+        }
+    }
+
+    fn keep_files(&self) {
+        if let Err(error) = self.credentials.write_dir(&self.context.place.dir) {
+            tracing::warn!(%error, "the credentials for the hub can not be kept in files");
         }
     }
 

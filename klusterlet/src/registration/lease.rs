@@ -152,6 +152,9 @@ mod tests {
             assert!(late < period.mul_f64(2.5), "{seconds} s: {late:?}");
             assert!(rest(Renewal::Done, period, 0.0) >= period);
             assert!(rest(Renewal::NotYet, period, 1.0) <= period);
+            // A full hub is asked more seldom, and is not to blame for who is missed.
+            let full = rest(Renewal::NoRoom, period, 0.0);
+            assert!(full <= period && full >= rest(Renewal::Failed, period, 1.0));
         }
     }
 

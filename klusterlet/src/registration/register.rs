@@ -265,8 +265,17 @@ fn refusal(error: &RequestError, bootstrap: &Bootstrap, what: &'static str) -> E
         },
         _ => Error::Hub {
             server,
-            problem: error.to_string(),
+            problem: told(error),
         },
+    }
+}
+
+/// The hub's words; where they do not say what to do, what to do.
+fn told(error: &RequestError) -> String {
+    if error.is_no_room() {
+        format!("it has no room to store anything, and its operator has to make some ({error})")
+    } else {
+        error.to_string()
     }
 }
 
@@ -330,7 +339,7 @@ async fn create_cluster(
         }),
         Err(error) => Err(Error::Hub {
             server: server.url.clone(),
-            problem: format!("the ManagedCluster can not be made: {error}"),
+            problem: format!("the ManagedCluster can not be made: {}", told(&error)),
         }),
     }
 }

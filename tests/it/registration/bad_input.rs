@@ -1,7 +1,7 @@
 //! What people get wrong when they join: one clear error each, and nothing half done. Names that are not allowed or taken and
 //! tokens that are used up are in `tokens` and `returning`, clocks in `availability`.
 
-use super::embedded_only;
+use super::not_somebodys;
 use crate::{MUSTER, Result};
 use muster_crds::constants::names;
 use muster_tests::control_plane::redirected;
@@ -49,10 +49,11 @@ async fn a_wrong_bootstrap_credential_is_told_at_once() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_ca_and_a_wrong_server_are_told_at_once() -> Result {
-    if !embedded_only() {
+    if !not_somebodys() {
         return Ok(());
     }
     let mut fleet = Fleet::prepare(FleetOptions::default()).await?;
+    let before = fleet.kube().list(CLUSTERS).await?.len();
     let hub = fleet.hub.plane.address();
     let other = ControlPlane::embedded("another", muster_apiserver::server::ServerOptions::default()).await?;
     let kubeconfig = other.bootstrap_kubeconfig(other.address()).await?;
@@ -88,8 +89,9 @@ async fn a_wrong_ca_and_a_wrong_server_are_told_at_once() -> Result {
         assert!(!error.contains('\n'), "more than one line: {error}");
         assert!(!cluster.credentials().join("kubeconfig").exists());
     }
-    assert!(
-        fleet.kube().list(CLUSTERS).await?.is_empty(),
+    assert_eq!(
+        fleet.kube().list(CLUSTERS).await?.len(),
+        before,
         "a ManagedCluster was made"
     );
     Ok(())
@@ -97,10 +99,11 @@ async fn a_wrong_ca_and_a_wrong_server_are_told_at_once() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_line_that_is_wrong_is_told_in_one_line() -> Result {
-    if !embedded_only() {
+    if !not_somebodys() {
         return Ok(());
     }
     let fleet = Fleet::prepare(FleetOptions::default()).await?;
+    let before = fleet.kube().list(CLUSTERS).await?.len();
     let program = Program::new(MUSTER)?;
     let admin = fleet.hub.plane.kubeconfig().display().to_string();
     let spoke = fleet.clusters[0].plane.kubeconfig().display().to_string();
@@ -148,8 +151,9 @@ async fn a_join_line_that_is_wrong_is_told_in_one_line() -> Result {
         );
     }
     assert!(!program.home().join("agent/hub-kubeconfig/kubeconfig").exists());
-    assert!(
-        fleet.kube().list(CLUSTERS).await?.is_empty(),
+    assert_eq!(
+        fleet.kube().list(CLUSTERS).await?.len(),
+        before,
         "a ManagedCluster was made"
     );
     Ok(())

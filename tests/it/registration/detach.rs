@@ -6,10 +6,10 @@ use muster_crds::constants::conditions;
 use muster_crds::names as naming;
 use muster_tests::fleet::Hub;
 use muster_tests::objects::{
-    APPLIED_WORKS, cluster_path, configmap, configmap_path, has_condition, work, work_path, works_path,
+    cluster_path, configmap, configmap_path, has_condition, work, work_path, works_path,
 };
 use muster_tests::program::Run;
-use muster_tests::wait::SOON;
+use muster_tests::wait::{SOON, eventually};
 use muster_tests::{Fleet, FleetOptions, Program};
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn a_cluster_that_leaves_in_order_cleans_up_after_itself() -> Result {
     );
     nothing_is_left(&fleet, name).await?;
     spoke.until_gone(&configmap_path(&ns, "settings"), SOON).await?;
-    assert!(spoke.list(APPLIED_WORKS).await?.is_empty());
+    assert!(cluster.applied_works().await?.is_empty());
     // What it held is worth nothing, and by itself it does not come back.
     assert_eq!(agent.list(&works_path(name)).await.map_err(|r| r.code), Err(403));
     assert_eq!(agent.get(&cluster_path(name)).await.map_err(|r| r.code), Err(403));
@@ -179,14 +179,12 @@ async fn a_cluster_that_never_comes_back_is_let_go_and_one_that_does_has_no_righ
     fleet.clusters[0].start();
     until_available(&hub, &name).await?;
     spoke.until_gone(&settings, SOON).await?;
-    spoke
-        .until_all(
-            APPLIED_WORKS,
-            SOON,
-            "nothing of the former works is left",
-            |works| works.is_empty().then_some(()).ok_or_else(|| format!("{works:?}")),
-        )
-        .await
+    eventually(SOON, "nothing of the former works is left", async || {
+        let works = fleet.clusters[0].applied_works().await;
+        let works = works.map_err(|error| error.to_string())?;
+        works.is_empty().then_some(()).ok_or_else(|| format!("{works:?}"))
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,7 +208,7 @@ async fn a_name_that_was_given_up_can_be_had_by_another_cluster() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_comes_back_under_its_name_to_a_hub_of_another_ca_and_url() -> Result {
-    if !super::embedded_only() {
+    if !super::not_somebodys() {
         return Ok(());
     }
     let mut fleet = Fleet::joined(1).await?;
@@ -220,7 +218,7 @@ async fn a_cluster_comes_back_under_its_name_to_a_hub_of_another_ca_and_url() ->
     fleet.clusters[0].stop().await?;
     fleet.hub.stop().await?;
     // The same folders and Secrets, another hub.
-    let second = Hub::prepare("second hub", &FleetOptions::default()).await?;
+    let second = Hub::embedded("second hub", &FleetOptions::default()).await?;
     let file = second.plane.bootstrap_kubeconfig(second.plane.address()).await?;
     fleet.clusters[0].options.bootstrap_kubeconfig = Some(file);
     fleet.clusters[0].start();

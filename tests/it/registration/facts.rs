@@ -237,17 +237,19 @@ async fn a_cluster_keeps_the_namespaces_of_its_sets_and_lets_go_of_them() -> Res
     .await?;
     let key = label(&format!("https://{}", fleet.clusters[0].link.address()));
     let path = format!("/api/v1/namespaces/{team}");
-    let labelled = async |value: &str| -> Result {
+    // Its uid; one that is on its way out does not count.
+    let labelled = async |value: &str| -> anyhow::Result<Value> {
         spoke
             .until(&path, SOON, &format!("its label is {value:?}"), |namespace| {
-                let found = namespace.map(|namespace| namespace["metadata"]["labels"][&key].clone());
-                (found == Some(value.into()))
-                    .then_some(())
-                    .ok_or_else(|| format!("{found:?}"))
+                let metadata = namespace.map(|namespace| &namespace["metadata"]);
+                metadata
+                    .filter(|it| it["labels"][&key] == value && it["deletionTimestamp"].is_null())
+                    .map(|it| it["uid"].clone())
+                    .ok_or_else(|| format!("{metadata:?}"))
             })
             .await
     };
-    labelled("true").await?;
+    let first = labelled("true").await?;
     hub.until(&cluster_path(name), SOON, "it says so", |object| {
         let kept = &object.ok_or("it is not there")?["status"]["managedNamespaces"][0];
         (kept["name"] == team.as_str() && kept["clusterSet"] == team.as_str())
@@ -262,7 +264,7 @@ async fn a_cluster_keeps_the_namespaces_of_its_sets_and_lets_go_of_them() -> Res
     .await?;
     // Somebody takes it away: it is made again. The cluster leaves the set: it stays, and is said not to be kept.
     spoke.delete(&path).await?;
-    labelled("true").await?;
+    assert_ne!(labelled("true").await?, first);
     hub.merge(
         &cluster_path(name),
         &json!({"metadata": {"labels": {labels::CLUSTER_SET: "default"}}}),

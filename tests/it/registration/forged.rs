@@ -1,6 +1,6 @@
 //! Certificate requests that are not what they should be. The first two are those of OCM's csr_security_validation test.
 
-use super::{csr, csr_of_pem, embedded_only, honest, name, until_signed};
+use super::{csr, csr_of_pem, honest, name, not_somebodys, until_signed};
 use crate::Result;
 use anyhow::Context as _;
 use muster_apiserver::pki::{new_key, request};
@@ -307,7 +307,7 @@ async fn a_request_for_more_than_a_client_certificate_gets_none() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_former_agent_of_the_name_renews_nothing() -> Result {
-    if !embedded_only() {
+    if !not_somebodys() {
         return Ok(());
     }
     let fleet = Fleet::joined(1).await?;
@@ -336,7 +336,7 @@ async fn a_former_agent_of_the_name_renews_nothing() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_by_whom_the_hub_does_not_know_is_left_alone() -> Result {
-    if !embedded_only() {
+    if !not_somebodys() {
         return Ok(());
     }
     // CN, O, label and requester agree, as somebody's who had this CA sign for a cluster that nobody accepted.

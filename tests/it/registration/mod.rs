@@ -11,6 +11,7 @@ mod proxies;
 mod rebootstrap;
 mod returning;
 mod rights;
+mod room;
 mod rotation;
 mod sets;
 mod several_hubs;
@@ -24,7 +25,7 @@ use base64::engine::general_purpose::STANDARD;
 use muster_apiserver::pki::{new_key, request};
 use muster_crds::constants::{conditions, labels, names};
 use muster_crds::names as naming;
-use muster_tests::control_plane::is_embedded;
+use muster_tests::control_plane::{EXTERNAL, is_embedded};
 use muster_tests::objects::{CSRS, cluster_path, condition, has_condition};
 use muster_tests::wait::SOON;
 use muster_tests::{Fleet, Kube};
@@ -37,6 +38,15 @@ fn embedded_only() -> bool {
         eprintln!("skipped: embedded only");
     }
     is_embedded()
+}
+
+/// Needs a server that tests may do everything with; says so where it is somebody's.
+fn not_somebodys() -> bool {
+    let somebodys = std::env::var_os(EXTERNAL).is_some();
+    if somebodys {
+        eprintln!("skipped: not on the cluster of {EXTERNAL}");
+    }
+    !somebodys
 }
 
 /// A certificate request as an agent makes it.

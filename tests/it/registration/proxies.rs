@@ -1,21 +1,19 @@
 //! A hub behind a proxy: the kubeconfig's own, or the environment's.
 
-use super::{embedded_only, until_available};
+use super::{not_somebodys, until_available};
 use crate::{MUSTER, Result};
 use anyhow::Context as _;
 use muster_apiserver::server::ServerOptions;
+use muster_tests::control_plane::HIDDEN_NAME;
 use muster_tests::objects::{configmap, work};
 use muster_tests::{Fleet, FleetOptions, Program, Proxy};
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// A name that no resolver knows: only a proxy finds the way.
-const HOST: &str = "hub.invalid";
-
 async fn hidden() -> anyhow::Result<(Fleet, Proxy)> {
     let fleet = Fleet::prepare(FleetOptions {
         server: ServerOptions {
-            server_names: vec![HOST.to_owned()],
+            server_names: vec![HIDDEN_NAME.to_owned()],
             ..ServerOptions::default()
         },
         ..FleetOptions::default()
@@ -35,7 +33,7 @@ fn bootstrap(fleet: &Fleet, proxy: Option<&str>) -> anyhow::Result<PathBuf> {
         .context("the fleet gives one")?;
     let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(file)?)?;
     let hub = &mut config["clusters"][0]["cluster"];
-    hub["server"] = format!("https://{HOST}:6443").into();
+    hub["server"] = format!("https://{HIDDEN_NAME}:6443").into();
     if let Some(proxy) = proxy {
         hub["proxy-url"] = proxy.into();
     }
@@ -46,7 +44,7 @@ fn bootstrap(fleet: &Fleet, proxy: Option<&str>) -> anyhow::Result<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_of_the_kubeconfig_is_used_for_all_that_goes_to_the_hub() -> Result {
-    if !embedded_only() {
+    if !not_somebodys() {
         return Ok(());
     }
     let (mut fleet, proxy) = hidden().await?;
@@ -64,17 +62,20 @@ async fn the_proxy_of_the_kubeconfig_is_used_for_all_that_goes_to_the_hub() -> R
     fleet.until_applied(&cluster.name, "app").await?;
     let asked = proxy.asked();
     assert!(
-        asked.iter().all(|target| target == &format!("{HOST}:6443")) && asked.len() >= 2,
+        asked
+            .iter()
+            .all(|target| target == &format!("{HIDDEN_NAME}:6443"))
+            && asked.len() >= 2,
         "{asked:?}"
     );
     let kept = std::fs::read_to_string(cluster.credentials().join("kubeconfig"))?;
-    assert!(kept.contains("proxy-url") && kept.contains(HOST), "{kept}");
+    assert!(kept.contains("proxy-url") && kept.contains(HIDDEN_NAME), "{kept}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_environments_proxy_is_used_but_for_the_hosts_it_excepts() -> Result {
-    if !embedded_only() {
+    if !not_somebodys() {
         return Ok(());
     }
     let (fleet, proxy) = hidden().await?;
@@ -114,7 +115,9 @@ async fn the_environments_proxy_is_used_but_for_the_hosts_it_excepts() -> Result
     // The managed cluster, on this machine, is reached without it.
     let asked = proxy.asked();
     assert!(
-        asked.iter().all(|target| target == &format!("{HOST}:6443")),
+        asked
+            .iter()
+            .all(|target| target == &format!("{HIDDEN_NAME}:6443")),
         "{asked:?}"
     );
     Ok(())

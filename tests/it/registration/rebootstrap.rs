@@ -1,13 +1,13 @@
 //! Joining again in place: credentials that were lost, ran out or are for another hub, bootstrap data that changed.
 
 use super::{
-    approve, csr_of, decide, embedded_only, name, renew_stops, renewed, requests_of, until_available,
-    until_said,
+    approve, csr_of, decide, embedded_only, name, not_somebodys, renew_stops, renewed, requests_of,
+    until_available, until_said,
 };
 use crate::Result;
 use anyhow::Context as _;
 use muster_apiserver::server::ServerOptions;
-use muster_crds::constants::{conditions, names};
+use muster_crds::constants::{annotations, conditions, names};
 use muster_tests::fleet::Hub;
 use muster_tests::objects::{CSRS, cluster_path, configmap, configmap_path, has_condition, work};
 use muster_tests::wait::SOON;
@@ -69,12 +69,9 @@ async fn a_klusterlet_that_lost_its_credentials_joins_again() -> Result {
     Ok(())
 }
 
-/// A certificate for the klusterlet that is none of the hub's it has: expired, or of another name.
-async fn swap_certificate(fleet: &mut Fleet, user: &str, groups: &[&str]) -> Result {
-    let other = fleet
-        .hub
-        .plane
-        .certificate(user, groups, Duration::from_secs(3600))?;
+/// A certificate for the klusterlet that is none of the hub's it has: soon over, or of another name.
+async fn swap_certificate(fleet: &mut Fleet, user: &str, groups: &[&str], life: Duration) -> Result {
+    let other = fleet.hub.plane.certificate(user, groups, life)?;
     let cluster = &mut fleet.clusters[0];
     let (namespace, secret) = (&cluster.options.namespace, &cluster.options.hub_kubeconfig_secret);
     let path = format!("/api/v1/namespaces/{namespace}/secrets/{secret}");
@@ -87,7 +84,7 @@ async fn swap_certificate(fleet: &mut Fleet, user: &str, groups: &[&str]) -> Res
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_for_another_name_is_not_used() -> Result {
-    if !embedded_only() {
+    if !not_somebodys() {
         return Ok(());
     }
     let mut fleet = Fleet::joined(1).await?;
@@ -100,7 +97,8 @@ async fn a_certificate_for_another_name_is_not_used() -> Result {
         names::MANAGED_CLUSTERS_GROUP.to_owned(),
     ];
     let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-    swap_certificate(&mut fleet, &muster_crds::names::user(other, "a"), &groups).await?;
+    let user = muster_crds::names::user(other, "a");
+    swap_certificate(&mut fleet, &user, &groups, Duration::from_secs(3600)).await?;
     renew_stops(&hub, &cluster).await?;
     fleet.clusters[0].start();
     renewed(&hub, &cluster).await?;
@@ -108,9 +106,87 @@ async fn a_certificate_for_another_name_is_not_used() -> Result {
     Ok(())
 }
 
+/// Waits until the certificate the klusterlet was given is over, by the clock of both sides.
+async fn until_over(fleet: &Fleet) -> Result {
+    let pem = std::fs::read(fleet.clusters[0].credentials().join("tls.crt"))?;
+    let validity = muster_hub::certificate::validity(&pem).context("it is a certificate")?;
+    eventually(SOON, "the certificate is over", async || {
+        let now = jiff::Timestamp::now();
+        // It is good in the whole of its last second.
+        (now.as_second() > validity.not_after.as_second())
+            .then_some(())
+            .ok_or_else(|| format!("{now} is not after {}", validity.not_after))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_klusterlet_away_for_longer_than_its_certificate_lives_registers_anew() -> Result {
+    if !not_somebodys() {
+        return Ok(());
+    }
+    let mut fleet = Fleet::joined(1).await?;
+    let (hub, cluster) = (fleet.kube(), fleet.clusters[0].name.clone());
+    let (ns, agent) = (
+        fleet.clusters[0].namespace(),
+        hub.get(&cluster_path(&cluster)).await?["metadata"]["annotations"][annotations::AGENT].clone(),
+    );
+    let agent = agent.as_str().context("the hub knows its agent")?.to_owned();
+    fleet
+        .create(&work(&cluster, "app", &[configmap(&ns, "settings", "1")]))
+        .await?;
+    fleet.until_applied(&cluster, "app").await?;
+    let path = configmap_path(&ns, "settings");
+    let before = fleet.clusters[0].kube().get(&path).await?;
+    let user = muster_crds::names::user(&cluster, &agent);
+    let groups = [
+        muster_crds::names::cluster_group(&cluster),
+        names::MANAGED_CLUSTERS_GROUP.to_owned(),
+    ];
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    for how in ["it ran and did not reach the hub", "it did not run"] {
+        let requests = requests_of(&fleet).await?;
+        fleet.clusters[0].stop().await?;
+        renew_stops(&hub, &cluster).await?;
+        swap_certificate(&mut fleet, &user, &groups, Duration::from_secs(3)).await?;
+        if how.starts_with("it ran") {
+            fleet.clusters[0].link.cut().await?;
+            fleet.clusters[0].start();
+            until_over(&fleet).await?;
+            fleet.clusters[0].link.heal()?;
+        } else {
+            until_over(&fleet).await?;
+            // The hub does not know it by that certificate any more.
+            let answer = fleet.clusters[0]
+                .at_hub()
+                .await?
+                .get(&cluster_path(&cluster))
+                .await;
+            assert!(
+                matches!(&answer, Err(refused) if [0, 401].contains(&refused.code)),
+                "{answer:?}"
+            );
+            fleet.clusters[0].start();
+        }
+        renewed(&hub, &cluster).await.context(how)?;
+        fleet.until_available().await.context(how)?;
+        assert!(fleet.clusters[0].is_running(), "{how}");
+        assert_eq!(requests_of(&fleet).await?, requests + 1, "{how}");
+        let object = hub.get(&cluster_path(&cluster)).await?;
+        assert_eq!(
+            object["metadata"]["annotations"][annotations::AGENT],
+            agent.as_str()
+        );
+        fleet.until_applied(&cluster, "app").await.context(how)?;
+        let after = fleet.clusters[0].kube().get(&path).await?;
+        assert_eq!(after, before, "{how}: the workload was touched");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_bootstrap_file_moves_the_cluster_to_another_hub_without_a_restart() -> Result {
-    if !embedded_only() {
+    if !not_somebodys() {
         return Ok(());
     }
     // A hub that was set up anew: another CA, another address.
@@ -123,7 +199,7 @@ async fn a_changed_bootstrap_file_moves_the_cluster_to_another_hub_without_a_res
     let path = configmap_path(&ns, "settings");
     let before = cluster.kube().get(&path).await?;
 
-    let second = Hub::prepare("second hub", &FleetOptions::default()).await?;
+    let second = Hub::embedded("second hub", &FleetOptions::default()).await?;
     let file = second.plane.bootstrap_kubeconfig(second.plane.address()).await?;
     let bootstrap = cluster
         .options

@@ -3,15 +3,26 @@
 use super::{lease_path, lose, renew_stops, renewed, stays, until_available};
 use crate::{MUSTER, Result};
 use muster_crds::constants::{annotations, conditions};
-use muster_tests::objects::{APPLIED_WORKS, cluster_path, configmap, configmap_path, work, works_path};
+use muster_tests::objects::{cluster_path, configmap, configmap_path, work, works_path};
 use muster_tests::wait::SOON;
-use muster_tests::{Fleet, Kube, Program};
+use muster_tests::{Fleet, FleetOptions, Kube, Program};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// A cluster that is Available, and another than those that come after it.
+async fn joined_alone() -> anyhow::Result<Fleet> {
+    let fleet = Fleet::start(FleetOptions {
+        own_clusters: true,
+        ..FleetOptions::default()
+    })
+    .await?;
+    fleet.until_available().await?;
+    Ok(fleet)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_returns_to_a_name_that_is_anothers_stands_back() -> Result {
-    let mut fleet = Fleet::joined(1).await?;
+    let mut fleet = joined_alone().await?;
     let (hub, name) = (fleet.kube(), fleet.clusters[0].name.clone());
     let ns = fleet.clusters[0].namespace();
     let former = fleet.clusters[0].at_hub().await?;
@@ -84,7 +95,7 @@ async fn a_cluster_that_returns_to_a_name_that_is_anothers_stands_back() -> Resu
     .await?;
     assert!(fleet.clusters[0].is_running());
     assert_eq!(
-        first.list(APPLIED_WORKS).await?.len(),
+        fleet.clusters[0].applied_works().await?.len(),
         1,
         "it has a record of the other's works"
     );
@@ -134,11 +145,7 @@ pub async fn unharmed(hub: &Kube, before: &Value) -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_clusters_with_one_name_the_second_is_told_and_the_first_unharmed() -> Result {
-    let mut fleet = Fleet::joined(1).await?;
-    if !muster_tests::control_plane::is_embedded() {
-        eprintln!("skipped: these clusters are one");
-        return Ok(());
-    }
+    let mut fleet = joined_alone().await?;
     let (hub, name) = (fleet.kube(), fleet.clusters[0].name.clone());
     let before = hub.get(&cluster_path(&name)).await?;
     fleet.add_cluster(&name).await?.options.agent_id = Some("second".into());

@@ -1,6 +1,6 @@
 //! What every party may do at the hub, exactly: the tables of docs/registration.md.
 
-use super::{embedded_only, honest, name};
+use super::{honest, name};
 use crate::Result;
 use muster_crds::constants::names;
 use muster_tests::objects::{CLUSTERS, CSRS, cluster_path, configmap, work, work_path, works_path};
@@ -305,9 +305,6 @@ async fn a_klusterlet_can_not_choose_what_its_cluster_is_chosen_by() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_without_a_certificate_gets_nothing_by_its_name() -> Result {
-    if !embedded_only() {
-        return Ok(());
-    }
     // The names are in the certificate alone: neither a token's holder nor an anonymous client may take them on.
     let fleet = Fleet::joined(1).await?;
     let cluster = fleet.clusters[0].name.as_str();

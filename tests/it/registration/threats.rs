@@ -1,4 +1,4 @@
-//! The threat model of docs/registration.md: every line of it names a test that is there.
+//! The threat model of docs/registration.md, and what it says of mistakes: every line names a test that is there.
 
 use crate::Result;
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ fn named(row: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_line_of_the_threat_model_names_a_test_that_is_there() -> Result {
+fn every_line_of_the_threat_model_and_of_what_goes_wrong_names_a_test_that_is_there() -> Result {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut code = String::new();
     for part in [
@@ -46,14 +46,19 @@ fn every_line_of_the_threat_model_names_a_test_that_is_there() -> Result {
         .filter_map(|rest| rest.split('(').next())
         .collect();
     let text = std::fs::read_to_string(root.join("docs/registration.md"))?;
-    let (_, model) = text.split_once("## Threat model").unwrap_or_default();
-    let rows: Vec<&str> = model
-        .lines()
-        .filter(|line| line.starts_with('|'))
-        .skip(2)
-        .collect();
-    assert!(rows.len() > 15, "only {} lines", rows.len());
-    for row in rows {
+    let table = |heading: &str| -> Vec<&str> {
+        let (_, from) = text.split_once(heading).unwrap_or_default();
+        let lines = from.lines().skip_while(|line| !line.starts_with('|')).skip(2);
+        lines.take_while(|line| line.starts_with('|')).collect()
+    };
+    let (model, wrong) = (table("## Threat model"), table("## When it goes wrong"));
+    assert!(
+        model.len() > 15 && wrong.len() > 10,
+        "only {} and {} lines",
+        model.len(),
+        wrong.len()
+    );
+    for row in model.into_iter().chain(wrong) {
         let named = named(row);
         assert!(!named.is_empty(), "no test guards: {row}");
         for name in named {

@@ -1,11 +1,11 @@
 //! Join tokens: what they bring, what the hub holds their holders to, and how they end.
 
-use super::{accept, csr_of, denied_csr, honest, name, until_available};
+use super::{accept, csr_of, denied_csr, honest, name, until_available, until_said};
 use crate::{MUSTER, Result};
 use anyhow::Context as _;
 use muster_crds::constants::{annotations, conditions, labels, reasons};
-use muster_tests::objects::{CLUSTERS, CSRS, cluster_path, has_condition};
-use muster_tests::wait::SOON;
+use muster_tests::objects::{CLUSTERS, CSRS, cluster_path, condition, has_condition};
+use muster_tests::wait::{SOON, eventually};
 use muster_tests::{Fleet, FleetOptions, Kube, Program, tokens};
 use serde_json::{Value, json};
 
@@ -121,6 +121,15 @@ async fn one_line_joins_a_cluster_with_all_that_its_token_brings() -> Result {
     super::renew_stops(&hub, &cluster).await?;
     super::lease_of(&hub, &cluster, 1).await?;
     super::renewed(&hub, &cluster).await?;
+    // A kube-apiserver believes a token for some seconds after it was asked about it; the hub does not.
+    let holder = holder(&fleet, token).await?;
+    eventually(SOON, "the API server refuses the token", async || {
+        let answer = holder.get(&cluster_path(&cluster)).await.map_err(|r| r.code);
+        (answer == Err(401))
+            .then_some(())
+            .ok_or_else(|| format!("{answer:?}"))
+    })
+    .await?;
     give(&mut fleet, 0, token)?;
     let other = &mut fleet.clusters[0];
     other.options.cluster_name = Some(format!("{cluster}-2"));
@@ -185,7 +194,21 @@ async fn a_name_that_the_token_does_not_allow_is_denied_with_the_reason() -> Res
         false
     );
     assert!(!fleet.clusters[0].credentials().join("tls.crt").exists());
-    Ok(())
+    // The cluster says so too, until it comes with one that allows it.
+    until_said(
+        &hub,
+        &cluster,
+        conditions::JOIN_REFUSED,
+        "True",
+        "only for burst-*",
+    )
+    .await?;
+    let right = tokens::make(&hub, &["--clusters", &cluster, "--accept"]).await?;
+    fleet.clusters[0].stop().await?;
+    give(&mut fleet, 0, &right)?;
+    fleet.clusters[0].start();
+    until_available(&hub, &cluster).await?;
+    until_said(&hub, &cluster, conditions::JOIN_REFUSED, "False", "approved").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,6 +265,14 @@ async fn of_clusters_that_come_at_once_only_as_many_get_in_as_the_token_has_uses
             hub.get(&cluster_path(cluster)).await?["spec"]["hubAcceptsClient"],
             false
         );
+        until_said(
+            &hub,
+            cluster,
+            conditions::JOIN_REFUSED,
+            "True",
+            "is used up: 2 of 2",
+        )
+        .await?;
     }
     Ok(())
 }
@@ -262,8 +293,9 @@ async fn a_token_that_ran_out_after_it_was_used_to_ask_lets_nobody_in() -> Resul
     fleet.hub.start();
     let (reason, message) = denied_csr(&hub, &cluster).await?;
     assert_eq!(reason, reasons::CSR_TOKEN_REFUSED);
-    assert!(message.contains("expired at 2020-01-01T00:00:00Z"), "{message}");
-    Ok(())
+    let said = "expired at 2020-01-01T00:00:00Z";
+    assert!(message.contains(said), "{message}");
+    until_said(&hub, &cluster, conditions::JOIN_REFUSED, "True", said).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,7 +337,7 @@ async fn whoever_holds_a_token_chooses_neither_set_nor_labels_nor_acceptance() -
     ];
     for (what, object) in &forged {
         match holder.create(CLUSTERS, object).await {
-            Err(refused) => assert!([403, 422].contains(&refused.code), "{what}: {refused}"),
+            Err(refused) => assert!([400, 403].contains(&refused.code), "{what}: {refused}"),
             Ok(made) => panic!("{what}: {made}"),
         }
     }
@@ -386,5 +418,16 @@ async fn a_name_that_another_cluster_has_is_denied_and_the_other_unharmed() -> R
             && message.contains("join under another name"),
         "{message}"
     );
+    // Whoever asks for a name in vain writes nothing about the one that has it.
+    let other = tokens::make(&hub, &["--clusters", "burst-*"]).await?;
+    let holder = self::holder(&fleet, &other).await?;
+    let csr = holder.create(CSRS, &honest(&taken, "third")?).await?;
+    let path = format!("{CSRS}/{}", name(&csr));
+    hub.until(&path, SOON, "it is denied", |csr| {
+        has_condition(csr, "Denied", "True")
+    })
+    .await?;
+    let now = hub.get(&cluster_path(&taken)).await?;
+    assert!(condition(&now, conditions::JOIN_REFUSED).is_none(), "{now}");
     super::returning::unharmed(&hub, &before).await
 }

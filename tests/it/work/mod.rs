@@ -162,22 +162,27 @@ const LONG_AGO: &str = "2020-01-01T00:00:00Z";
 /// Sets every transition time of a settled work's status to [`LONG_AGO`]: whatever changes afterwards shows.
 async fn age(fleet: &Fleet, cluster: &str, work: &str) -> Result {
     let path = work_path(cluster, work);
-    let mut object = fleet.kube().get(&path).await?;
     let old = |list: &mut Value| {
         for condition in list.as_array_mut().into_iter().flatten() {
             condition["lastTransitionTime"] = json!(LONG_AGO);
         }
     };
-    old(&mut object["status"]["conditions"]);
-    for manifest in object["status"]["resourceStatus"]["manifests"]
-        .as_array_mut()
-        .into_iter()
-        .flatten()
-    {
-        old(&mut manifest["conditions"]);
+    let all = |object: &mut Value| {
+        let status = &mut object["status"];
+        old(&mut status["conditions"]);
+        let manifests = status["resourceStatus"]["manifests"].as_array_mut();
+        for manifest in manifests.into_iter().flatten() {
+            old(&mut manifest["conditions"]);
+        }
+    };
+    // An agent that is just writing the status writes what it knew before.
+    loop {
+        fleet.kube().edit(&path, "/status", all).await?;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        if moved(&fleet.kube().get(&path).await?["status"]["conditions"]).is_empty() {
+            return Ok(());
+        }
     }
-    fleet.kube().replace(&format!("{path}/status"), &object).await?;
-    Ok(())
 }
 
 /// Types of the conditions in a list that have changed since [`age`].

@@ -79,6 +79,10 @@ async fn write_down(rig: &Rig, record: &Value, left: &[Left]) -> Result {
 /// The object without what only says that the agent is another one now: our marks, and what a server writes with them.
 fn bare(object: &Value) -> Value {
     let mut object = object.clone();
+    // What controllers of the cluster write is not the agent's doing.
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
     let metadata = &mut object["metadata"];
     if metadata["annotations"][SPEC_HASH].is_string()
         && let Some(fields) = metadata.as_object_mut()
@@ -90,6 +94,7 @@ fn bare(object: &Value) -> Value {
         ("labels", "muster.open-cluster-management.io/applied"),
         ("labels", "muster.open-cluster-management.io/object-hash"),
         ("annotations", SPEC_HASH),
+        ("annotations", "deployment.kubernetes.io/revision"),
     ] {
         if let Some(map) = metadata[field].as_object_mut() {
             map.remove(mark);

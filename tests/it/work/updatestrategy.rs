@@ -352,15 +352,12 @@ async fn one_variable_of_a_container_is_ignored_by_jq() -> Result {
         .create(&work_with(name, "app", &[with("-Xmx512m", "test")], &config))
         .await?;
     fleet.until_applied(name, "app").await?;
-    let mut edited = spoke.get(&path).await?;
     let env = "/spec/template/spec/containers/0/env";
-    assert_eq!(
-        edited.pointer(env).and_then(Value::as_array).map(Vec::len),
-        Some(2)
-    );
-    edited["spec"]["template"]["spec"]["containers"][0]["env"][1]["value"] = json!("-Xmx1g");
     spoke
-        .replace(&format!("{path}?fieldManager=somebody"), &edited)
+        .edit(&path, "?fieldManager=somebody", |web| {
+            assert_eq!(web.pointer(env).and_then(Value::as_array).map(Vec::len), Some(2));
+            web["spec"]["template"]["spec"]["containers"][0]["env"][1]["value"] = json!("-Xmx1g");
+        })
         .await?;
     fleet
         .set_manifests(name, "app", &[with("-Xmx2g", "live")])
@@ -508,6 +505,12 @@ async fn wildcards_read_all_and_the_first_match_counts() -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trailing_minus_takes_labels_and_annotations_off() -> Result {
+    if !muster_tests::control_plane::is_embedded() {
+        eprintln!(
+            "skipped: a kube-apiserver checks the metadata of manifests, and takes no such label into a work"
+        );
+        return Ok(());
+    }
     let fleet = Fleet::joined(1).await?;
     let cluster = &fleet.clusters[0];
     let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
