@@ -88,6 +88,20 @@ where
             .collect()
     }
 
+    /// Whether anything in the namespace passes.
+    pub fn any(&self, namespace: &str, mut pass: impl FnMut(&str, &P) -> bool) -> bool {
+        let objects = self.read();
+        let mut all = objects.get(namespace).into_iter().flatten();
+        all.any(|(name, entry)| pass(name, &entry.value))
+    }
+
+    /// How many in the namespace pass.
+    pub fn matching(&self, namespace: &str, mut pass: impl FnMut(&str, &P) -> bool) -> usize {
+        let objects = self.read();
+        let all = objects.get(namespace).into_iter().flatten();
+        all.filter(|(name, entry)| pass(name, &entry.value)).count()
+    }
+
     /// How many objects the namespace has.
     pub fn count(&self, namespace: &str) -> usize {
         self.read().get(namespace).map_or(0, BTreeMap::len)
@@ -198,7 +212,8 @@ where
         let mut objects = self.write();
         let space = objects.entry(namespace.into()).or_default();
         let known = space.get(name.as_str());
-        if known.is_some_and(|known| known.version > version) {
+        // The event of a write whose answer is here already says nothing new.
+        if known.is_some_and(|known| known.version >= version) {
             return;
         }
         let value = Arc::new((self.project)(

@@ -3,7 +3,56 @@
 use super::kinds;
 use super::plan::{Action, Plan};
 use crate::object;
-use serde_json::Value;
+use crate::store::Entry;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// By what each role gathers that does. On a hub every cluster has a role, and none of them is gathered: looking at all
+/// roles whenever one comes would cost each new cluster as much as there are clusters.
+#[derive(Debug, Default)]
+pub struct Gathering(BTreeMap<Arc<str>, Vec<Value>>);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Gatherer {
+    aggregation_rule: Option<AggregationRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AggregationRule {
+    cluster_role_selectors: Option<Vec<Value>>,
+}
+
+impl Gathering {
+    /// Takes a role in as it is now (or, with `gone`, was last); `before` is its state before that. Whether the rules of any
+    /// role may have to be others now.
+    pub fn noticed(&mut self, now: &Entry, gone: bool, before: Option<&Entry>) -> bool {
+        let gatherer = serde_json::from_slice::<Gatherer>(&now.json).ok();
+        let selectors = gatherer
+            .and_then(|g| g.aggregation_rule)
+            .and_then(|r| r.cluster_role_selectors)
+            .filter(|_| !gone);
+        if let Some(selectors) = selectors {
+            self.0.insert(Arc::clone(&now.key.name), selectors);
+            return true;
+        }
+        self.0.remove(&now.key.name);
+        let states = std::iter::once(now).chain(before);
+        let labelled: Vec<Value> = states.map(labelled).collect();
+        let selectors = self.0.values().flatten();
+        let mut pairs = selectors.flat_map(|s| labelled.iter().map(move |l| (s, l)));
+        pairs.any(|(selector, labels)| selects(selector, labels))
+    }
+}
+
+/// A role's labels, as an object with nothing else.
+fn labelled(role: &Entry) -> Value {
+    let labels: BTreeMap<&str, &str> = role.labels().iter().map(|(k, v)| (&**k, &**v)).collect();
+    json!({"metadata": {"labels": labels}})
+}
 
 /// The updates that make every aggregated role the sum of what it selects.
 pub fn decide(roles: &[Value]) -> Plan {

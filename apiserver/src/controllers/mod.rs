@@ -25,6 +25,7 @@ use crate::pki::Ca;
 use crate::rest::Api;
 use crate::store::{Entry, Event};
 use access::Access;
+use aggregation::Gathering;
 use engine::Reactor;
 use garbage::Index;
 use meta::Meta;
@@ -90,7 +91,7 @@ pub enum Work {
     Certificate(Arc<str>),
     /// A CustomResourceDefinition.
     Definition(Arc<str>),
-    /// Every aggregated ClusterRole.
+    /// The ClusterRoles that gather the rules of others.
     Aggregate,
     /// A Job that may be finished.
     Job(crate::store::Key),
@@ -111,6 +112,8 @@ struct Controllers {
 #[derive(Default)]
 struct Shared {
     index: Index,
+    /// Roles that gather the rules of others.
+    gathering: Gathering,
     /// Namespaces that are being emptied.
     terminating: BTreeSet<Arc<str>>,
     /// Kinds (as store keys) whose definition is being deleted, with its name.
@@ -170,7 +173,11 @@ impl Controllers {
                     add(Work::Definition(Arc::clone(&key.name)));
                 }
             }
-            kinds::CLUSTER_ROLES => add(Work::Aggregate),
+            kinds::CLUSTER_ROLES => {
+                if shared.gathering.noticed(now, gone, before) {
+                    add(Work::Aggregate);
+                }
+            }
             kinds::JOBS if !gone => add(Work::Job(key.clone())),
             kinds::EVENTS if !gone => add(Work::Event(key.clone())),
             _ => {}

@@ -19,7 +19,7 @@ use crate::patch::apply::Applier;
 use crate::patch::managed;
 use crate::registry::{Resource, convert, strategy};
 use crate::store::{Entry, Expect, StoreError};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// How often a write is tried again when others write in between. Every failure means that another write went through.
@@ -91,11 +91,21 @@ enum Next<'a> {
     Function(&'a mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send)),
 }
 
-/// The text of an object as stored, `resourceVersion` aside: equal texts are the same object.
-fn without_version(value: &Value) -> Value {
-    let mut value = value.clone();
-    set_meta(&mut value, "resourceVersion", None);
-    value
+type Fields = Map<String, Value>;
+
+/// Whether two objects are the same, `resourceVersion` aside.
+fn same_but_version(a: &Value, b: &Value) -> bool {
+    fn without<'a>(fields: &'a Fields, name: &'a str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        fields.iter().filter(move |(field, _)| *field != name)
+    }
+    let (Value::Object(a), Value::Object(b)) = (a, b) else {
+        return a == b;
+    };
+    let none = Fields::new();
+    let [of_a, of_b] =
+        [a, b].map(|object| object.get("metadata").and_then(Value::as_object).unwrap_or(&none));
+    without(a, "metadata").eq(without(b, "metadata"))
+        && without(of_a, "resourceVersion").eq(without(of_b, "resourceVersion"))
 }
 
 impl Api {
@@ -117,24 +127,22 @@ impl Api {
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
         let generated = object::name(&object).is_empty() && !object::meta(&object, "generateName").is_empty();
+        if !generated {
+            return self.create_once(user, r, namespace, object, options, None).await;
+        }
         let mut attempt = 0;
         loop {
             attempt += 1;
             let mut object = object.clone();
-            if generated {
-                let mut prefix = object::meta(&object, "generateName").to_owned();
-                while prefix.len() > GENERATED_PREFIX {
-                    prefix.pop();
-                }
-                set_meta(
-                    &mut object,
-                    "name",
-                    Some(format!("{prefix}{}", random_suffix()).into()),
-                );
+            let mut prefix = object::meta(&object, "generateName").to_owned();
+            while prefix.len() > GENERATED_PREFIX {
+                prefix.pop();
             }
+            let name = format!("{prefix}{}", random_suffix());
+            set_meta(&mut object, "name", Some(name.into()));
             let done = self.create_once(user, r, namespace, object, options, None).await;
             match done {
-                Err(ApiError::AlreadyExists(_)) if generated && attempt < NAME_ATTEMPTS => {}
+                Err(ApiError::AlreadyExists(_)) if attempt < NAME_ATTEMPTS => {}
                 other => return other,
             }
         }
@@ -369,8 +377,7 @@ impl Api {
         options: &WriteOptions,
     ) -> Result<Option<Written>, ApiError> {
         let r = &target.resource;
-        let stored = entry.value();
-        let old = convert::from_storage(r, stored.clone());
+        let old = convert::from_storage(r, entry.value());
         let mut applied = false;
         let (mut new, mut warnings) = match next {
             Next::Replace(object) => {
@@ -448,7 +455,7 @@ impl Api {
         };
         strategy::prepare_update(r, target.subresource, &context, &mut new, &old);
         managed::keep_times(&old, &mut new);
-        let unchanged = without_version(&new) == without_version(&old);
+        let unchanged = same_but_version(&new, &old);
         if unchanged && !finished(&new) {
             warnings.extend(admission::validate_hooks(self, &review, Some(&new), Some(&old)).await?);
             let outcome = Outcome::Stored(Arc::clone(entry));
@@ -511,4 +518,39 @@ pub fn finished(object: &Value) -> bool {
             .as_i64()
             .unwrap_or(0)
             == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_alone_makes_no_difference() {
+        let object =
+            json!({"kind": "K", "metadata": {"name": "a", "resourceVersion": "1"}, "spec": {"x": 1}});
+        let with = |pointer: &str, value: Value| {
+            let mut other = object.clone();
+            *other.pointer_mut(pointer).unwrap() = value;
+            other
+        };
+        let mut versionless = object.clone();
+        set_meta(&mut versionless, "resourceVersion", None);
+        let mut labelled = object.clone();
+        set_meta(&mut labelled, "labels", Some(json!({})));
+        let mut more = object.clone();
+        more["status"] = json!({});
+        for (other, same) in [
+            (object.clone(), true),
+            (with("/metadata/resourceVersion", json!("2")), true),
+            (versionless, true),
+            (with("/metadata/name", json!("b")), false),
+            (with("/spec", json!({"resourceVersion": "1", "x": 1})), false),
+            (with("/kind", json!("L")), false),
+            (labelled, false),
+            (more, false),
+        ] {
+            assert_eq!(same_but_version(&object, &other), same, "{other}");
+            assert_eq!(same_but_version(&other, &object), same, "{other}");
+        }
+    }
 }

@@ -381,7 +381,10 @@ impl Context {
     fn look(&self, csr: &CsrView, cluster: &str) -> Decision {
         let cluster = self.clusters.get("", cluster);
         let superseded = match (&csr.approved, &cluster) {
-            (Some(agent), Some(cluster)) if cluster.agent.as_ref() != Some(&agent.agent) => {
+            // It matters once there is a certificate to write down.
+            (Some(agent), Some(cluster))
+                if csr.issued.is_some() && cluster.agent.as_ref() != Some(&agent.agent) =>
+            {
                 self.superseded(csr, agent)
             }
             _ => false,
@@ -401,7 +404,7 @@ impl Context {
 
     /// Whether a later request of the same cluster is approved.
     fn superseded(&self, csr: &CsrView, agent: &Agent) -> bool {
-        self.requests.list("").iter().any(|(_, other)| {
+        self.requests.any("", |_, other| {
             other.created > csr.created
                 && other
                     .approved

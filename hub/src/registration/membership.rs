@@ -3,7 +3,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ use muster_crds::{
     constants::{conditions, labels, reasons},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
     sets::SetView,
@@ -33,18 +35,39 @@ use crate::{
     writer::{Writer, guarded, what},
 };
 
+/// How often at most a set says how many clusters it has. When clusters come in hundreds, each of them would be a write.
+const PACE: Duration = Duration::from_millis(250);
+
+/// A set's selector, ready to be held against any number of clusters.
+enum Members<'a> {
+    Labelled(&'a str),
+    Selected(Selector),
+}
+
+impl<'a> Members<'a> {
+    /// Of a set; an error when its selector makes no sense.
+    fn of(set: &'a str, selector: &ManagedClusterSelector) -> Result<Self, String> {
+        match selector.selector_type {
+            SelectorType::ExclusiveClusterSetLabel => Ok(Self::Labelled(set)),
+            SelectorType::LabelSelector => compile(selector.label_selector.as_ref()).map(Self::Selected),
+        }
+    }
+
+    fn has(&self, cluster: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::Labelled(set) => cluster.get(labels::CLUSTER_SET).is_some_and(|label| label == set),
+            Self::Selected(selector) => selector.matches(cluster),
+        }
+    }
+}
+
 /// Whether a selector selects a cluster of these labels; an error when it makes no sense.
 pub fn selects(
     set: &str,
     selector: &ManagedClusterSelector,
     cluster: &BTreeMap<String, String>,
 ) -> Result<bool, String> {
-    match selector.selector_type {
-        SelectorType::ExclusiveClusterSetLabel => {
-            Ok(cluster.get(labels::CLUSTER_SET).is_some_and(|label| label == set))
-        }
-        SelectorType::LabelSelector => Ok(compile(selector.label_selector.as_ref())?.matches(cluster)),
-    }
+    Members::of(set, selector).map(|members| members.has(cluster))
 }
 
 fn compile(selector: Option<&LabelSelector>) -> Result<Selector, String> {
@@ -176,6 +199,8 @@ pub struct Context {
     pub writer: Arc<Writer>,
     /// What sets know of clusters.
     pub seen: Seen,
+    /// When each set last said how many clusters it has.
+    pub said: Mutex<HashMap<String, Instant>>,
 }
 
 impl Context {
@@ -214,16 +239,19 @@ impl Context {
         let Some(set) = self.sets.get("", name).filter(|set| !set.deleting) else {
             return Ok(Next::Idle);
         };
-        let mut count = 0;
-        for (_, cluster) in self.clusters.list("") {
-            match selects(name, &set.selector, &cluster.labels) {
-                Ok(selected) => count += usize::from(selected && !cluster.deleting),
-                Err(problem) => {
-                    tracing::warn!(set = name, "ManagedClusterSet selects nothing: {problem}");
-                    break;
-                }
-            }
+        if let Some(wait) = self.wait(name) {
+            return Ok(Next::After(wait));
         }
+        let count = match Members::of(name, &set.selector) {
+            Ok(members) => {
+                let member = |cluster: &ClusterView| !cluster.deleting && members.has(&cluster.labels);
+                self.clusters.matching("", |_, cluster| member(cluster))
+            }
+            Err(problem) => {
+                tracing::warn!(set = name, "ManagedClusterSet selects nothing: {problem}");
+                0
+            }
+        };
         let Some(all) = changed(&set.conditions, empty(count)) else {
             return Ok(Next::Idle);
         };
@@ -239,7 +267,20 @@ impl Context {
             .patch(&api, name, Some("status"), &patch, &subject)
             .await?;
         self.sets.wrote(&answer);
+        self.said().insert(name.to_owned(), Instant::now());
         Ok(Next::Idle)
+    }
+
+    fn said(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a set has still to wait before it says anything again.
+    fn wait(&self, set: &str) -> Option<Duration> {
+        let mut said = self.said();
+        // What is longer ago delays nothing any more, and neither does a set that is gone.
+        said.retain(|_, at| at.elapsed() < PACE);
+        said.get(set).map(|at| PACE.saturating_sub(at.elapsed()))
     }
 
     /// Says whether a binding has its set.

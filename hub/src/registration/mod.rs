@@ -85,6 +85,7 @@ pub fn start(
         clusters: caches.clusters.clone(),
         writer: writer.clone(),
         seen: membership::Seen::default(),
+        said: std::sync::Mutex::default(),
     });
     let (known, concerned) = (clusters_known.clone(), membership.clone());
     let changed = move |name: &str| known.cluster_changed(name, &concerned);

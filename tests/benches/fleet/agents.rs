@@ -32,7 +32,7 @@ pub async fn measure(table: &Table, program: &Program, hub: &Hub, count: usize) 
     let spoke = Server::start(program, None).await?;
     let dir = tempfile::TempDir::with_prefix("muster-bench-agents-")?;
     let mut events = Events::of(&hub.admin, CLUSTERS).await?;
-    let before = hub.memory()?;
+    let (before, computed) = (hub.memory()?, hub.computed()?);
     let stop = CancellationToken::new();
     let mut agents = JoinSet::new();
     let mut started = HashMap::new();
@@ -66,6 +66,7 @@ pub async fn measure(table: &Table, program: &Program, hub: &Hub, count: usize) 
     }
     let took = last - begun;
     let after = hub.memory()?;
+    let computed = hub.computed()?.saturating_sub(computed);
     let target = if count == 1 { "300 ms" } else { "" };
     let times = Times::new(times);
     table.row(
@@ -81,6 +82,8 @@ pub async fn measure(table: &Table, program: &Program, hub: &Hub, count: usize) 
             &format!("{}; {rate:.1}", ms(took)),
             "",
         );
+        let each_computed = crate::register::each(computed, count);
+        table.row("  the hub computed; a cluster", &each_computed, "");
         let each = after.resident.saturating_sub(before.resident) / count as u64;
         table.row(
             "  hub's memory with them; per cluster",

@@ -15,7 +15,7 @@ mod work;
 
 use anyhow::{Context as _, Result};
 use common::client::{Lines, Target};
-use common::process::{Memory, Server, program};
+use common::process::{Memory, Server, computed, program};
 use common::{Table, ms, wanted};
 use muster_apiserver::kubeconfig::{Credentials, kubeconfig, write};
 use muster_tests::Program;
@@ -155,6 +155,11 @@ impl Hub {
     /// Its memory.
     pub fn memory(&self) -> Result<Memory> {
         Memory::of(self.process.id())
+    }
+
+    /// How long it has computed.
+    pub fn computed(&self) -> Result<Duration> {
+        computed(self.process.id())
     }
 }
 

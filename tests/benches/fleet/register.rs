@@ -10,11 +10,18 @@ use muster_klusterlet::registration::csr;
 use muster_tests::objects::{CLUSTERS, CSRS};
 use serde_json::json;
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Connections that the clusters share to come in: TLS handshakes of a thousand agents are not the hub's controllers.
 const CONNECTIONS: usize = 32;
+
+/// A duration, and the part of it that one of so many has.
+#[allow(clippy::cast_precision_loss)] // a duration for people
+pub fn each(all: Duration, count: usize) -> String {
+    let one = all.div_f64(count as f64);
+    format!("{}; {}", ms(all), ms(one))
+}
 
 /// From the first request until each has a certificate, is accepted, and can renew its lease with that certificate.
 pub async fn measure(table: &Table, hub: &Hub, count: usize) -> Result<()> {
@@ -28,7 +35,7 @@ pub async fn measure(table: &Table, hub: &Hub, count: usize) -> Result<()> {
     let mut signed = Events::of(&hub.admin, CSRS).await?;
     let mut leases = Events::of(&hub.admin, "/apis/coordination.k8s.io/v1/leases").await?;
     let mut accepted = Events::of(&hub.admin, CLUSTERS).await?;
-    let memory = hub.memory()?;
+    let (memory, computed) = (hub.memory()?, hub.computed()?);
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
         connections.push(bootstrap.connect().await?);
@@ -90,6 +97,7 @@ pub async fn measure(table: &Table, hub: &Hub, count: usize) -> Result<()> {
         })
         .await?;
     let end = certified.max(welcome).max(leased);
+    let computed = hub.computed()?.saturating_sub(computed);
     let target = match count {
         200 => "2 s",
         _ => "",
@@ -106,6 +114,7 @@ pub async fn measure(table: &Table, hub: &Hub, count: usize) -> Result<()> {
         ),
         "",
     );
+    table.row("  the hub computed; a cluster", &each(computed, count), "");
     // Each certificate is worth what was promised: with it, and only with it, the cluster's lease can be read.
     let mut times = Vec::new();
     for (cluster, made) in requests.iter().step_by((count / 20).max(1)) {

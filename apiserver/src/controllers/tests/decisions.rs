@@ -8,6 +8,7 @@ use crate::controllers::namespace::Content;
 use crate::controllers::plan::Action;
 use crate::pki::PkiError;
 use crate::rest::params::Propagation;
+use crate::store::Key;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -333,6 +334,46 @@ fn aggregated_roles_are_the_sum_of_what_they_select() {
         ),
     ] {
         assert_eq!(aggregation::selects(&selector, &roles[1]), selected, "{selector}");
+    }
+}
+
+#[test]
+fn only_roles_that_gather_or_are_gathered_are_looked_at() {
+    let entry = |name: &str, label: &str, selected: Option<&str>| {
+        let mut role = json!({"metadata": {"name": name, "labels": {"l": label}}});
+        if let Some(selected) = selected {
+            let selector = json!({"matchLabels": {"l": selected}});
+            role["aggregationRule"] = json!({"clusterRoleSelectors": [selector]});
+        }
+        let json = bytes::Bytes::from(role.to_string());
+        Entry::new(Key::new(kinds::CLUSTER_ROLES, "", name), 1, json)
+    };
+    let mut gathering = aggregation::Gathering::default();
+    let (sum, one, other) = (
+        entry("sum", "", Some("a")),
+        entry("one", "a", None),
+        entry("one", "b", None),
+    );
+    for (now, gone, before, looked) in [
+        // Nobody gathers yet.
+        (&one, false, None, false),
+        (&sum, false, None, true),
+        (&one, false, None, true),
+        (&other, false, None, false),
+        // It was gathered before, or it is from now on.
+        (&other, false, Some(&one), true),
+        (&one, false, Some(&other), true),
+        (&one, true, Some(&one), true),
+        (&other, true, Some(&other), false),
+        // Whoever gathered goes: what it gathered is of no interest to anyone.
+        (&sum, true, Some(&sum), false),
+        (&one, false, None, false),
+    ] {
+        assert_eq!(
+            gathering.noticed(now, gone, before),
+            looked,
+            "{now:?} {gone} {before:?}"
+        );
     }
 }
 

@@ -91,9 +91,9 @@ pub fn evaluation<'s>(
     params: Option<&Value>,
 ) -> Evaluation<'s> {
     let mut evaluation = Evaluation::new(scope);
-    evaluation.set("object", &seen.object(matched));
-    evaluation.set("oldObject", &seen.old_object(matched));
-    evaluation.set("request", &seen.request(matched, ""));
+    for (name, value) in seen.values(matched) {
+        evaluation.give(name, value);
+    }
     evaluation.set_authorizer(&seen.api.authorizer, seen.review.user, seen.attributes());
     if let Some(params) = params {
         evaluation.set("params", params);

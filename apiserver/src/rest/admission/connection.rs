@@ -12,8 +12,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
-/// How many are kept for one webhook.
-const KEPT: usize = 8;
+/// How many are kept for one webhook: as many as are in use when clusters come in hundreds, or each wave of writes would
+/// begin with handshakes.
+const KEPT: usize = 64;
 /// How long one is kept without a call.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 

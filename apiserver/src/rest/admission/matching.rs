@@ -69,7 +69,8 @@ pub fn rules(list: &Value, subject: &Subject<'_>) -> bool {
     list.as_array().into_iter().flatten().any(|r| rule(r, subject))
 }
 
-fn is_everything(selector: &Value) -> bool {
+/// Whether a selector, or none, leaves nothing out.
+pub fn is_everything(selector: &Value) -> bool {
     let empty = |key: &str| match &selector[key] {
         Value::Object(map) => map.is_empty(),
         Value::Array(list) => list.is_empty(),

@@ -21,7 +21,6 @@ use crate::ApiError;
 use crate::auth::UserInfo;
 use crate::controllers::kinds::{CRDS, CSRS};
 use crate::error::Subject;
-use crate::object;
 use crate::registry::Resource;
 use crate::store::Key;
 use base64::Engine as _;
@@ -93,7 +92,7 @@ pub fn before(api: &Api, review: &Review<'_>) -> Result<(), ApiError> {
             review.namespace,
         )));
     };
-    if object::is_deleting(&entry.value()) {
+    if entry.is_deleting() {
         return Err(terminating(r, review));
     }
     Ok(())
@@ -110,7 +109,7 @@ fn definition_stays(api: &Api, review: &Review<'_>) -> Result<(), ApiError> {
         name: custom.crd.as_str().into(),
     };
     let entry = api.store.get(&at);
-    if entry.is_some_and(|entry| object::is_deleting(&entry.value())) {
+    if entry.is_some_and(|entry| entry.is_deleting()) {
         return Err(ApiError::forbidden(
             subject(review.resource, review.name),
             "create not allowed while custom resource definition is terminating",
@@ -167,14 +166,11 @@ pub async fn mutate(
     if !index.mutates() || matching::is_exempt(review.resource) {
         return Ok(Vec::new());
     }
-    let before = new.as_deref().cloned();
-    let seen = Seen {
-        api,
-        review,
-        new: before.as_ref(),
-        old,
-    };
-    webhook::mutate(&seen, &index, new).await
+    // Most writes are none of a webhook's business: those are not copied for it.
+    if !webhook::concerns_mutating(&Seen::new(api, review, new.as_deref(), old), &index) {
+        return Ok(Vec::new());
+    }
+    webhook::mutate(api, review, old, &index, new).await
 }
 
 /// May refuse the write, once the object is as it will be stored: nobody gives away rights they do not have, then
@@ -205,12 +201,7 @@ pub async fn validate_hooks(
     if !index.validates() || matching::is_exempt(review.resource) {
         return Ok(Vec::new());
     }
-    let seen = Seen {
-        api,
-        review,
-        new,
-        old,
-    };
+    let seen = Seen::new(api, review, new, old);
     let mut warnings = policy::validate(&seen, &index)?;
     warnings.extend(webhook::validate(&seen, &index).await?);
     Ok(warnings)

@@ -230,14 +230,12 @@ fn wanted(seen: &Seen<'_>, constraints: &Value) -> Option<Matched> {
     {
         return None;
     }
-    let any = json!([{
-        "operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"],
-    }]);
-    let rules = match &constraints["resourceRules"] {
-        Value::Array(rules) if !rules.is_empty() => &constraints["resourceRules"],
-        _ => &any,
+    let matched = match &constraints["resourceRules"] {
+        Value::Array(rules) if !rules.is_empty() => {
+            seen.matched(&constraints["resourceRules"], &constraints["matchPolicy"])?
+        }
+        _ => seen.own(),
     };
-    let matched = seen.matched(rules, &constraints["matchPolicy"])?;
     seen.selected(constraints).then_some(matched)
 }
 
@@ -326,7 +324,7 @@ fn refusals(seen: &Seen<'_>, matched: &Matched, policy: &Policy, binding: &Bindi
             }
         }
         let mut evaluation = conditions::evaluation(&policy.scope, seen, matched, Some(&params));
-        evaluation.set("namespaceObject", &seen.namespace().unwrap_or(Value::Null));
+        evaluation.give("namespaceObject", seen.namespace_object());
         refusals.extend(
             validations
                 .iter()

@@ -5,13 +5,13 @@ use crate::auth::Attributes;
 use crate::object;
 use crate::registry::{Resource, convert};
 use crate::rest::{Api, scale};
+use crate::schema::cel::free::Converted;
 use crate::store::Key;
 use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A write with its objects.
-#[derive(Clone, Copy)]
 pub struct Seen<'a> {
     /// The server.
     pub api: &'a Api,
@@ -21,6 +21,20 @@ pub struct Seen<'a> {
     pub new: Option<&'a Value>,
     /// The object as it was; `None` for a creation.
     pub old: Option<&'a Value>,
+    known: Known,
+}
+
+/// What several webhooks and policies look at, made when the first of them does.
+#[derive(Default)]
+struct Known {
+    /// The resource in all its versions.
+    versions: OnceLock<Vec<Arc<Resource>>>,
+    namespace: OnceLock<Option<Value>>,
+    // As expressions see them, in the request's own version.
+    object: OnceLock<Converted>,
+    old_object: OnceLock<Converted>,
+    request: OnceLock<Converted>,
+    namespace_object: OnceLock<Converted>,
 }
 
 /// The API version in which a webhook or policy looks at a write.
@@ -32,25 +46,47 @@ pub struct Matched {
     converted: bool,
 }
 
-impl Seen<'_> {
+impl<'a> Seen<'a> {
+    /// A write as it is now.
+    pub fn new(api: &'a Api, review: &'a Review<'a>, new: Option<&'a Value>, old: Option<&'a Value>) -> Self {
+        Self {
+            api,
+            review,
+            new,
+            old,
+            known: Known::default(),
+        }
+    }
+
+    /// The request's own version.
+    pub fn own(&self) -> Matched {
+        Matched {
+            resource: Arc::clone(self.review.resource),
+            converted: false,
+        }
+    }
+
     /// The version in which `rules` want this write: the request's own or, unless the policy is `Exact`, an equivalent one.
     pub fn matched(&self, rules: &Value, policy: &Value) -> Option<Matched> {
+        if rules.as_array().is_none_or(Vec::is_empty) {
+            return None;
+        }
         let own = self.review.resource;
         if matching::rules(rules, &self.subject(own)) {
-            return Some(Matched {
-                resource: Arc::clone(own),
-                converted: false,
-            });
+            return Some(self.own());
         }
         if policy == "Exact" {
             return None;
         }
-        let others = self.api.registry.stored_as(&own.storage);
-        let found = others
-            .into_iter()
+        let versions = self
+            .known
+            .versions
+            .get_or_init(|| self.api.registry.stored_as(&own.storage));
+        let found = versions
+            .iter()
             .find(|r| matching::rules(rules, &self.subject(r)))?;
         Some(Matched {
-            resource: found,
+            resource: Arc::clone(found),
             converted: true,
         })
     }
@@ -66,9 +102,10 @@ impl Seen<'_> {
 
     /// Whether both selectors of a webhook, policy or binding want this write.
     pub fn selected(&self, of: &Value) -> bool {
-        let labels = self.namespace_labels();
-        matching::namespace(&of["namespaceSelector"], labels.as_ref())
-            && matching::objects(&of["objectSelector"], self.new, self.old)
+        let namespaces = &of["namespaceSelector"];
+        let namespace = matching::is_everything(namespaces)
+            || matching::namespace(namespaces, self.namespace_labels().as_ref());
+        namespace && matching::objects(&of["objectSelector"], self.new, self.old)
     }
 
     fn namespace_labels(&self) -> Option<Value> {
@@ -78,14 +115,47 @@ impl Seen<'_> {
             return self.new.or(self.old).map(labels);
         }
         let namespaced = self.review.resource.namespaced;
-        namespaced.then(|| self.namespace().map_or(Value::Null, |n| labels(&n)))
+        namespaced.then(|| self.namespace().map_or(Value::Null, labels))
     }
 
     /// The namespace the object is in.
-    pub fn namespace(&self) -> Option<Value> {
-        let key = Key::new("/namespaces", "", self.review.namespace);
-        let found = (!self.review.namespace.is_empty()).then(|| self.api.store.get(&key));
-        found.flatten().map(|entry| entry.value())
+    fn namespace(&self) -> Option<&Value> {
+        let found = self.known.namespace.get_or_init(|| {
+            let key = Key::new("/namespaces", "", self.review.namespace);
+            let found = (!self.review.namespace.is_empty()).then(|| self.api.store.get(&key));
+            found.flatten().map(|entry| entry.value())
+        });
+        found.as_ref()
+    }
+
+    /// `object`, `oldObject` and `request` of expressions, as `matched` sees them.
+    pub fn values(&self, matched: &Matched) -> [(&'static str, Converted); 3] {
+        let (object, old_object, request) = (
+            || Converted::of(&self.object(matched)),
+            || Converted::of(&self.old_object(matched)),
+            || Converted::of(&self.request(matched, "")),
+        );
+        let known = &self.known;
+        let [object, old_object, request] = if matched.converted {
+            [object(), old_object(), request()]
+        } else {
+            [
+                known.object.get_or_init(object).clone(),
+                known.old_object.get_or_init(old_object).clone(),
+                known.request.get_or_init(request).clone(),
+            ]
+        };
+        [
+            ("object", object),
+            ("oldObject", old_object),
+            ("request", request),
+        ]
+    }
+
+    /// `namespaceObject` of expressions.
+    pub fn namespace_object(&self) -> Converted {
+        let make = || Converted::of(self.namespace().unwrap_or(&Value::Null));
+        self.known.namespace_object.get_or_init(make).clone()
     }
 
     fn shown<'v>(&self, value: &'v Value, matched: &Matched) -> Cow<'v, Value> {

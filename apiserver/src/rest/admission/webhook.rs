@@ -1,12 +1,12 @@
 //! Webhooks: which are called, with what, and what their answers mean (`admission/plugin/webhook`).
 
-use super::Operation;
 use super::call::Endpoint;
 use super::conditions::{self, Conditions, Verdict};
 use super::hooks::Index;
 use super::seen::{Matched, Seen};
+use super::{Operation, Review};
 use crate::registry::{convert, strategy};
-use crate::rest::subject;
+use crate::rest::{Api, subject};
 use crate::schema::cel::free::Scope;
 use crate::{ApiError, object, patch};
 use base64::Engine as _;
@@ -232,13 +232,25 @@ pub async fn validate(seen: &Seen<'_>, index: &Index) -> Result<Vec<String>, Api
     Ok(warnings)
 }
 
+/// Whether a write may be one that a mutating webhook wants to see, by its rules alone.
+pub fn concerns_mutating(seen: &Seen<'_>, index: &Index) -> bool {
+    let mut hooks = index.mutating.values().flatten();
+    hooks.any(|hook| {
+        seen.matched(&hook.spec["rules"], &hook.spec["matchPolicy"])
+            .is_some()
+    })
+}
+
 /// Calls every mutating webhook that wants to see a write, one after the other, each on what the one before left; those
 /// that ask for it once more when others changed the object after them.
 pub async fn mutate(
-    seen: &Seen<'_>,
+    api: &Api,
+    review: &Review<'_>,
+    old: Option<&Value>,
     index: &Index,
     new: Option<&mut Value>,
 ) -> Result<Vec<String>, ApiError> {
+    let write = (api, review, old);
     let hooks: Vec<&Arc<Hook>> = index.mutating.values().flatten().collect();
     let mut object = new.as_deref().cloned();
     let mut warnings = Vec::new();
@@ -246,7 +258,7 @@ pub async fn mutate(
     let mut last_change = None;
     let mut called = vec![false; hooks.len()];
     for (i, hook) in hooks.iter().enumerate() {
-        let (asked, changed) = one(seen, hook, &mut object, &mut warnings).await?;
+        let (asked, changed) = one(write, hook, &mut object, &mut warnings).await?;
         called[i] = asked;
         if changed {
             last_change = Some(i);
@@ -255,10 +267,10 @@ pub async fn mutate(
     for (i, hook) in hooks.iter().enumerate() {
         let again = called[i] && last_change.is_some_and(|last| last > i);
         if again && hook.spec["reinvocationPolicy"] == "IfNeeded" {
-            one(seen, hook, &mut object, &mut warnings).await?;
+            one(write, hook, &mut object, &mut warnings).await?;
         }
     }
-    if let (Some(new), Some(object)) = (new, object) {
+    if let (Some(new), Some(object), Some(_)) = (new, object, last_change) {
         *new = object;
     }
     Ok(warnings)
@@ -266,15 +278,12 @@ pub async fn mutate(
 
 /// Calls one mutating webhook if it wants to see the write: whether it did, and whether it changed the object.
 async fn one(
-    seen: &Seen<'_>,
+    (api, review, old): (&Api, &Review<'_>, Option<&Value>),
     hook: &Hook,
     object: &mut Option<Value>,
     warnings: &mut Vec<String>,
 ) -> Result<(bool, bool), ApiError> {
-    let now = Seen {
-        new: object.as_ref(),
-        ..*seen
-    };
+    let now = Seen::new(api, review, object.as_ref(), old);
     let Some(matched) = hook.wants(&now)? else {
         return Ok((false, false));
     };
@@ -283,10 +292,10 @@ async fn one(
     let Some(patch) = said.patch else {
         return Ok((true, false));
     };
-    let scale = seen.review.subresource == "scale";
+    let scale = review.subresource == "scale";
     let Some(current) = object
         .as_ref()
-        .filter(|_| seen.review.operation != Operation::Delete && !scale)
+        .filter(|_| review.operation != Operation::Delete && !scale)
     else {
         return Err(ApiError::Internal(format!(
             "admission webhook {:?} attempted to modify the object, which is not supported for this operation",

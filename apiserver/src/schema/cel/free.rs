@@ -255,6 +255,24 @@ fn counted(expression: IdedExpr) -> (IdedExpr, i64) {
     (counting, size)
 }
 
+/// A value as expressions see it. Making one costs as much as the value is large; a copy costs nothing.
+#[derive(Debug, Clone)]
+pub struct Converted {
+    value: Cel,
+    weight: i64,
+}
+
+impl Converted {
+    /// Of this value.
+    pub fn of(value: &Value) -> Self {
+        let (value, weight) = untyped(value);
+        Self {
+            value,
+            weight: i64::from(weight),
+        }
+    }
+}
+
 /// The values of a scope's names for one request; runs its expressions.
 pub struct Evaluation<'a> {
     values: Context<'static>,
@@ -313,9 +331,13 @@ impl<'a> Evaluation<'a> {
 
     /// Gives a name its value.
     pub fn set(&mut self, name: &str, value: &Value) {
-        let (value, weight) = untyped(value);
-        self.weight += i64::from(weight);
-        self.values.add_variable_from_value(name, value);
+        self.give(name, Converted::of(value));
+    }
+
+    /// Gives a name a value that others may have too.
+    pub fn give(&mut self, name: &str, converted: Converted) {
+        self.weight += converted.weight;
+        self.values.add_variable_from_value(name, converted.value);
     }
 
     /// Gives `authorizer` its value: questions about `user`, with the request itself as `requestResource`.

@@ -124,6 +124,24 @@ async fn labels_are_read_from_the_stored_object() {
 }
 
 #[tokio::test]
+async fn whether_an_object_is_being_deleted_is_read_from_it() {
+    let store = memory(10);
+    for (name, metadata, deleting) in [
+        ("a", json!({}), false),
+        ("b", json!({"deletionTimestamp": null}), false),
+        ("c", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), true),
+    ] {
+        let object = json!({"metadata": metadata, "spec": {"deletionTimestamp": "not this one"}});
+        let entry = store.put(key("n", name), object, Expect::Absent).await.unwrap();
+        assert_eq!(
+            (entry.is_deleting(), entry.is_deleting()),
+            (deleting, deleting),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn lists_show_any_kept_revision() {
     let store = memory(100);
     let (a, b, c) = (key("n", "a"), key("m", "b"), key("n", "c"));
