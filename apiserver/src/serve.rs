@@ -68,8 +68,10 @@ pub struct Limits {
     pub handshakes: usize,
     /// What a handshake may take.
     pub handshake_timeout: Duration,
-    /// What sending a request's headers may take.
-    pub header_timeout: Duration,
+    /// How long a client may take to begin.
+    pub begin_timeout: Duration,
+    /// How long a client may wait until the headers of its next request are there.
+    pub idle_timeout: Duration,
     /// Bytes of a request's headers.
     pub header_bytes: u32,
     /// How long a client may leave what is sent to it unread.
@@ -84,7 +86,9 @@ impl Default for Limits {
             connections: 32_768,
             handshakes: 512,
             handshake_timeout: Duration::from_secs(10),
-            header_timeout: Duration::from_secs(10),
+            begin_timeout: Duration::from_secs(10),
+            // As kube-apiserver's: clients that renew something every ten seconds find their connection.
+            idle_timeout: Duration::from_secs(90),
             header_bytes: 64 * 1024,
             write_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(5),
@@ -399,13 +403,13 @@ where
         let stream = Patient::new(
             stream,
             opening,
-            self.limits.header_timeout,
+            self.limits.begin_timeout,
             self.limits.write_timeout,
         );
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
+            .header_read_timeout(self.limits.idle_timeout)
             .max_buf_size(self.limits.header_bytes as usize);
         builder
             .http2()

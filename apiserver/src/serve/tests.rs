@@ -321,7 +321,7 @@ async fn silent_clients_are_dropped_and_hold_nobody_up() {
     let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
     let limits = Limits {
         handshake_timeout: Duration::from_millis(300),
-        header_timeout: Duration::from_millis(300),
+        idle_timeout: Duration::from_millis(300),
         ..Limits::default()
     };
     let server = start(&ca, limits, CancellationToken::new()).await;
@@ -345,7 +345,7 @@ async fn silent_clients_are_dropped_and_hold_nobody_up() {
 async fn who_never_begins_is_dropped() {
     let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
     let limits = Limits {
-        header_timeout: Duration::from_millis(300),
+        begin_timeout: Duration::from_millis(300),
         ..Limits::default()
     };
     let server = start(&ca, limits, CancellationToken::new()).await;
