@@ -139,6 +139,9 @@ impl Controllers {
         if gone && let Some(definition) = shared.withdrawn.get(&key.resource) {
             add(Work::Definition(Arc::clone(definition)));
         }
+        if &*key.resource == kinds::CLUSTER_ROLES && shared.gathering.noticed(now, gone, before) {
+            add(Work::Aggregate);
+        }
         match &*key.resource {
             kinds::NAMESPACES => {
                 if gone || !meta.is_deleting() {
@@ -171,11 +174,6 @@ impl Controllers {
                         shared.withdrawn.insert(storage.into(), Arc::clone(&key.name));
                     }
                     add(Work::Definition(Arc::clone(&key.name)));
-                }
-            }
-            kinds::CLUSTER_ROLES => {
-                if shared.gathering.noticed(now, gone, before) {
-                    add(Work::Aggregate);
                 }
             }
             kinds::JOBS if !gone => add(Work::Job(key.clone())),

@@ -117,21 +117,36 @@ enum Found {
     Hidden,
 }
 
+/// Waits for a first answer. Where hundreds of clusters join at once, or a hub has just started, it may come late: asking
+/// again, or ending and being started again, would only add to what the hub has to do.
+async fn patiently<T>(server: &str, answer: impl Future<Output = T>) -> T {
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => return answer,
+        () = tokio::time::sleep(FIRST_CONTACT) => {}
+    }
+    tracing::info!(
+        server,
+        "the hub has not answered for {} s; it is waited for",
+        FIRST_CONTACT.as_secs()
+    );
+    answer.await
+}
+
 /// Whether the hub is there, is a hub, and knows the credential; and the ManagedCluster.
 async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Result<Found, Error> {
     let server = &bootstrap.server.url;
     let begun = tokio::time::Instant::now();
     let mut backoff = Backoff::default();
     loop {
-        let answer =
-            tokio::time::timeout(FIRST_CONTACT, objects::get(hub, &format!("{CLUSTERS}/{cluster}"))).await;
+        let answer = patiently(server, objects::get(hub, &format!("{CLUSTERS}/{cluster}"))).await;
         let problem = match answer {
-            Ok(Ok(cluster)) => return Ok(Found::Cluster(cluster)),
-            Ok(Err(error)) if error.code() == 401 => {
+            Ok(cluster) => return Ok(Found::Cluster(cluster)),
+            Err(error) if error.code() == 401 => {
                 return Err(refusal(&error, bootstrap, "find its ManagedCluster"));
             }
-            Ok(Err(error)) if error.code() == 403 => return Ok(Found::Hidden),
-            Ok(Err(error)) if error.is_not_found() => {
+            Err(error) if error.code() == 403 => return Ok(Found::Hidden),
+            Err(error) if error.is_not_found() => {
                 // A Kubernetes API server that serves ManagedClusters says which one it misses.
                 if error.reason() == "NotFound" && names_the_cluster(&error, cluster) {
                     return Ok(Found::Nothing);
@@ -145,7 +160,7 @@ async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Re
                 backoff.wait().await;
                 continue;
             }
-            Ok(Err(RequestError::Kube(error))) => match untrusted(&error) {
+            Err(RequestError::Kube(error)) => match untrusted(&error) {
                 // Waiting does not mend a certificate.
                 Some(problem) => {
                     return Err(Error::Untrusted {
@@ -156,8 +171,7 @@ async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Re
                 }
                 None => innermost(&*error),
             },
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
+            Err(error) => error.to_string(),
         };
         if begun.elapsed() >= FIRST_CONTACT {
             return Err(Error::Unreachable {
