@@ -15,6 +15,7 @@ mod diff;
 mod doubt;
 mod events;
 mod executor;
+mod interop;
 mod kubectl;
 mod laws;
 mod operator;

@@ -1,5 +1,5 @@
-//! Real control planes: one etcd, and a kube-apiserver (with its controller manager when it is there) for the hub and one
-//! for a managed cluster, shared by all tests of a process.
+//! Real control planes: one etcd, and a kube-apiserver (with its controller manager when it is there) for the hub, one
+//! for a managed cluster and, where a test asks, others; shared by all tests of a process.
 //!
 //! Each program runs under a shell that ends it when its standard input closes: whatever way the test process ends, the
 //! system closes the pipe, and nothing stays behind.
@@ -68,6 +68,7 @@ pub struct Assets {
     etcd: Weak<Etcd>,
     hub: Weak<RealPlane>,
     managed: Weak<RealPlane>,
+    foreign: Weak<RealPlane>,
     bare: Weak<RealPlane>,
     /// Held for the whole process: starting takes seconds.
     kept: Vec<Arc<RealPlane>>,
@@ -82,6 +83,7 @@ impl Assets {
         let found = match role {
             Role::Hub => running.hub.upgrade(),
             Role::Managed => running.managed.upgrade(),
+            Role::Foreign => running.foreign.upgrade(),
             Role::Bare => running.bare.upgrade(),
         };
         if let Some(plane) = found {
@@ -96,6 +98,7 @@ impl Assets {
         match role {
             Role::Hub => running.hub = Arc::downgrade(&plane),
             Role::Managed => running.managed = Arc::downgrade(&plane),
+            Role::Foreign => running.foreign = Arc::downgrade(&plane),
             Role::Bare => running.bare = Arc::downgrade(&plane),
         }
         running.kept.push(plane.clone());
@@ -163,6 +166,7 @@ impl RealPlane {
         let prefix = match role {
             Role::Hub => "/hub",
             Role::Managed => "/managed",
+            Role::Foreign => "/foreign",
             Role::Bare => "/registry",
         };
         let args = [
@@ -244,7 +248,7 @@ impl RealPlane {
 /// Which controllers run beside a real API server.
 fn controllers(role: Role) -> &'static str {
     match role {
-        Role::Hub | Role::Managed => {
+        Role::Hub | Role::Managed | Role::Foreign => {
             "*,-nodeipam,-nodelifecycle,-cloud-node-lifecycle,-service-lb-controller"
         }
         Role::Bare => {

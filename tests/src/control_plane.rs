@@ -36,6 +36,8 @@ pub enum Role {
     Hub,
     /// A managed cluster's.
     Managed,
+    /// That of a hub that is not Muster's.
+    Foreign,
     /// One where only those controllers run that the embedded server has too.
     Bare,
 }
@@ -350,9 +352,14 @@ pub fn redirected(kubeconfig: &str, address: SocketAddr) -> anyhow::Result<Strin
 /// A kubeconfig in `dir` that may only bootstrap at a server, from its administrator's.
 pub async fn bootstrap_kubeconfig(kube: &Kube, admin: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     make_token(kube).await?;
+    token_kubeconfig(admin, &format!("{}.{}", TOKEN.0, TOKEN.1), dir)
+}
+
+/// A kubeconfig in `dir` with a bearer token, from a server's administrator's.
+pub fn token_kubeconfig(admin: &Path, token: &str, dir: &Path) -> anyhow::Result<PathBuf> {
     let path = dir.join("bootstrap.kubeconfig");
     let text = std::fs::read_to_string(admin)?;
-    files::write(&path, &with_token(&text, &format!("{}.{}", TOKEN.0, TOKEN.1))?)?;
+    files::write(&path, &with_token(&text, token)?)?;
     Ok(path)
 }
 

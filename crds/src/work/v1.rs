@@ -385,29 +385,29 @@ pub struct ManifestCondition {
     pub conditions: Vec<Condition>,
 }
 
-/// Names an object of a work by its place and all its coordinates.
+/// Names an object of a work by its place and all its coordinates, which are all written, also the empty ones: as OCM does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestResourceMeta {
     /// Its index in the work, from 0.
     pub ordinal: i32,
     /// API group; empty is the core group.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub group: String,
     /// API version.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub version: String,
     /// Kind.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub kind: String,
     /// Plural resource name.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub resource: String,
     /// Name of the object.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub name: String,
     /// Its namespace; empty for a cluster-scoped object.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub namespace: String,
 }
 

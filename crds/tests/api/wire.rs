@@ -168,15 +168,6 @@ fn what_is_not_set_is_not_sent() {
             "spec": {"hubAcceptsClient": false},
         })
     );
-    let meta = work::v1::ManifestResourceMeta {
-        ordinal: 1,
-        kind: "Pod".into(),
-        ..Default::default()
-    };
-    assert_eq!(
-        serde_json::to_value(meta).unwrap(),
-        json!({"ordinal": 1, "kind": "Pod"})
-    );
     let empty: Map<String, Value> = Map::new();
     let resources = work::v1::ManifestResourceStatus::default();
     assert_eq!(serde_json::to_value(resources).unwrap(), Value::Object(empty));
@@ -197,4 +188,20 @@ fn manifests_tell_what_they_are() {
         ["apps/v1", "Deployment", "d", "n"]
     );
     assert_eq!(muster_crds::Manifest(json!("no object")).kind(), "");
+}
+
+#[test]
+fn what_names_an_object_is_written_also_where_it_is_empty() {
+    let meta = json!({"ordinal": 0, "group": "", "version": "v1", "kind": "Namespace", "resource": "namespaces", "name": "a",
+        "namespace": ""});
+    let typed: work::v1::ManifestResourceMeta = serde_json::from_value(meta.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&typed).unwrap(), meta);
+    let short: work::v1::ManifestResourceMeta =
+        reads(json!({"ordinal": 0, "version": "v1", "kind": "Namespace",
+        "resource": "namespaces", "name": "a"}))
+        .unwrap();
+    assert_eq!(short, typed);
+    let recorded = json!({"group": "", "version": "v1", "resource": "namespaces", "namespace": "", "name": "a", "uid": "u"});
+    let typed: work::v1::AppliedManifestResourceMeta = serde_json::from_value(recorded.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&typed).unwrap(), recorded);
 }

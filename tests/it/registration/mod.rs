@@ -64,7 +64,7 @@ fn csr_of_pem(label: &str, pem: &[u8], signer: &str) -> Value {
 }
 
 /// An honest request for this agent of this cluster.
-fn honest(cluster: &str, agent: &str) -> anyhow::Result<Value> {
+pub(crate) fn honest(cluster: &str, agent: &str) -> anyhow::Result<Value> {
     let groups = [
         naming::cluster_group(cluster),
         names::MANAGED_CLUSTERS_GROUP.to_owned(),
@@ -77,18 +77,18 @@ fn honest(cluster: &str, agent: &str) -> anyhow::Result<Value> {
     )
 }
 
-fn name(object: &Value) -> &str {
+pub(crate) fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
 }
 
 /// The collection of a cluster's certificate requests.
-fn csrs_path(cluster: &str) -> String {
+pub(crate) fn csrs_path(cluster: &str) -> String {
     let label = labels::CLUSTER_NAME.replace('/', "%2F");
     format!("{CSRS}?labelSelector={label}%3D{cluster}")
 }
 
 /// A certificate request of the cluster, once there is one.
-async fn csr_of(hub: &Kube, cluster: &str) -> anyhow::Result<Value> {
+pub(crate) async fn csr_of(hub: &Kube, cluster: &str) -> anyhow::Result<Value> {
     let what = "the klusterlet asks for a certificate";
     hub.until_all(&csrs_path(cluster), SOON, what, |csrs| {
         csrs.values().next().cloned().ok_or_else(|| "no CSR".into())
@@ -111,7 +111,7 @@ async fn denied_csr(hub: &Kube, cluster: &str) -> anyhow::Result<(String, String
     .await
 }
 
-async fn until_signed(hub: &Kube, csr: &str) -> Result {
+pub(crate) async fn until_signed(hub: &Kube, csr: &str) -> Result {
     hub.until(&format!("{CSRS}/{csr}"), SOON, "it is signed", |csr| {
         let signed = csr.is_some_and(|csr| csr["status"]["certificate"].is_string());
         signed.then_some(()).ok_or_else(|| format!("{csr:?}"))
@@ -128,11 +128,11 @@ async fn decide(hub: &Kube, name: &str, decision: &str) -> Result {
     Ok(())
 }
 
-async fn approve(hub: &Kube, name: &str) -> Result {
+pub(crate) async fn approve(hub: &Kube, name: &str) -> Result {
     decide(hub, name, "Approved").await
 }
 
-async fn accept(hub: &Kube, cluster: &str, accepted: bool) -> Result {
+pub(crate) async fn accept(hub: &Kube, cluster: &str, accepted: bool) -> Result {
     let patch = json!({"spec": {"hubAcceptsClient": accepted}});
     hub.merge(&cluster_path(cluster), &patch).await?;
     Ok(())
@@ -144,7 +144,7 @@ async fn requests_of(fleet: &Fleet) -> anyhow::Result<usize> {
     Ok(fleet.kube().list(&path).await?.len())
 }
 
-fn lease_path(cluster: &str) -> String {
+pub(crate) fn lease_path(cluster: &str) -> String {
     format!(
         "/apis/coordination.k8s.io/v1/namespaces/{cluster}/leases/{}",
         names::CLUSTER_LEASE
@@ -173,7 +173,7 @@ async fn renewed(hub: &Kube, cluster: &str) -> Result {
 }
 
 /// Waits until a cluster is Available on this hub.
-async fn until_available(hub: &Kube, cluster: &str) -> Result {
+pub(crate) async fn until_available(hub: &Kube, cluster: &str) -> Result {
     let what = format!("{cluster} is available");
     hub.until(&cluster_path(cluster), SOON, &what, |object| {
         has_condition(object, conditions::CLUSTER_AVAILABLE, "True")
@@ -195,7 +195,7 @@ async fn until_said(hub: &Kube, cluster: &str, type_: &str, status: &str, mentio
 }
 
 /// Makes the lease of a cluster so long.
-async fn lease_of(hub: &Kube, cluster: &str, seconds: u32) -> Result {
+pub(crate) async fn lease_of(hub: &Kube, cluster: &str, seconds: u32) -> Result {
     let patch = json!({"spec": {"leaseDurationSeconds": seconds}});
     hub.merge(&cluster_path(cluster), &patch).await?;
     Ok(())
@@ -212,7 +212,7 @@ async fn lose(fleet: &Fleet, index: usize) -> Result {
 }
 
 /// Looks for a while whether something stays as it is: what must not happen has no event to wait for.
-async fn stays(within: Duration, what: &str, mut look: impl AsyncFnMut() -> Result) -> Result {
+pub(crate) async fn stays(within: Duration, what: &str, mut look: impl AsyncFnMut() -> Result) -> Result {
     let until = tokio::time::Instant::now() + within;
     while tokio::time::Instant::now() < until {
         look().await.with_context(|| what.to_owned())?;

@@ -49,14 +49,14 @@ pub struct AppliedManifestWorkStatus {
 #[serde(rename_all = "camelCase")]
 pub struct AppliedManifestResourceMeta {
     /// API group; empty is the core group.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub group: String,
     /// API version it was applied in.
     pub version: String,
     /// Plural resource name.
     pub resource: String,
     /// Its namespace; empty for a cluster-scoped object.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub namespace: String,
     /// Name of the object.
     pub name: String,
