@@ -159,10 +159,22 @@ fn access_errors(body: &Value) -> Vec<FieldError> {
         )],
         (false, false) => vec![FieldError::invalid(
             "spec.nonResourceAttributes",
-            path,
+            // As Go shows its own struct.
+            &json!({"Path": text(path, "path"), "Verb": text(path, "verb")}),
             "cannot be specified in combination with resourceAttributes",
         )],
-        _ => Vec::new(),
+        (false, true) => ["fieldSelector", "labelSelector"]
+            .into_iter()
+            .filter_map(|key| {
+                let selector = &resource[key];
+                let both = !text(selector, "rawSelector").is_empty()
+                    && selector["requirements"].as_array().is_some_and(|r| !r.is_empty());
+                let field = format!("spec.resourceAttributes.{key}.rawSelector");
+                let detail = "may not specified at the same time as requirements";
+                both.then(|| FieldError::invalid(field, &selector["rawSelector"], detail))
+            })
+            .collect(),
+        (true, false) => Vec::new(),
     }
 }
 
@@ -218,7 +230,8 @@ pub fn self_subject_rules_review(body: &Value, rules: impl Fn(&str) -> Rules) ->
     let mut status = json!({
         "resourceRules": list(&rules.resource),
         "nonResourceRules": list(&rules.non_resource),
-        "incomplete": !rules.errors.is_empty(),
+        // What could not be read was no rule that there is.
+        "incomplete": false,
     });
     if !rules.errors.is_empty() {
         status["evaluationError"] = aggregate(&rules.errors).into();
@@ -274,6 +287,16 @@ pub fn token_request(
     for (field, own) in [("name", name), ("namespace", namespace)] {
         let given = object::meta(body, field);
         if !given.is_empty() && given != own {
+            if field == "name" {
+                let detail = "must match the service account name if specified";
+                let error = FieldError::invalid("metadata.name", &given.into(), detail);
+                return Err(ApiError::invalid(
+                    AUTHENTICATION,
+                    "TokenRequest",
+                    name,
+                    vec![error],
+                ));
+            }
             return Err(ApiError::BadRequest(format!(
                 "the {field} in the body ({given}) does not match the {field} in the URL ({own})"
             )));

@@ -83,6 +83,7 @@ const ROOT_WRITTEN: &[&str] = &[
     "deprecatedFirstTimestamp",
     "deprecatedLastTimestamp",
     "reportingComponent",
+    "reportingInstance",
 ];
 
 /// The zero value of a schema's objects.

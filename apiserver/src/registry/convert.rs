@@ -39,7 +39,15 @@ pub fn from_storage(resource: &Resource, mut value: Value) -> Value {
     }
     let stored = value["apiVersion"].as_str().unwrap_or_default().to_owned();
     match (resource.plural.as_str(), stored.as_str()) {
-        ("events", "v1") if resource.custom.is_none() => rename(&mut value, |pair| pair),
+        ("events", "v1") if resource.custom.is_none() => {
+            rename(&mut value, |pair| pair);
+            // Empty they are written in the core's version only.
+            for key in ["reportingController", "reportingInstance"] {
+                if value[key] == json!("") {
+                    value.as_object_mut().map(|map| map.remove(key));
+                }
+            }
+        }
         ("horizontalpodautoscalers", "autoscaling/v2") => scaler_to_v1(&mut value),
         _ => {}
     }

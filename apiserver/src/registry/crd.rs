@@ -84,6 +84,14 @@ pub(super) fn prepare_update(crd: &mut Value) {
     remember_storage(crd);
 }
 
+/// Objects are stored in some version, whatever a status says.
+pub(super) fn prepare_status(crd: &mut Value) {
+    let stored = crd["status"]["storedVersions"].as_array();
+    if stored.is_none_or(Vec::is_empty) {
+        remember_storage(crd);
+    }
+}
+
 fn check(errors: &mut Vec<FieldError>, field: &str, value: &str, messages: &[String]) {
     errors.extend(
         messages
@@ -103,6 +111,19 @@ fn validate_names(spec: &Value, errors: &mut Vec<FieldError>) {
             check(errors, &field, value, &names::dns_1035_label(value));
         }
     }
+    for key in ["kind", "listKind"] {
+        let value = text(list, key);
+        let field = format!("spec.names.{key}");
+        if value.is_empty() {
+            errors.push(FieldError::required(field, ""));
+            continue;
+        }
+        let messages: Vec<String> = names::dns_1035_label(&value.to_lowercase())
+            .into_iter()
+            .map(|m| format!("may have mixed case, but should otherwise match: {m}"))
+            .collect();
+        check(errors, &field, value, &messages);
+    }
     for (key, plural) in [("shortNames", "shortNames"), ("categories", "categories")] {
         for (i, name) in list[key]
             .as_array()
@@ -118,19 +139,6 @@ fn validate_names(spec: &Value, errors: &mut Vec<FieldError>) {
                 &names::dns_1035_label(name),
             );
         }
-    }
-    for key in ["kind", "listKind"] {
-        let value = text(list, key);
-        let field = format!("spec.names.{key}");
-        if value.is_empty() {
-            errors.push(FieldError::required(field, ""));
-            continue;
-        }
-        let messages: Vec<String> = names::dns_1035_label(&value.to_lowercase())
-            .into_iter()
-            .map(|m| format!("may have mixed case, but should otherwise match: {m}"))
-            .collect();
-        check(errors, &field, value, &messages);
     }
     if !text(list, "kind").is_empty() && list["kind"] == list["listKind"] {
         let message = "kind and listKind may not be the same";
@@ -205,12 +213,41 @@ fn validate_columns(version: &Value, at: &str, errors: &mut Vec<FieldError>) {
             ));
         }
         let path = text(column, "jsonPath");
-        let field = format!("{at}.jsonPath");
+        let field = format!("{at}.JSONPath");
         if path.is_empty() {
             errors.push(FieldError::required(field, ""));
-        } else if let Err(problem) = crate::rest::table::JsonPath::parse(path) {
-            errors.push(FieldError::invalid(field, &column["jsonPath"], &problem));
+        } else if !path.starts_with('.') {
+            // More is not asked: a column that cannot be read is shown empty.
+            let message = "must be a simple json path starting with .";
+            errors.push(FieldError::invalid(field, &column["jsonPath"], message));
         }
+    }
+}
+
+/// Objects are selected by fields that their schema has, and that are scalars.
+fn validate_selectable(version: &Value, at: &str, errors: &mut Vec<FieldError>) {
+    let fields = version["selectableFields"].as_array().into_iter().flatten();
+    for (i, field) in fields.enumerate() {
+        let path = text(field, "jsonPath");
+        let problem = match path.strip_prefix('.') {
+            None => Some(format!("is an invalid path: expected [ or . but got: {path}")),
+            Some(rest) => {
+                let root = &version["schema"]["openAPIV3Schema"];
+                let found = rest
+                    .split('.')
+                    .fold(root, |schema, name| &schema["properties"][name]);
+                match found["type"].as_str() {
+                    Some("string" | "boolean" | "integer") => None,
+                    _ if found.is_null() => Some("is an invalid path: does not refer to a valid field".to_owned()),
+                    _ => Some(
+                        "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed."
+                            .to_owned(),
+                    ),
+                }
+            }
+        };
+        let name = format!("{at}.selectableFields[{i}].jsonPath");
+        errors.extend(problem.map(|problem| FieldError::invalid(name, &field["jsonPath"], &problem)));
     }
 }
 
@@ -254,6 +291,11 @@ fn validate_versions(spec: &Value, errors: &mut Vec<FieldError>) {
         let messages = names::dns_1035_label(name);
         check(errors, &format!("spec.versions[{i}].name"), name, &messages);
     }
+    if let Some(first) = list.first() {
+        // Kubernetes keeps its name twice.
+        let name = text(first, "name");
+        check(errors, "spec.version", name, &names::dns_1035_label(name));
+    }
     if list.is_empty() {
         let message = "must have exactly one version marked as storage version";
         errors.push(FieldError::invalid("spec.versions", &json!([]), message));
@@ -284,7 +326,15 @@ fn validate_versions(spec: &Value, errors: &mut Vec<FieldError>) {
         {
             errors.extend(found);
         }
+        if !version["deprecationWarning"].is_null() && version["deprecated"] != json!(true) {
+            errors.push(FieldError::invalid(
+                format!("spec.versions[{i}].deprecationWarning"),
+                &version["deprecationWarning"],
+                "can only be set for deprecated versions",
+            ));
+        }
         if !one || i == 0 {
+            validate_selectable(version, &at, errors);
             validate_subresources(version, &at, errors);
             validate_columns(version, &at, errors);
         }
@@ -397,7 +447,7 @@ pub fn validate(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = &crd["spec"];
     let (group, name) = (text(spec, "group"), object::name(crd));
     let mut errors = Vec::new();
-    if !name.is_empty() && name != format!("{}.{group}", text(&spec["names"], "plural")) {
+    if old.is_none() && !name.is_empty() && name != format!("{}.{group}", text(&spec["names"], "plural")) {
         let message = "must be spec.names.plural+\".\"+spec.group";
         errors.push(FieldError::invalid("metadata.name", &json!(name), message));
     }
@@ -430,6 +480,14 @@ pub fn validate(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
     validate_names(spec, &mut errors);
     validate_conversion(spec, &mut errors);
     errors.extend(validate_stored(crd));
+    if old.is_none() && crd["status"]["storedVersions"].is_null() {
+        let message = "must have at least one stored version";
+        errors.push(FieldError::invalid(
+            "status.storedVersions",
+            &Value::Null,
+            message,
+        ));
+    }
     if is_protected(group) && crd["metadata"]["annotations"][APPROVED].is_null() {
         let field = format!("metadata.annotations[{APPROVED}]");
         let message = format!(

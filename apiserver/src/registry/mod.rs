@@ -272,6 +272,9 @@ struct State {
     crds: BTreeMap<String, Vec<Arc<Resource>>>,
 }
 
+/// How many documents are kept.
+const DOCUMENTS: usize = 256;
+
 /// A document made of the registry: what it was made from, and its bytes.
 type Document = (String, Bytes);
 
@@ -366,7 +369,7 @@ impl Registry {
     }
 
     /// The document kept under `name`, made anew when `hash` says that what it is made from has changed.
-    pub fn document(&self, name: &str, hash: &str, make: impl FnOnce() -> Value) -> Bytes {
+    pub fn document(&self, name: &str, hash: &str, make: impl FnOnce() -> Bytes) -> Bytes {
         let kept = || self.0.documents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, bytes)) = kept().get(name)
             && of == hash
@@ -374,8 +377,13 @@ impl Registry {
             return bytes.clone();
         }
         // Made outside the lock: two at once may do the same work, and nobody waits for it.
-        let bytes = Bytes::from(make().to_string());
-        kept().insert(name.to_owned(), (hash.to_owned(), bytes.clone()));
+        let bytes = make();
+        let mut kept = kept();
+        // Documents of definitions that are gone stay behind. All that is asked for is soon made again.
+        if kept.len() >= DOCUMENTS && !kept.contains_key(name) {
+            kept.clear();
+        }
+        kept.insert(name.to_owned(), (hash.to_owned(), bytes.clone()));
         bytes
     }
 

@@ -134,7 +134,7 @@ pub fn qualified_name(s: &str) -> Vec<String> {
 pub fn label_value(s: &str) -> Vec<String> {
     let mut out = Vec::new();
     if s.len() > 63 {
-        out.push(too_long(63));
+        out.push("must be no more than 63 bytes".to_owned());
     }
     if !s.is_empty() && !is_qualified_part(s) {
         out.push(LABEL_VALUE_SENTENCE.to_owned());

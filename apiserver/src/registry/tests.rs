@@ -141,12 +141,16 @@ fn documents_are_kept_until_their_hash_changes() {
     let made = std::cell::Cell::new(0);
     let make = || {
         made.set(made.get() + 1);
-        json!(made.get())
+        made.get().to_string().into()
     };
     assert_eq!(registry.document("a", "1", make), "1");
     assert_eq!(registry.document("a", "1", make), "1");
     assert_eq!(registry.document("a", "2", make), "2");
     assert_eq!(made.get(), 2);
+    for other in 0..DOCUMENTS {
+        registry.document(&other.to_string(), "1", make);
+    }
+    assert!(registry.0.documents.lock().unwrap().len() <= DOCUMENTS);
 }
 
 #[test]

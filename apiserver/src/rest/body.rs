@@ -249,6 +249,7 @@ const YAML_ERROR: &str = "error converting YAML to JSON: ";
 pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| "error converting YAML to JSON: yaml: invalid Unicode".to_owned())?;
+    let text = first_document(text);
     let lenient =
         serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
     let value: Value = serde_saphyr::from_str_with_options(text, lenient).map_err(|e| {
@@ -278,6 +279,24 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
         duplicates: yaml_duplicate(text).into_iter().collect(),
         source: Bytes::new(),
     })
+}
+
+/// The text up to where the first document ends: what comes after it is not looked at.
+fn first_document(text: &str) -> &str {
+    let (mut at, mut begun) = (0, false);
+    for line in text.split_inclusive('\n') {
+        let marks = ["---", "..."].iter().any(|mark| {
+            let rest = line.strip_prefix(mark);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+        });
+        if marks && begun {
+            return &text[..at];
+        }
+        let says = line.trim();
+        begun |= !(says.is_empty() || says.starts_with(['#', '%']) || says == "---");
+        at += line.len();
+    }
+    text
 }
 
 /// What Go's strict YAML decoder says of the first key that a mapping has twice.

@@ -11,6 +11,19 @@ use serde_json::{Value, json};
 
 /// Namespaces that are always there.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// PriorityClasses that are always there.
+const PRIORITIES: [(&str, i64, &str); 2] = [
+    (
+        "system-cluster-critical",
+        2_000_000_000,
+        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+    ),
+    (
+        "system-node-critical",
+        2_000_001_000,
+        "Used for system critical pods that must not be moved from their current node.",
+    ),
+];
 /// ConfigMap in kube-system with the CA of clients' certificates.
 const CLIENT_CA: &str = "extension-apiserver-authentication";
 
@@ -24,6 +37,11 @@ impl Api {
             .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}));
         try_join_all(namespaces.into_iter().map(|n| self.ensure(n))).await?;
         try_join_all(bootstrap_policy().into_iter().map(|p| self.ensure(p))).await?;
+        let classes = PRIORITIES.map(|(name, value, description)| {
+            json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+                "value": value, "description": description})
+        });
+        try_join_all(classes.into_iter().map(|c| self.ensure(c))).await?;
         Ok(())
     }
 

@@ -40,7 +40,10 @@ pub fn serve(
     let snapshot = registry.snapshot();
     let document = match parts.as_slice() {
         [root @ ("api" | "apis")] => return Some(root_document(&snapshot, root, headers)),
-        ["api", version] => resources(&snapshot, "", version)?,
+        ["api", version] => match resources(&snapshot, "", version) {
+            Some(document) => document,
+            None => return Some(Err(ApiError::NoSuchResource)),
+        },
         ["version"] => version(),
         ["apis", name] => group(&snapshot, name)?,
         ["apis", group, version] => resources(&snapshot, group, version)?,
@@ -157,6 +160,14 @@ fn set_list(map: &mut Map<String, Value>, key: &str, list: &[String]) {
 /// Tells clients whether two resources are stored as one: the beginning of SHA-256 over the stored kind, in base64.
 fn storage_version_hash(resource: &Resource) -> String {
     let (group, version) = split_api_version(&resource.storage_api_version);
+    // Kubernetes stores these in an older version.
+    let version = match (group, resource.kind.as_str()) {
+        ("apiextensions.k8s.io", "CustomResourceDefinition")
+        | ("admissionregistration.k8s.io", "MutatingAdmissionPolicy" | "MutatingAdmissionPolicyBinding") => {
+            "v1beta1"
+        }
+        _ => version,
+    };
     let stored = format!("{group}/{version}/{}", resource.kind);
     let digest = ring::digest::digest(&ring::digest::SHA256, stored.as_bytes());
     STANDARD.encode(&digest.as_ref()[..8])
@@ -196,10 +207,14 @@ fn resources(snapshot: &Snapshot, group: &str, version: &str) -> Option<Value> {
     }
     found.sort_by(|a, b| a.plural.cmp(&b.plural));
     let list: Vec<Value> = found.into_iter().flat_map(|r| api_resources(r)).collect();
-    Some(json!({
-        "kind": "APIResourceList", "apiVersion": "v1",
-        "groupVersion": api_version(group, version), "resources": list,
-    }))
+    let mut out = json!({
+        "kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": list,
+    });
+    // Of the core alone kube-apiserver does not say it.
+    if !group.is_empty() {
+        out["apiVersion"] = "v1".into();
+    }
+    Some(out)
 }
 
 fn discovered(resource: &Resource) -> Value {

@@ -46,10 +46,11 @@ pub fn serve(api: &Api, info: &RequestInfo, query: &Query) -> Option<Response<Bo
     match path {
         "version" => return Some(respond::value(200, &version(), Format::Json)),
         "openid/v1/jwks" => {
-            return Some(respond::value(
+            let keys = respond::to_bytes(&api.authenticator.keys().jwks());
+            return Some(respond::with_type(
                 200,
-                &api.authenticator.keys().jwks(),
-                Format::Json,
+                "application/jwk-set+json",
+                Body::full(keys),
             ));
         }
         ".well-known/openid-configuration" => {

@@ -203,6 +203,7 @@ impl Api {
                 );
             }
         }
+        admission::priority(self, &review, &mut object)?;
         let mut warnings = admission::mutate(self, &review, Some(&mut object), None).await?;
         set_meta(&mut object, "uid", Some(uuid::Uuid::new_v4().to_string().into()));
         set_meta(&mut object, "creationTimestamp", Some(rfc3339(now).into()));

@@ -162,7 +162,13 @@ impl Call<'_> {
 
 /// Subject of errors about one object of a resource: group, plural, name.
 pub fn subject(r: &Resource, name: &str) -> Subject {
-    Subject::new(&r.group, &r.plural, name)
+    // Of this one kind Kubernetes' own errors have the singular.
+    let plural = if &*r.storage == "/componentstatuses" {
+        &r.singular
+    } else {
+        &r.plural
+    };
+    Subject::new(&r.group, plural, name)
 }
 
 /// Where an object of a resource is stored.

@@ -1,5 +1,9 @@
-//! OpenAPI documents: `/openapi/v3` (an index, and one document a group version) and `/openapi/v2`. Enough for
-//! `kubectl explain`, its validation, and clients that merge by schema; made when first asked for.
+//! OpenAPI documents: `/openapi/v3` (an index, and one document a group version) and `/openapi/v2`, as JSON and as the
+//! protobuf that kubectl asks for. Enough for `kubectl explain`, its validation, and clients that merge by schema; made
+//! when first asked for.
+
+mod gnostic;
+mod swagger;
 
 use super::discovery::{self, VERSION};
 use super::respond::Body;
@@ -7,13 +11,18 @@ use crate::error::ApiError;
 use crate::registry::{Registry, Resource, Snapshot};
 use crate::schema::{builtin, openapi};
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::header::ACCEPT;
+use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const COMPONENTS: &str = "#/components/schemas/";
+const JSON: &str = "application/json";
+const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The name that clients ask by: it is no well-formed media type, so nothing answers with it.
+const GNOSTIC_BEFORE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// The answer to an OpenAPI path; `None` when the path is not one.
 pub fn serve(
@@ -25,15 +34,27 @@ pub fn serve(
     let snapshot = registry.snapshot();
     if path == "/openapi/v3" {
         let index = index(&snapshot);
+        // JSON, under the type kube-apiserver calls it by.
         return Some(discovery::tagged(
             Bytes::from(index.to_string()),
-            "application/json",
+            "text/plain; charset=utf-8",
             headers,
         ));
     }
     if path == "/openapi/v2" {
-        let bytes = registry.document(path, &snapshot.generation.to_string(), || swagger(&snapshot));
-        return Some(discovery::tagged(bytes, "application/json", headers));
+        let Some(form) = second_form(headers) else {
+            return Some(Ok(empty(StatusCode::NOT_ACCEPTABLE)));
+        };
+        let key = format!("{path} {form}");
+        let bytes = registry.document(&key, &snapshot.generation.to_string(), || {
+            let document = swagger::document(&snapshot);
+            if form == GNOSTIC {
+                gnostic::encode(&document).into()
+            } else {
+                document.to_string().into()
+            }
+        });
+        return Some(discovery::tagged(bytes, form, headers));
     }
     let name = path.strip_prefix("/openapi/v3/")?;
     let (group, version) = match name.split('/').collect::<Vec<_>>().as_slice() {
@@ -41,10 +62,39 @@ pub fn serve(
         ["apis", group, version] => ((*group).to_owned(), (*version).to_owned()),
         _ => return None,
     };
-    snapshot.in_version(&group, &version).next()?;
+    if snapshot.in_version(&group, &version).next().is_none() {
+        return Some(Ok(empty(StatusCode::NOT_FOUND)));
+    }
     let hash = hash(&snapshot, &group, &version);
-    let bytes = registry.document(path, &hash, || document(&snapshot, &group, &version));
-    Some(discovery::tagged(bytes, "application/json", headers))
+    let bytes = registry.document(path, &hash, || {
+        document(&snapshot, &group, &version).to_string().into()
+    });
+    Some(discovery::tagged(bytes, JSON, headers))
+}
+
+/// Which form of `/openapi/v2` a client wants: the first that it names and that there is.
+fn second_form(headers: &HeaderMap) -> Option<&'static str> {
+    let header = headers
+        .get(ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    if header.trim().is_empty() {
+        return Some(JSON);
+    }
+    header.split(',').find_map(|clause| {
+        let media = clause.split(';').next().unwrap_or_default().trim();
+        match media {
+            JSON | "application/*" | "*/*" => Some(JSON),
+            GNOSTIC | GNOSTIC_BEFORE => Some(GNOSTIC),
+            _ => None,
+        }
+    })
+}
+
+fn empty(code: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::full(Bytes::new()));
+    *response.status_mut() = code;
+    response
 }
 
 fn root(group: &str, version: &str) -> String {
@@ -290,105 +340,6 @@ fn document(snapshot: &Snapshot, group: &str, version: &str) -> Value {
         "openapi": "3.0.0", "info": info(), "paths": paths(snapshot, group, version),
         "components": {"schemas": schemas(snapshot, group, version)},
     })
-}
-
-/// From OpenAPI v3 to what v2 knows: references move, and schemas that v2 has no words for become untyped.
-fn to_v2(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            if let Some(Value::String(target)) = map.get_mut("$ref") {
-                *target = target.replace(COMPONENTS, "#/definitions/");
-            }
-            // v3 wraps a reference that carries more in allOf.
-            if let Some(Value::Array(all)) = map.remove("allOf")
-                && let [Value::Object(only)] = all.as_slice()
-                && only.contains_key("$ref")
-            {
-                map.extend(only.clone());
-                map.remove("default");
-                to_v2(value);
-                return;
-            }
-            for key in ["oneOf", "anyOf", "not", "nullable"] {
-                map.remove(key);
-            }
-            if map.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true)) {
-                map.remove("properties");
-                map.remove("items");
-            }
-            map.values_mut().for_each(to_v2);
-        }
-        Value::Array(list) => list.iter_mut().for_each(to_v2),
-        _ => {}
-    }
-}
-
-fn operation_to_v2(operation: &mut Value) {
-    let schema = |content: &Value| {
-        content
-            .as_object()
-            .and_then(|c| c.values().next())
-            .map_or(Value::Null, |c| c["schema"].clone())
-    };
-    let Value::Object(map) = operation else { return };
-    let mut parameters: Vec<Value> = map
-        .get("parameters")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    for p in &mut parameters {
-        parameter_to_v2(p);
-    }
-    if let Some(body) = map.remove("requestBody") {
-        let schema = schema(&body["content"]);
-        parameters.push(json!({"name": "body", "in": "body", "required": true, "schema": schema}));
-        if let Some(types) = body["content"].as_object() {
-            map.insert("consumes".to_owned(), types.keys().cloned().collect());
-        }
-    }
-    if !parameters.is_empty() {
-        map.insert("parameters".to_owned(), parameters.into());
-    }
-    if let Some(responses) = map.get_mut("responses").and_then(Value::as_object_mut) {
-        for response in responses.values_mut() {
-            let schema = schema(&response["content"]);
-            *response = json!({"description": "OK", "schema": schema});
-        }
-    }
-}
-
-fn parameter_to_v2(parameter: &mut Value) {
-    if let Value::Object(map) = parameter
-        && let Some(schema) = map.remove("schema")
-    {
-        map.insert("type".to_owned(), schema["type"].clone());
-    }
-}
-
-fn swagger(snapshot: &Snapshot) -> Value {
-    let (mut all_paths, mut definitions) = (Map::new(), Map::new());
-    for (group, versions) in snapshot.groups() {
-        for version in versions {
-            all_paths.extend(paths(snapshot, &group, &version));
-            definitions.extend(schemas(snapshot, &group, &version));
-        }
-    }
-    for item in all_paths.values_mut().filter_map(Value::as_object_mut) {
-        for (key, value) in item.iter_mut() {
-            if key == "parameters" {
-                value
-                    .as_array_mut()
-                    .into_iter()
-                    .flatten()
-                    .for_each(parameter_to_v2);
-            } else {
-                operation_to_v2(value);
-            }
-        }
-    }
-    let mut out = json!({"swagger": "2.0", "info": info(), "paths": all_paths, "definitions": definitions});
-    to_v2(&mut out);
-    out
 }
 
 #[cfg(test)]

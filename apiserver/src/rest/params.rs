@@ -391,12 +391,20 @@ impl ListOptions {
                     of,
                     "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
                 );
+                if !sent.is_empty() {
+                    let only = ["NotOlderThan"];
+                    errors.push(FieldError::not_supported(of, &json!(sent), &only));
+                }
             } else if initial.is_none() && !sent.is_empty() {
                 forbid(
                     &mut errors,
                     of,
                     "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
                 );
+            }
+            if !token.is_empty() {
+                let why = "resourceVersionMatch is forbidden when continue is provided";
+                forbid(&mut errors, of, why);
             }
         } else {
             if !sent.is_empty() {

@@ -37,7 +37,7 @@ impl View {
         let wanted = call.query.text("includeObject");
         let include = IncludeObject::parse(wanted).ok_or_else(|| {
             ApiError::BadRequest(format!(
-                "unrecognized includeObject value: {wanted:?}, must be one of None, Metadata, Object"
+                "Unable to convert to Table as requested: includeObject: Invalid value: {wanted:?}: must be 'Metadata', 'Object', 'None', or empty"
             ))
         })?;
         Ok(Self {

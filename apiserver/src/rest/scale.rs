@@ -126,9 +126,9 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
     let outcome = if info.verb == "patch" {
         let kind = negotiate::patch_kind(content_type, false)?;
         if kind == PatchKind::Apply {
-            return Err(ApiError::UnsupportedMediaType(
-                "server-side apply is not served on scale".into(),
-            ));
+            let outcome = apply(api, call, &target, bytes).await?;
+            let object = convert::from_storage(r, outcome.value());
+            return Ok(respond::value(200, &of(r, &object), view.accept.format));
         }
         let options = WriteOptions::parse(call.query, OptionsKind::Patch, call.user_agent())?;
         let patch = PatchBody::parse(kind, bytes)?.0;
@@ -157,6 +157,62 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
     Ok(respond::value(200, &of(r, &object), view.accept.format))
 }
 
+/// Server-side apply of a Scale is one of the object that says nothing but its replicas.
+async fn apply(api: &Api, call: &Call<'_>, target: &Target<'_>, bytes: &Bytes) -> Result<Outcome, ApiError> {
+    let (r, info) = (&call.resource, call.info);
+    let options = WriteOptions::parse(call.query, OptionsKind::Apply, call.user_agent())?;
+    let (patch, _) = PatchBody::parse(PatchKind::Apply, bytes)?;
+    let PatchBody::Apply(mut scale) = patch else {
+        return Err(ApiError::Internal("apply was read as another patch".into()));
+    };
+    body::check_type(&api.registry, r, "Scale", (GROUP, VERSION), &mut scale, None)?;
+    check_namespace(r, &info.namespace, &mut scale)?;
+    check_name(&info.name, &scale)?;
+    let mut metadata = scale["metadata"].clone();
+    if let Some(map) = metadata.as_object_mut() {
+        map.retain(|key, _| {
+            matches!(
+                key.as_str(),
+                "name" | "namespace" | "uid" | "resourceVersion" | "managedFields"
+            )
+        });
+    }
+    let mut config = json!({"apiVersion": r.api_version(), "kind": r.kind, "metadata": metadata});
+    if !scale["spec"]["replicas"].is_null() {
+        let replicas = wanted(r, &info.name, &scale)?;
+        put_at(&mut config, paths(r).0, replicas.into());
+    }
+    let written = api
+        .patch_object(call.user, target, &PatchBody::Apply(config), &options)
+        .await?;
+    Ok(written.outcome)
+}
+
+/// The number of replicas a Scale asks for.
+fn wanted(r: &Resource, name: &str, scale: &Value) -> Result<i64, ApiError> {
+    let replicas = match &scale["spec"]["replicas"] {
+        Value::Null => 0,
+        v => v.as_i64().ok_or_else(|| {
+            decode::cannot_handle(
+                "Scale",
+                VERSION,
+                "json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32",
+            )
+        })?,
+    };
+    if replicas >= 0 {
+        return Ok(replicas);
+    }
+    let value = json!(replicas);
+    Err(if r.custom.is_some() {
+        let error = FieldError::invalid(paths(r).0, &value, "should be a non-negative integer");
+        ApiError::invalid(&r.group, &r.kind, name, vec![error])
+    } else {
+        let error = FieldError::invalid("spec.replicas", &value, "must be greater than or equal to 0");
+        ApiError::invalid(GROUP, "Scale", name, vec![error])
+    })
+}
+
 async fn change(
     api: &Api,
     call: &Call<'_>,
@@ -174,24 +230,7 @@ async fn change(
         if !version.is_empty() && version != object::resource_version(current) {
             return Err(modified(r, &info.name));
         }
-        let replicas = match &scale["spec"]["replicas"] {
-            Value::Null => 0,
-            v => v.as_i64().ok_or_else(|| {
-                decode::cannot_handle(
-                    "Scale",
-                    VERSION,
-                    "json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32",
-                )
-            })?,
-        };
-        if replicas < 0 {
-            let error = FieldError::invalid(
-                "spec.replicas",
-                &json!(replicas),
-                "must be greater than or equal to 0",
-            );
-            return Err(ApiError::invalid(GROUP, "Scale", &info.name, vec![error]));
-        }
+        let replicas = wanted(r, &info.name, &scale)?;
         let mut object = current.clone();
         put_at(&mut object, paths(r).0, replicas.into());
         Ok(object)

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::ApiError;
 use crate::auth::{Attributes, UserInfo};
+use crate::registry::Resource;
 use crate::serve::Peer;
 use bytes::Bytes;
 use futures::FutureExt;
@@ -126,6 +127,9 @@ impl Api {
             return Err(ApiError::MethodNotAllowed);
         }
         if (in_namespace && !resource.namespaced) || (needs_namespace && !in_namespace) {
+            if resource.custom.is_some() {
+                return Ok(respond::no_such_path());
+            }
             return Err(ApiError::NoSuchResource);
         }
         let deprecation = resource.custom.as_ref().and_then(|c| c.deprecation.clone());
@@ -137,6 +141,12 @@ impl Api {
             resource,
             warned,
         };
+        call.warn(
+            builtin_deprecation(&call.resource)
+                .map(str::to_owned)
+                .into_iter()
+                .collect(),
+        );
         let mut response = self.resource(&parts.method, &call, body).await?;
         if let Some(text) = deprecation {
             respond::warn(&mut response, &[text]);
@@ -159,10 +169,12 @@ impl Api {
             let sub = call
                 .resource
                 .subresource(&info.subresource)
-                .ok_or_else(|| match info.subresource.as_str() {
-                    "status" | "scale" => ApiError::NoSuchResource,
-                    _ if call.resource.custom.is_some() => ApiError::NotFound(call.subject()),
-                    _ => ApiError::NoSuchResource,
+                .ok_or_else(|| {
+                    if call.resource.custom.is_some() {
+                        ApiError::NotFound(call.subject())
+                    } else {
+                        ApiError::NoSuchResource
+                    }
                 })?
                 .clone();
             if !sub.verbs.contains(&info.verb) {
@@ -218,7 +230,11 @@ impl Api {
         info: &RequestInfo,
         query: &Query,
     ) -> Result<Response<Body>, ApiError> {
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
+        // Where Kubernetes' own handlers do not ask for the method, neither is it asked for here.
+        let asked = ["/healthz", "/livez", "/readyz", "/openapi/"]
+            .iter()
+            .all(|p| !info.path.starts_with(p));
+        if asked && !matches!(parts.method, Method::GET | Method::HEAD) {
             return Err(ApiError::MethodNotAllowed);
         }
         if let Some(response) = health::serve(self, info, query) {
@@ -230,6 +246,17 @@ impl Api {
             return document;
         }
         Ok(respond::no_such_path())
+    }
+}
+
+/// The warning of a built-in kind that one should use no more.
+fn builtin_deprecation(r: &Resource) -> Option<&'static str> {
+    match (&*r.storage, r.custom.is_some()) {
+        ("/endpoints", false) => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        ("/componentstatuses", false) => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! WATCH: the store's log, filtered and shaped for one client. Watchers that want everything as stored share one frame.
 
-use super::negotiate::Shape;
+use super::negotiate::{Format, Shape};
 use super::params::{ListOptions, parse_revision};
 use super::read::{Filter, View, find, namespace_of};
 use super::respond::{self, Body};
@@ -27,12 +27,17 @@ const LIFETIME: u64 = 1800;
 /// Marks the bookmark that ends the initial state (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
+/// What a watch may be written as.
+const STREAMS: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+
 struct Watcher {
     view: View,
     filter: Filter,
     plain: bool,
     /// The initial state, made into events one by one: a thousand watches that begin together must not each hold a copy.
     initial: std::vec::IntoIter<Arc<Entry>>,
+    /// The revision of the initial state, where the client wants to be told when it is over.
+    initial_end: Option<u64>,
     /// What comes after it and before the first change.
     queue: VecDeque<Bytes>,
     watch: Option<Watch>,
@@ -126,7 +131,7 @@ impl Watcher {
         }
         let mut table: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         if let Some(map) = table.as_object_mut() {
-            map.insert("columnDefinitions".into(), json!([]));
+            map.insert("columnDefinitions".into(), Value::Null);
         }
         respond::to_bytes(&table)
     }
@@ -175,14 +180,12 @@ impl Watcher {
             _ => (r.kind.as_str(), r.api_version()),
         };
         let object = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
+        let object = respond::to_bytes(&object);
         if self.view.accept.shape == Shape::Table {
-            let table = json!({
-                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": [],
-                "metadata": {"resourceVersion": revision.to_string()}, "rows": [{"cells": [], "object": object}],
-            });
-            return frame("BOOKMARK", &respond::to_bytes(&table));
+            let table = self.shaped(&object);
+            return frame("BOOKMARK", &table);
         }
-        frame("BOOKMARK", &respond::to_bytes(&object))
+        frame("BOOKMARK", &object)
     }
 
     /// The next piece of the answer, `None` at its end.
@@ -191,6 +194,10 @@ impl Watcher {
             if let Some(entry) = self.initial.next() {
                 let object = self.shaped(&entry.json);
                 return Some(frame("ADDED", &object));
+            }
+            if let Some(revision) = self.initial_end.take() {
+                let bytes = self.bookmark_frame(revision, true);
+                return Some(bytes);
             }
             if let Some(bytes) = self.queue.pop_front() {
                 return Some(bytes);
@@ -233,6 +240,9 @@ impl Watcher {
 /// WATCH of a resource.
 pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
+    if view.accept.format == Format::Yaml {
+        return Err(ApiError::NotAcceptable(STREAMS.to_owned()));
+    }
     let mut options = ListOptions::parse(call.query, true)?;
     if !call.info.name.is_empty() {
         // The old `/watch/` paths may name one object; who may watch that one sees no other.
@@ -265,6 +275,7 @@ pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         view,
         filter,
         initial: Vec::new().into_iter(),
+        initial_end: None,
         queue: VecDeque::new(),
         watch: None,
         deadline: now + Duration::from_secs(seconds),
@@ -299,8 +310,7 @@ fn begin(
         after = found.revision;
         watcher.initial = found.entries.into_iter();
         if options.send_initial_events == Some(true) && options.bookmarks {
-            let end = watcher.bookmark_frame(after, true);
-            watcher.queue.push_back(end);
+            watcher.initial_end = Some(after);
         }
     }
     let r = &watcher.view.resource;

@@ -32,6 +32,10 @@ pub fn check_namespace(r: &Resource, namespace: &str, object: &mut Value) -> Res
         }
         return Ok(());
     }
+    if wanted.is_empty() && r.custom.is_some() {
+        crate::object::set_meta(object, "namespace", None);
+        return Ok(());
+    }
     if sent != wanted {
         return Err(ApiError::BadRequest(if wanted.is_empty() {
             "namespace may not be set on cluster-scoped objects".to_owned()

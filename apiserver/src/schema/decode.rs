@@ -11,6 +11,7 @@ const QUANTITY: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
 /// Go's `base64.StdEncoding`: padding is a must, loose trailing bits are not looked at.
+const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -85,7 +86,11 @@ fn embedded(schema: &Schema, value: &Value, path: &str, resource: bool) -> Optio
                             path: String::new(),
                             own_type,
                         };
-                        return node(builtin::object_meta(), child, &place);
+                        let found = node(builtin::object_meta(), child, &place);
+                        if found.is_some() {
+                            return found;
+                        }
+                        continue;
                     }
                     if !path.is_empty() && !child.is_object() && !child.is_null() {
                         let what = token(child);
@@ -248,7 +253,10 @@ fn node(schema: &Schema, value: &Value, place: &Place<'_>) -> Option<String> {
         },
         Type::String => match (value, schema.format.as_deref()) {
             (Value::String(text), Some("byte")) => bad_base64(text),
-            (Value::String(text), Some("date-time")) => bad_time(text),
+            (Value::String(text), Some("date-time")) => bad_time(text).or_else(|| {
+                let micro = builtin::named(MICRO_TIME).is_some_and(|s| std::ptr::eq(s, schema));
+                micro.then(|| bad_micro_time(text)).flatten()
+            }),
             (Value::String(_), _) => None,
             (other, Some("date-time")) => Some(format!(
                 "json: cannot unmarshal {} into Go value of type string",
@@ -349,6 +357,22 @@ fn bad_time(text: &str) -> Option<String> {
     // Go names the first part of the layout that does not fit; the year is where most bad times fail.
     Some(format!(
         "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \"2006\""
+    ))
+}
+
+/// Of a time in microseconds Go reads six decimal places, no more and no less.
+fn bad_micro_time(text: &str) -> Option<String> {
+    let rest = text.get("2006-01-02T15:04:05".len()..)?;
+    let (rest, wanted) = match rest.strip_prefix('.') {
+        Some(fraction) => match fraction.bytes().take_while(u8::is_ascii_digit).count() {
+            6 => return None,
+            0..6 => (rest, ".000000"),
+            _ => (&fraction[6..], "Z07:00"),
+        },
+        None => (rest, ".000000"),
+    };
+    Some(format!(
+        "parsing time {text:?} as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse {rest:?} as {wanted:?}"
     ))
 }
 

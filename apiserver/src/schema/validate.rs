@@ -197,13 +197,22 @@ impl Run {
             for name in ["apiVersion", "kind"] {
                 if map.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
                     self.within(name, |run| {
-                        run.push(
-                            FieldErrorKind::Required,
-                            "Required value: must not be empty".into(),
-                        );
+                        run.push(FieldErrorKind::Required, "Required value".into());
                     });
                 }
             }
+            let version = map.get("apiVersion").unwrap_or(&Value::Null);
+            if let Some(text) = version.as_str().filter(|text| text.matches('/').count() > 1) {
+                self.within("apiVersion", |run| {
+                    let why = format!("unexpected GroupVersion string: {text}");
+                    run.push(FieldErrorKind::Invalid, format!("Invalid value: {text:?}: {why}"));
+                });
+            }
+            let labels = map.get("metadata").map_or(&Value::Null, |m| &m["labels"]);
+            let dot = if self.path.is_empty() { "" } else { "." };
+            let field = format!("{}{dot}metadata.labels", self.path);
+            self.errors
+                .extend(crate::registry::strategy::validate_labels(labels, &field));
         }
         for (key, value) in map {
             if let Some(child) = schema.child(key) {
@@ -252,11 +261,9 @@ impl Run {
                 FieldErrorKind::TooLong,
                 format!("Too long: may not be more than {max} {plural}"),
             );
-        }
-        if let Some(min) = schema.min_length.filter(|min| length < *min) {
+        } else if let Some(min) = schema.min_length.filter(|min| length < *min) {
             self.should(new, &format!("be at least {min} chars long"));
-        }
-        if let Some(pattern) = &schema.pattern {
+        } else if let Some(pattern) = &schema.pattern {
             match regexes::compile(pattern) {
                 Ok(re) if re.is_match(text) => {}
                 Ok(_) => self.should(new, &format!("match '{pattern}'")),

@@ -238,3 +238,99 @@ async fn custom_resources_are_explained_and_validated() -> Result {
         .await?;
     kubectl.refused(&["get", "cups"], "NotFound").await
 }
+
+const LIST: &str = r#"
+apiVersion: v1
+kind: List
+items:
+- apiVersion: apiextensions.k8s.io/v1
+  kind: CustomResourceDefinition
+  metadata: {name: gadgets.x.io}
+  spec:
+    group: x.io
+    scope: Namespaced
+    names: {plural: gadgets, singular: gadget, kind: Gadget}
+    versions:
+    - name: v1
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema:
+          type: object
+          properties:
+            spec:
+              type: object
+              nullable: true
+              properties:
+                size: {type: integer, default: 1, minimum: 1}
+                port: {x-kubernetes-int-or-string: true, anyOf: [{type: integer}, {type: string}]}
+                free: {type: object, x-kubernetes-preserve-unknown-fields: true, properties: {a: {type: string}}}
+- apiVersion: v1
+  kind: ConfigMap
+  metadata: {name: listed}
+  data: {a: b}
+- apiVersion: apps/v1
+  kind: Deployment
+  metadata: {name: listed}
+  spec:
+    replicas: 1
+    selector: {matchLabels: {app: listed}}
+    template:
+      metadata: {labels: {app: listed}}
+      spec:
+        containers:
+        - {name: c, image: "i:1", ports: [{containerPort: 80}], resources: {limits: {cpu: "1", memory: 1Gi}}}
+---
+apiVersion: v1
+kind: ConfigMapList
+items:
+- apiVersion: v1
+  kind: ConfigMap
+  metadata: {name: listed-too}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_made_changed_and_deleted_as_its_items_are() -> Result {
+    let Some(kubectl) = Kubectl::start().await? else {
+        return Ok(());
+    };
+    let list = kubectl.file("list.yaml", LIST)?;
+    let shown = kubectl.ok(&["create", "-f", &list]).await?;
+    for created in [
+        "gadgets.x.io",
+        "configmap/listed",
+        "deployment.apps/listed",
+        "configmap/listed-too",
+    ] {
+        anyhow::ensure!(shown.contains(&format!("{created} created")), "{shown}");
+    }
+    let shown = kubectl.ok(&["apply", "-f", &list]).await?;
+    anyhow::ensure!(shown.contains("deployment.apps/listed configured"), "{shown}");
+    let changed = kubectl.file("changed.yaml", &LIST.replace("{a: b}", "{a: c}"))?;
+    let shown = kubectl.ok(&["apply", "-f", &changed]).await?;
+    anyhow::ensure!(
+        shown.contains("configmap/listed configured") && shown.contains("deployment.apps/listed unchanged"),
+        "{shown}"
+    );
+    // What is in a list is validated too, of custom kinds as of built-in ones.
+    let item = |text: &str| format!("apiVersion: v1\nkind: List\nitems:\n- {text}\n");
+    let wrong = "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, dat: {}}";
+    let wrong = kubectl.file("wrong.yaml", &item(wrong))?;
+    kubectl
+        .refused(&["apply", "-f", &wrong], r#"unknown field "dat""#)
+        .await?;
+    let custom =
+        "{apiVersion: x.io/v1, kind: Gadget, metadata: {name: g}, spec: {size: 2, port: web, free: {b: 1}}}";
+    let custom = kubectl.file("custom.yaml", &item(custom))?;
+    kubectl
+        .ok(&["wait", "crd/gadgets.x.io", "--for=condition=Established"])
+        .await?;
+    kubectl.ok(&["apply", "-f", &custom]).await?;
+    kubectl
+        .ok(&["apply", "--server-side", "--force-conflicts", "-f", &changed])
+        .await?;
+    kubectl.ok(&["delete", "-f", &changed]).await?;
+    kubectl
+        .refused(&["get", "configmap", "listed-too"], "not found")
+        .await
+}

@@ -144,7 +144,7 @@ fn rules_reviews_show_rules_and_what_went_wrong() {
             "status": {
                 "resourceRules": [{ "verbs": ["get"], "apiGroups": [""], "resources": ["pods"] }],
                 "nonResourceRules": [{ "verbs": ["get"], "nonResourceURLs": ["/api"] }],
-                "incomplete": true, "evaluationError": "x",
+                "incomplete": false, "evaluationError": "x",
             },
         })
     );
@@ -244,7 +244,11 @@ async fn token_requests_are_checked_and_answered() {
             422,
             "larger than 2^32 seconds",
         ),
-        (json!({ "metadata": { "name": "other" } }), 400, "does not match"),
+        (
+            json!({ "metadata": { "name": "other" } }),
+            422,
+            "must match the service account name if specified",
+        ),
         (bound("Secret", "none", ""), 404, "secrets \"none\" not found"),
         (
             bound("Secret", "s", "u9"),

@@ -1,11 +1,13 @@
 //! Namespaces, Nodes, volumes, Events, Leases, quotas and endpoints: defaults and rules of the core's other kinds.
 
 use super::json::{at, copy, default, each, items, made, same, text};
+use super::network::check_range;
 use super::pod_rules::{not_negative, one_of};
-use crate::error::FieldError;
+use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use crate::registry::names;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Label every namespace carries its own name under.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -137,6 +139,12 @@ fn default_limit(limit: &mut Value) {
 
 fn default_node(node: &mut Value) {
     made(node, "spec");
+    if let Some(spec) = at(node, "spec") {
+        let range = spec["podCIDR"].clone();
+        if !text(spec, "podCIDR").is_empty() && items(spec, "podCIDRs").next().is_none() {
+            spec["podCIDRs"] = json!([range]);
+        }
+    }
     let Some(status) = made(node, "status") else {
         return;
     };
@@ -150,11 +158,6 @@ fn default_node(node: &mut Value) {
     if let Some(info) = made(status, "nodeInfo") {
         for key in NODE_INFO {
             default(info, key, "");
-        }
-    }
-    for condition in each(status, "conditions") {
-        for key in ["lastHeartbeatTime", "lastTransitionTime"] {
-            default(condition, key, Value::Null);
         }
     }
 }
@@ -226,32 +229,10 @@ pub(super) fn validate(plural: &str, modern: bool, object: &Value) -> Vec<FieldE
             }
         }
         "nodes" => {
-            for (i, taint) in items(spec, "taints").enumerate() {
-                let at = format!("spec.taints[{i}]");
-                for message in names::qualified_name(text(taint, "key")) {
-                    errors.push(FieldError::invalid(format!("{at}.key"), &taint["key"], &message));
-                }
-                let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-                one_of(&mut errors, &format!("{at}.effect"), &taint["effect"], &effects);
-            }
-        }
-        "persistentvolumeclaims" => {
-            if items(spec, "accessModes").next().is_none() {
-                errors.push(FieldError::required(
-                    "spec.accessModes",
-                    "at least 1 access mode is required",
-                ));
-            }
-            if spec["resources"]["requests"]["storage"].is_null() {
-                errors.push(FieldError::required("spec.resources[storage]", ""));
-            }
-        }
-        "persistentvolumes" => {
-            if items(spec, "accessModes").next().is_none() {
-                errors.push(FieldError::required("spec.accessModes", ""));
-            }
-            if spec["capacity"]["storage"].is_null() {
-                errors.push(FieldError::required("spec.capacity", ""));
+            errors = validate_taints(spec);
+            let ranges = items(spec, "podCIDRs").enumerate();
+            for (i, range) in ranges {
+                check_range(&mut errors, &format!("spec.podCIDRs[{i}]"), range);
             }
         }
         "leases" => {
@@ -266,17 +247,34 @@ pub(super) fn validate(plural: &str, modern: bool, object: &Value) -> Vec<FieldE
             not_negative(&mut errors, "spec.leaseTransitions", &spec["leaseTransitions"]);
         }
         "events" => errors = validate_event(object, modern),
-        "endpointslices" => {
-            let types = ["FQDN", "IPv4", "IPv6"];
-            one_of(&mut errors, "addressType", &object["addressType"], &types);
-            for (i, endpoint) in items(object, "endpoints").enumerate() {
-                if items(endpoint, "addresses").next().is_none() {
-                    let message = "must contain at least 1 address";
-                    errors.push(FieldError::required(format!("endpoints[{i}].addresses"), message));
-                }
-            }
-        }
         _ => {}
+    }
+    errors
+}
+
+/// What is wrong with a node's taints, which Kubernetes looks for in its metadata.
+fn validate_taints(spec: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (i, taint) in items(spec, "taints").enumerate() {
+        let at = format!("metadata.taints[{i}]");
+        for message in names::qualified_name(text(taint, "key")) {
+            errors.push(FieldError::invalid(format!("{at}.key"), &taint["key"], &message));
+        }
+        let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+        one_of(&mut errors, &format!("{at}.effect"), &taint["effect"], &effects);
+        if !seen.insert((text(taint, "key"), text(taint, "effect"))) {
+            // As Go shows its own struct.
+            let shown = |key: &str| json!(text(taint, key));
+            let message = format!(
+                "Duplicate value: {{\"Key\":{},\"Value\":{},\"Effect\":{},\"TimeAdded\":{}}}: taints must be unique by key and effect pair",
+                shown("key"),
+                shown("value"),
+                shown("effect"),
+                taint["timeAdded"],
+            );
+            errors.push(FieldError::new(FieldErrorKind::Duplicate, at, message));
+        }
     }
     errors
 }
@@ -373,22 +371,6 @@ fn validate_event(event: &Value, modern: bool) -> Vec<FieldError> {
 pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let (spec, was) = (&new["spec"], &old["spec"]);
     match plural {
-        "persistentvolumeclaims" => {
-            let mut allowed = spec.clone();
-            if text(was, "volumeName").is_empty() {
-                copy(was, &mut allowed, "volumeName");
-                copy(was, &mut allowed, "storageClassName");
-            }
-            copy(was, &mut allowed, "volumeAttributesClassName");
-            if let Some(resources) = made(&mut allowed, "resources") {
-                copy(&was["resources"], resources, "requests");
-            }
-            if same(&allowed, was) {
-                return Vec::new();
-            }
-            let message = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-            vec![FieldError::forbidden("spec", message)]
-        }
         "nodes" => ["podCIDR", "providerID"]
             .into_iter()
             .filter(|key| !text(was, key).is_empty() && !same(&spec[key], &was[key]))

@@ -147,16 +147,14 @@ fn json_key(data: &Value, key: &str, errors: &mut Vec<FieldError>) {
     match data[key].as_str() {
         None => errors.push(FieldError::required(field, "")),
         Some(encoded) => {
-            let parsed = STANDARD
-                .decode(encoded)
-                .ok()
-                .and_then(|b| serde_json::from_slice::<Value>(&b).ok());
-            if parsed.is_none() {
-                // The value is secret and stays out of the message.
+            let decoded = STANDARD.decode(encoded).unwrap_or_default();
+            if serde_json::from_slice::<Value>(&decoded).is_err() {
+                // The value is secret and stays out of the message, but for the character that is wrong.
+                let why = crate::rest::go_json::complaint(&decoded);
                 errors.push(FieldError::invalid(
                     field,
                     &json!("<secret contents redacted>"),
-                    "invalid JSON",
+                    why.as_deref().unwrap_or("invalid JSON"),
                 ));
             }
         }

@@ -5,6 +5,7 @@
 //! alone writes), then `validate_*`. All but address allocation are pure.
 
 mod admission;
+mod bounds;
 mod certificates;
 mod cluster;
 mod config;
@@ -12,6 +13,7 @@ mod custom;
 mod generation;
 mod json;
 mod metadata;
+mod network;
 mod normal;
 mod pod;
 mod pod_parts;
@@ -22,7 +24,9 @@ mod rbac;
 pub mod selector;
 mod service;
 mod status;
+mod storage;
 mod warnings;
+mod workload_changes;
 mod workloads;
 
 pub use custom::scale_value;
@@ -122,18 +126,17 @@ pub fn default(resource: &Resource, object: &mut Value) {
             config::drop_empty(object);
         }
         Family::Rbac => rbac::defaults(plural, object),
-        Family::Cluster => cluster::defaults(plural, object),
-        Family::Policy => {
+        Family::Cluster | Family::Policy => {
             policy::defaults(plural, object);
             cluster::defaults(plural, object);
+            network::defaults(plural, object);
+            storage::defaults(plural, object);
         }
         Family::Admission => admission::defaults(plural, object),
         Family::Crd => crd::defaults(object),
         Family::Certificates | Family::Plain => {}
     }
-    if plural == "endpointslices" {
-        policy::defaults(plural, object);
-    }
+    normal::condition_times(plural, object);
     if resource.has_status() && object.is_object() {
         let status = empty_status(resource);
         if let Value::Object(fields) = status {
@@ -172,7 +175,12 @@ pub fn prepare_create(resource: &Resource, ctx: &Context<'_>, object: &mut Value
         Family::Pod => pod::prepare_create(object, &crate::rest::rfc3339(ctx.now)),
         Family::Service => service::allocate(ctx, object),
         Family::Certificates => certificates::prepare_create(ctx, object),
-        Family::Cluster => cluster::prepare_create(plural, object),
+        Family::Cluster => {
+            cluster::prepare_create(plural, object);
+            if plural == "persistentvolumes" {
+                storage::phase_time(object, None, &crate::rest::rfc3339(ctx.now));
+            }
+        }
         Family::Crd => crd::prepare_create(object),
         _ => {}
     }
@@ -217,11 +225,15 @@ pub fn prepare_update(
             let labels = old["metadata"].get("labels").cloned();
             object::set_meta(new, "labels", labels);
         }
+        if plural == "persistentvolumes" {
+            storage::phase_time(new, Some(old), &crate::rest::rfc3339(ctx.now));
+        }
         if plural == "pods" {
             let owners = old["metadata"].get("ownerReferences").cloned();
             object::set_meta(new, "ownerReferences", owners);
         }
         if plural == "customresourcedefinitions" {
+            crd::prepare_status(new);
             object::set_meta(new, "labels", old["metadata"].get("labels").cloned());
             object::set_meta(new, "annotations", old["metadata"].get("annotations").cloned());
         }
@@ -233,6 +245,7 @@ pub fn prepare_update(
     match family(resource) {
         Family::Workload => workloads::prepare_update(plural, new, old),
         Family::Service => service::prepare_update(ctx, new, old),
+        Family::Pod => pod::prepare_update(new),
         Family::Crd => crd::prepare_update(new),
         _ => {}
     }
@@ -259,8 +272,14 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
         Family::Rbac => rbac::validate(plural, object),
         Family::Certificates => certificates::validate(object, old, ""),
         Family::Cluster if plural == "controllerrevisions" => workloads::validate(plural, object),
-        Family::Cluster => cluster::validate(plural, resource.group == "events.k8s.io", object),
-        Family::Policy => policy::validate(plural, object),
+        Family::Cluster | Family::Policy => [
+            cluster::validate(plural, resource.group == "events.k8s.io", object),
+            policy::validate(plural, object),
+            network::validate(plural, object),
+            storage::validate(plural, object),
+            bounds::validate(plural, object, old.is_none()),
+        ]
+        .concat(),
         Family::Admission => admission::validate(plural, object),
         Family::Crd => crd::validate(object, old),
         Family::Plain => Vec::new(),
@@ -301,7 +320,7 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
         errors.extend(crd::validate_stored(new));
         return errors;
     }
-    if subresource == "status" && family == Family::Workload {
+    if subresource == "status" {
         errors.extend(status::validate(plural, &new["status"]));
     }
     if plural == "namespaces" && subresource == "status" {
@@ -313,7 +332,7 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
     match family {
         Family::Workload => {
             errors.extend(validate(resource, new, Some(old)));
-            errors.extend(workloads::validate_update(plural, new, old));
+            errors.extend(workload_changes::validate_update(plural, new, old));
             return errors;
         }
         Family::Pod => {
@@ -326,8 +345,11 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
             errors.extend(config::validate_update(plural == "secrets", new, old));
         }
         Family::Rbac => errors.extend(rbac::validate_update(plural, new, old)),
-        Family::Cluster => errors.extend(cluster::validate_update(plural, new, old)),
-        Family::Policy => errors.extend(policy::validate_update(plural, new, old)),
+        Family::Cluster | Family::Policy => {
+            errors.extend(cluster::validate_update(plural, new, old));
+            errors.extend(policy::validate_update(plural, new, old));
+            errors.extend(storage::validate_update(plural, new, old));
+        }
         _ => {}
     }
     errors.extend(validate(resource, new, Some(old)));

@@ -1,5 +1,6 @@
 //! The form built-in objects take after Go's typed decoder and encoder: nulls and empty optional maps and lists vanish.
 
+use super::json::{default, each};
 use super::quantity;
 use crate::schema::{Schema, Type};
 use serde_json::Value;
@@ -66,6 +67,34 @@ pub(super) fn quantities(schema: &Schema, object: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// Fields of conditions in which Go writes a time that is not set as null.
+const CONDITION_TIMES: [(&str, &[&str]); 9] = [
+    ("deployments", &["lastUpdateTime", "lastTransitionTime"]),
+    ("replicasets", &["lastTransitionTime"]),
+    ("statefulsets", &["lastTransitionTime"]),
+    ("daemonsets", &["lastTransitionTime"]),
+    ("replicationcontrollers", &["lastTransitionTime"]),
+    ("jobs", &["lastProbeTime", "lastTransitionTime"]),
+    ("pods", &["lastProbeTime", "lastTransitionTime"]),
+    ("nodes", &["lastHeartbeatTime", "lastTransitionTime"]),
+    ("persistentvolumeclaims", &["lastProbeTime", "lastTransitionTime"]),
+];
+
+/// Writes the times that conditions of this kind leave out.
+pub(super) fn condition_times(plural: &str, object: &mut Value) {
+    let Some((_, times)) = CONDITION_TIMES.iter().find(|(of, _)| *of == plural) else {
+        return;
+    };
+    let Some(status) = object.get_mut("status") else {
+        return;
+    };
+    for condition in each(status, "conditions") {
+        for time in *times {
+            default(condition, time, Value::Null);
+        }
     }
 }
 

@@ -188,14 +188,41 @@ pub(super) fn default_pod(pod: &mut Value) {
             }
         }
     }
-    for condition in pod
-        .get_mut("status")
-        .into_iter()
-        .flat_map(|s| each(s, "conditions"))
-    {
-        for key in ["lastProbeTime", "lastTransitionTime"] {
-            default(condition, key, Value::Null);
+    for list in [
+        "initContainerStatuses",
+        "containerStatuses",
+        "ephemeralContainerStatuses",
+    ] {
+        for status in pod.get_mut("status").into_iter().flat_map(|s| each(s, list)) {
+            // Go has no pointers to them.
+            default(status, "state", json!({}));
+            default(status, "lastState", json!({}));
         }
+    }
+}
+
+/// What every pod tolerates for a while (DefaultTolerationSeconds).
+fn tolerate(spec: &mut Value) {
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let tolerated = items(spec, "tolerations").any(|t| {
+            (text(t, "key") == key || (text(t, "key").is_empty() && text(t, "operator") == "Exists"))
+                && matches!(text(t, "effect"), "" | "NoExecute")
+        });
+        if !tolerated {
+            default(spec, "tolerations", json!([]));
+            if let Some(list) = spec["tolerations"].as_array_mut() {
+                list.push(json!({
+                    "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
+                }));
+            }
+        }
+    }
+}
+
+/// What the server adds to a changed pod.
+pub(super) fn prepare_update(pod: &mut Value) {
+    if let Some(spec) = at(pod, "spec") {
+        tolerate(spec);
     }
 }
 
@@ -205,20 +232,7 @@ pub(super) fn prepare_create(pod: &mut Value, now: &str) {
     if let Some(spec) = at(pod, "spec") {
         default(spec, "priority", 0);
         default(spec, "preemptionPolicy", "PreemptLowerPriority");
-        for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-            let tolerated = items(spec, "tolerations").any(|t| {
-                (text(t, "key") == key || (text(t, "key").is_empty() && text(t, "operator") == "Exists"))
-                    && matches!(text(t, "effect"), "" | "NoExecute")
-            });
-            if !tolerated {
-                default(spec, "tolerations", json!([]));
-                if let Some(list) = spec["tolerations"].as_array_mut() {
-                    list.push(json!({
-                        "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300,
-                    }));
-                }
-            }
-        }
+        tolerate(spec);
     }
     let mut status = json!({ "phase": "Pending", "qosClass": qos });
     if items(&pod["spec"], "schedulingGates").next().is_some() {

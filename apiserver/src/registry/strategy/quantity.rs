@@ -23,8 +23,14 @@ enum Family {
     Exponent,
 }
 
-/// The canonical text of a quantity; `None` when it is none, or too large for its digits to be known exactly.
-pub(super) fn canonical(text: &str) -> Option<String> {
+/// A quantity in billionths, rounded away from zero; `None` when it is none, or too large to be known exactly.
+pub(super) fn nanos(text: &str) -> Option<i128> {
+    let (negative, _, nanos) = parse(text)?;
+    Some(if negative { -nanos } else { nanos })
+}
+
+/// Whether it is negative, how it is written, and its size in billionths.
+fn parse(text: &str) -> Option<(bool, Family, i128)> {
     let (negative, unsigned) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -63,6 +69,12 @@ pub(super) fn canonical(text: &str) -> Option<String> {
         let divisor = 10_i128.checked_pow(exponent.unsigned_abs())?;
         scaled.checked_add(divisor - 1)? / divisor
     };
+    Some((negative, family, nanos))
+}
+
+/// The canonical text of a quantity; `None` when it is none, or too large for its digits to be known exactly.
+pub(super) fn canonical(text: &str) -> Option<String> {
+    let (negative, family, nanos) = parse(text)?;
     let out = match family {
         _ if nanos == 0 => "0".to_owned(),
         Family::Binary if nanos % NANO == 0 && nanos / NANO >= 1024 => binary(nanos / NANO),

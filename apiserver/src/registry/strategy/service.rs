@@ -4,7 +4,7 @@ use super::Context;
 use super::json::{copy, default, each, items, made, remove, same, text};
 use super::metadata::validate_labels;
 use super::pod_rules::{one_of, one_of_if_set, port_number};
-use crate::error::FieldError;
+use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use crate::registry::names;
 use crate::store::Range;
@@ -53,6 +53,11 @@ pub(super) fn defaults(service: &mut Value) {
     }
     if let Some(status) = made(service, "status") {
         default(status, "loadBalancer", json!({}));
+        for ingress in each(&mut status["loadBalancer"], "ingress") {
+            if !text(ingress, "ip").is_empty() {
+                default(ingress, "ipMode", "VIP");
+            }
+        }
     }
 }
 
@@ -83,7 +88,11 @@ fn taken(ctx: &Context<'_>, except: &Value) -> Taken {
                 taken.addresses.insert(ip.into());
             }
         }
-        for port in items(spec, "ports").filter_map(|p| p["nodePort"].as_u64()) {
+        let checked = spec["healthCheckNodePort"].as_u64();
+        for port in items(spec, "ports")
+            .filter_map(|p| p["nodePort"].as_u64())
+            .chain(checked)
+        {
             taken.ports.extend(u16::try_from(port));
         }
     }
@@ -163,8 +172,9 @@ pub(super) fn allocate(ctx: &Context<'_>, service: &mut Value) {
     default(spec, "ipFamilyPolicy", "SingleStack");
     let wanted = kind == "NodePort"
         || (kind == "LoadBalancer" && spec["allocateLoadBalancerNodePorts"] != json!(false));
+    let mut ports = used.ports;
+    let checked = kind == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
     if wanted {
-        let mut ports = used.ports;
         for port in items(spec, "ports").filter_map(|p| p["nodePort"].as_u64()) {
             ports.extend(u16::try_from(port));
         }
@@ -177,13 +187,20 @@ pub(super) fn allocate(ctx: &Context<'_>, service: &mut Value) {
             }
         }
     }
+    // Where balancers ask whether a node has endpoints.
+    if checked
+        && spec["healthCheckNodePort"].as_u64().unwrap_or(0) == 0
+        && let Some(free) = free_port(&uid, &ports)
+    {
+        spec["healthCheckNodePort"] = free.into();
+    }
 }
 
 /// What of the addresses and ports a client named is taken by another Service.
 pub(super) fn taken_errors(ctx: &Context<'_>, service: &Value) -> Vec<FieldError> {
     let used = taken(ctx, service);
     let mut errors = Vec::new();
-    for (i, address) in items(&service["spec"], "clusterIPs").enumerate() {
+    for address in items(&service["spec"], "clusterIPs") {
         let known = address
             .as_str()
             .and_then(|a| a.parse::<Ipv4Addr>().ok())
@@ -191,15 +208,14 @@ pub(super) fn taken_errors(ctx: &Context<'_>, service: &Value) -> Vec<FieldError
         let text = address.as_str().unwrap_or_default();
         let problem = match known {
             Some(a) if used.addresses.contains(&a) => "provided IP is already allocated".to_owned(),
-            Some(a) if a.wrapping_sub(FIRST_ADDRESS) >= ADDRESSES => format!(
-                "the provided IP ({text}) is not in the valid range. The range of valid IPs is 10.96.0.0/16"
-            ),
+            Some(a) if a.wrapping_sub(FIRST_ADDRESS) >= ADDRESSES => {
+                "the provided network does not match the current range".to_owned()
+            }
             _ => continue,
         };
         let message = format!("failed to allocate IP {text}: {problem}");
-        let field = format!("spec.clusterIPs[{i}]");
         errors.push(FieldError::invalid(
-            field,
+            "spec.clusterIPs",
             &service["spec"]["clusterIPs"],
             &message,
         ));
@@ -230,6 +246,9 @@ pub(super) fn prepare_update(ctx: &Context<'_>, new: &mut Value, old: &Value) {
                 "ipFamilies",
                 "ipFamilyPolicy",
                 "internalTrafficPolicy",
+                "externalTrafficPolicy",
+                "allocateLoadBalancerNodePorts",
+                "healthCheckNodePort",
             ] {
                 if same(&spec[key], &was[key]) {
                     remove(spec, key);
@@ -240,7 +259,8 @@ pub(super) fn prepare_update(ctx: &Context<'_>, new: &mut Value, old: &Value) {
     }
     if text(was, "type") != "ExternalName" {
         let changed = text(spec, "clusterIP");
-        if !changed.is_empty() && spec["clusterIPs"].is_null() && changed != text(was, "clusterIP") {
+        let kept = spec["clusterIPs"].is_null() || spec["clusterIPs"] == was["clusterIPs"];
+        if !changed.is_empty() && kept && changed != text(was, "clusterIP") {
             spec["clusterIPs"] = json!([changed]);
         }
         for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -273,6 +293,10 @@ pub(super) fn prepare_update(ctx: &Context<'_>, new: &mut Value, old: &Value) {
                 remove(spec, key);
             }
         }
+    }
+    let asked = text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
+    if !asked && same(&spec["healthCheckNodePort"], &was["healthCheckNodePort"]) {
+        remove(spec, "healthCheckNodePort");
     }
     allocate(ctx, new);
 }
@@ -310,8 +334,12 @@ fn validate_ports(spec: &Value, errors: &mut Vec<FieldError>) {
             port_number(errors, &format!("{at}.targetPort"), target);
         }
         if !seen.insert((port["port"].to_string(), text(port, "protocol"))) {
-            let shown = json!({"port": port["port"], "protocol": port["protocol"]});
-            errors.push(FieldError::duplicate(at.clone(), &shown));
+            // As Go shows its own struct, with what is compared in it.
+            let message = format!(
+                "Duplicate value: {{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{},\"TargetPort\":0,\"NodePort\":0}}",
+                port["protocol"], port["port"],
+            );
+            errors.push(FieldError::new(FieldErrorKind::Duplicate, at.clone(), message));
         }
         let node = port["nodePort"].as_u64().unwrap_or(0);
         if node != 0 && text(spec, "type") == "ClusterIP" {
@@ -390,10 +418,30 @@ pub(super) fn validate(service: &Value) -> Vec<FieldError> {
             }
         }
     }
-    let policies = ["Cluster", "Local"];
-    for key in ["externalTrafficPolicy", "internalTrafficPolicy"] {
-        one_of_if_set(&mut errors, &format!("spec.{key}"), &spec[key], &policies);
+    if spec["ipFamilyPolicy"] == "RequireDualStack" && !headless {
+        let message = "this cluster is not configured for dual-stack services";
+        errors.push(FieldError::invalid(
+            "spec.ipFamilyPolicy",
+            &spec["ipFamilyPolicy"],
+            message,
+        ));
     }
+    let policies = ["Cluster", "Local"];
+    let external = &spec["externalTrafficPolicy"];
+    let reachable =
+        matches!(kind, "LoadBalancer" | "NodePort") || items(spec, "externalIPs").next().is_some();
+    if !external.is_null() && !reachable {
+        let message = "may only be set for externally-accessible services";
+        errors.push(FieldError::invalid(
+            "spec.externalTrafficPolicy",
+            external,
+            message,
+        ));
+    } else {
+        one_of_if_set(&mut errors, "spec.externalTrafficPolicy", external, &policies);
+    }
+    let internal = &spec["internalTrafficPolicy"];
+    one_of_if_set(&mut errors, "spec.internalTrafficPolicy", internal, &policies);
     errors
 }
 

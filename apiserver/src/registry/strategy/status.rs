@@ -1,10 +1,13 @@
-//! Counters of a workload's status fit each other (`ValidateDeploymentStatus` and its like).
+//! What a status may say: counters of a workload fit each other (`ValidateDeploymentStatus` and its like), amounts and
+//! addresses are such.
 
+use super::json::{items, text};
 use super::pod_rules::not_negative;
+use super::{bounds, network};
 use crate::error::FieldError;
 use serde_json::Value;
 
-/// What is wrong with the status of a Deployment, ReplicaSet or StatefulSet.
+/// What is wrong with a status.
 pub(super) fn validate(plural: &str, status: &Value) -> Vec<FieldError> {
     let parts: &[&str] = match plural {
         "deployments" => &["updatedReplicas", "readyReplicas", "availableReplicas"],
@@ -15,6 +18,12 @@ pub(super) fn validate(plural: &str, status: &Value) -> Vec<FieldError> {
             "updatedReplicas",
             "availableReplicas",
         ],
+        "nodes" => {
+            let amounts = ["capacity", "allocatable"];
+            let all = amounts.map(|key| bounds::validate_amounts(&status[key], &format!("status.{key}")));
+            return all.concat();
+        }
+        "services" | "ingresses" => return validate_balancer(&status["loadBalancer"]),
         _ => return Vec::new(),
     };
     let number = |key: &str| status[key].as_i64().unwrap_or(0);
@@ -41,6 +50,17 @@ pub(super) fn validate(plural: &str, status: &Value) -> Vec<FieldError> {
             &status["availableReplicas"],
             detail,
         ));
+    }
+    errors
+}
+
+fn validate_balancer(balancer: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (i, ingress) in items(balancer, "ingress").enumerate() {
+        if !text(ingress, "ip").is_empty() {
+            let field = format!("status.loadBalancer.ingress[{i}].ip");
+            network::check_address(&mut errors, &field, &ingress["ip"]);
+        }
     }
     errors
 }

@@ -8,7 +8,6 @@ use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use serde_json::{Map, Value, json};
 
-const IMMUTABLE: &str = "field is immutable";
 /// How DaemonSets number their templates, for clients from before `metadata.generation`.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 const JOB_NAME: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
@@ -235,6 +234,16 @@ fn percent_or_number(errors: &mut Vec<FieldError>, field: &str, value: &Value) {
     }
 }
 
+/// A number, or a share of no more than all.
+pub(super) fn int_or_percent(errors: &mut Vec<FieldError>, field: &str, value: &Value) {
+    let before = errors.len();
+    percent_or_number(errors, field, value);
+    let percent = value.as_str().and_then(|s| s.strip_suffix('%'));
+    if errors.len() == before && percent.is_some_and(|p| p.parse::<u64>().map_or(true, |p| p > 100)) {
+        errors.push(FieldError::invalid(field, value, "must not be greater than 100%"));
+    }
+}
+
 fn zero(value: &Value) -> bool {
     *value == json!(0) || *value == json!("0%")
 }
@@ -342,6 +351,25 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         errors = first;
     } else if plural != "replicasets" {
         let strategy = &spec[key];
+        if plural == "deployments" && !types.contains(&text(strategy, "type")) {
+            // As Go shows its own struct.
+            let update = &strategy["rollingUpdate"];
+            let update = if update.is_null() {
+                "null".to_owned()
+            } else {
+                let (unavailable, surge) = (&update["maxUnavailable"], &update["maxSurge"]);
+                format!("{{\"MaxUnavailable\":{unavailable},\"MaxSurge\":{surge}}}")
+            };
+            errors.push(FieldError::new(
+                FieldErrorKind::NotSupported,
+                "spec.strategy",
+                format!(
+                    "Unsupported value: {{\"Type\":{},\"RollingUpdate\":{update}}}: supported values: \"Recreate\", \"RollingUpdate\"",
+                    strategy["type"]
+                ),
+            ));
+            return errors;
+        }
         one_of(&mut errors, &format!("spec.{key}.type"), &strategy["type"], types);
         let update = &strategy["rollingUpdate"];
         for part in ["maxUnavailable", "maxSurge"] {
@@ -501,52 +529,5 @@ fn validate_cronjob(object: &Value) -> Vec<FieldError> {
         "spec.jobTemplate.spec",
         true,
     ));
-    errors
-}
-
-/// What of a workload may not change.
-pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<FieldError> {
-    let (spec, was) = (&new["spec"], &old["spec"]);
-    let mut errors = Vec::new();
-    let mut fixed = |key: &str| {
-        if !same(&spec[key], &was[key]) {
-            errors.push(FieldError::invalid(format!("spec.{key}"), &spec[key], IMMUTABLE));
-        }
-    };
-    match plural {
-        "deployments" | "replicasets" | "daemonsets" => fixed("selector"),
-        "jobs" => {
-            fixed("selector");
-            fixed("completionMode");
-            if was["suspend"] != json!(true) {
-                fixed("template");
-            }
-            if text(spec, "completionMode") != "Indexed" {
-                fixed("completions");
-            }
-        }
-        "statefulsets" => {
-            let mut allowed = spec.clone();
-            for key in [
-                "replicas",
-                "ordinals",
-                "template",
-                "updateStrategy",
-                "revisionHistoryLimit",
-                "persistentVolumeClaimRetentionPolicy",
-                "minReadySeconds",
-            ] {
-                copy(was, &mut allowed, key);
-            }
-            if !same(&allowed, was) {
-                errors.push(FieldError::new(
-                    FieldErrorKind::Forbidden,
-                    "spec",
-                    "Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
-                ));
-            }
-        }
-        _ => {}
-    }
     errors
 }

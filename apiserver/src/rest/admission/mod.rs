@@ -10,11 +10,13 @@ mod connection;
 mod hooks;
 mod matching;
 pub(crate) mod policy;
+mod priority;
 mod seen;
 mod trust;
 mod webhook;
 
 pub use hooks::Hooks;
+pub use priority::priority;
 
 use super::{Api, subject};
 use crate::ApiError;

@@ -66,7 +66,8 @@ fn documents_name_kinds_and_what_patches_take() {
         dangling(&document, COMPONENTS, schemas, &mut missing);
         assert_eq!(missing, BTreeSet::new(), "{path}");
     }
-    assert!(serve(&registry, "/openapi/v3/apis/nope.io/v1", &HeaderMap::new()).is_none());
+    let unknown = serve(&registry, "/openapi/v3/apis/nope.io/v1", &HeaderMap::new());
+    assert_eq!(unknown.unwrap().unwrap().status(), 404);
 }
 
 #[test]
@@ -99,5 +100,25 @@ fn the_second_version_holds_together() {
     let mut missing = BTreeSet::new();
     dangling(&document, "#/definitions/", definitions, &mut missing);
     assert_eq!(missing, BTreeSet::new());
-    assert!(!document.to_string().contains("\"oneOf\""));
+    let schema = &definitions["io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"];
+    assert!(schema["properties"]["oneOf"].is_object() && schema["properties"]["not"].is_object());
+}
+
+#[test]
+fn the_second_version_has_the_form_that_is_asked_for() {
+    let registry = with_gadgets();
+    for (accept, code, answered) in [
+        ("", 200, JSON),
+        ("*/*", 200, JSON),
+        (GNOSTIC_BEFORE, 200, GNOSTIC),
+        (GNOSTIC, 200, GNOSTIC),
+        ("text/html, application/json;q=0.5", 200, JSON),
+        ("text/html", 406, ""),
+    ] {
+        let headers = HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]);
+        let response = serve(&registry, "/openapi/v2", &headers).unwrap().unwrap();
+        let kind = response.headers().get("content-type");
+        let kind = kind.map_or("", |v| v.to_str().unwrap());
+        assert_eq!((response.status().as_u16(), kind), (code, answered), "{accept}");
+    }
 }

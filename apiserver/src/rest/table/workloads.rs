@@ -103,7 +103,12 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
                 row.name(),
                 row.text("/spec/schedule").into(),
                 row.text_or("/spec/timeZone", NONE),
-                row.at("/spec/suspend").as_bool().unwrap_or(false).into(),
+                // A word, although the column says boolean.
+                if row.at("/spec/suspend") == &Value::Bool(true) {
+                    "True".into()
+                } else {
+                    "False".into()
+                },
                 row.items("/status/active").count().into(),
                 row.since(row.at("/status/lastScheduleTime"), NONE),
                 row.age(),

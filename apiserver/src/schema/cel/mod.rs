@@ -379,7 +379,7 @@ impl Run<'_> {
                 Ok(Cel::Bool(true)) => {}
                 Ok(Cel::Bool(false)) => {
                     let message = message(rule, &scope, self.nodes, id, &sizes);
-                    self.fail(id, &rule.source, &message);
+                    self.fail(id, &rule.source, &message, new);
                 }
                 Ok(_) => self.broken(&rule.source, "rule did not evaluate to a bool"),
                 Err(e) => self.broken(&rule.source, &e),
@@ -413,7 +413,7 @@ impl Run<'_> {
             .push(FieldError::new(FieldErrorKind::Invalid, self.field(), message));
     }
 
-    fn fail(&mut self, id: u32, rule: &super::Rule, message: &str) {
+    fn fail(&mut self, id: u32, rule: &super::Rule, message: &str, value: &Value) {
         let mut field = self.path.clone();
         if let Some(Ok(relative)) = rule.field_path.as_ref().map(|p| self.nodes.field_path(id, p)) {
             let _ = write!(
@@ -435,11 +435,13 @@ impl Run<'_> {
             Some("FieldValueDuplicate") => {
                 FieldError::new(FieldErrorKind::Duplicate, field, "Duplicate value")
             }
-            _ => FieldError::new(
+            // Of what is no scalar the value is not shown: it may be large.
+            _ if value.is_object() || value.is_array() => FieldError::new(
                 FieldErrorKind::Invalid,
                 field,
                 format!("Invalid value: {message}"),
             ),
+            _ => FieldError::invalid(field, value, message),
         };
         self.errors.push(error);
     }

@@ -339,15 +339,11 @@ impl Nodes {
         let mut rest = path;
         while !rest.is_empty() {
             let (name, tail) = if let Some(quoted) = rest.strip_prefix("['") {
-                quoted
-                    .split_once("']")
-                    .ok_or("fieldPath must be a valid path: unterminated quote")?
+                quoted.split_once("']").ok_or("must be a valid path")?
             } else if let Some(plain) = rest.strip_prefix('.') {
                 plain.split_at(plain.find(['.', '[']).unwrap_or(plain.len()))
             } else {
-                return Err(format!(
-                    "fieldPath must be a valid path: expected [ or . but got: {rest}"
-                ));
+                return Err("must be a valid path".to_owned());
             };
             let node = self.at(id);
             if let Some(child) = node.property(name) {
@@ -358,14 +354,12 @@ impl Nodes {
                 let _ = write!(out, "[{name}]");
                 id = child;
             } else {
-                return Err(format!(
-                    "fieldPath must be a valid path: does not refer to a valid field: {name}"
-                ));
+                return Err("must be a valid path".to_owned());
             }
             rest = tail;
         }
         if out.is_empty() {
-            Err("fieldPath must be a valid path: empty".into())
+            Err("must be a valid path".into())
         } else {
             Ok(out)
         }

@@ -170,9 +170,7 @@ fn bad_rules_are_refused() {
         ),
         (
             json!({"rule": "true", "fieldPath": ".zz"}),
-            format!(
-                "{at}.fieldPath: Invalid value: \".zz\": fieldPath must be a valid path: does not refer to a valid field: zz"
-            ),
+            format!("{at}.fieldPath: Invalid value: \".zz\": must be a valid path"),
         ),
         (
             json!({"rule": "true", "reason": "Because"}),

@@ -255,11 +255,14 @@ impl Reader {
             super::default::apply_defaults(schema, &mut filled);
             let unknown = super::prune::unknown_fields(schema, default, false);
             if unknown.is_empty() {
-                self.errors
-                    .extend(super::validate::validate(schema, &filled, None, &path));
+                // What is wrong is said of the value alone, which has no name.
+                let mut found = super::validate::validate(schema, &filled, None, &path);
+                for error in &mut found {
+                    error.message = error.message.replace(&format!("{path} in body"), " in body");
+                }
+                self.errors.extend(found);
             } else {
-                let detail = format!("must not have unknown fields, has {}", unknown.join(", "));
-                let message = format!("Invalid value: {}: {detail}", shown(default));
+                let message = format!("Invalid value: {}: must not have unknown fields", shown(default));
                 self.errors
                     .push(FieldError::new(FieldErrorKind::Invalid, path, message));
             }
@@ -325,14 +328,14 @@ mod tests {
             ),
             (
                 field(json!({"type": "integer", "default": "x"})),
-                "p.properties[spec].default: Invalid value: \"string\": p.properties[spec].default in body must be of type \
+                "p.properties[spec].default: Invalid value: \"string\":  in body must be of type \
                  integer: \"string\"",
             ),
             (
                 field(
                     json!({"type": "object", "default": {"zz": 1}, "properties": {"a": {"type": "string"}}}),
                 ),
-                "p.properties[spec].default: Invalid value: {\"zz\":1}: must not have unknown fields, has zz",
+                "p.properties[spec].default: Invalid value: {\"zz\":1}: must not have unknown fields",
             ),
             (
                 field(

@@ -64,7 +64,12 @@ impl Reader {
                     "must be false if x-kubernetes-int-or-string is true",
                 );
             }
-            if typed {
+            if typed
+                && !matches!(
+                    node.get("type").and_then(Value::as_str).unwrap_or_default(),
+                    "string" | "integer"
+                )
+            {
                 self.invalid(
                     field.clone(),
                     &type_of(node),
@@ -79,7 +84,7 @@ impl Reader {
             } else {
                 self.required(field, detail);
             }
-        } else if !typed && !int_or_string && !schema.preserve_unknown {
+        } else if !typed && !int_or_string && !schema.preserve_unknown && !node.contains_key("$ref") {
             let detail = match level {
                 Level::Root => "must not be empty at the root",
                 Level::Item => "must not be empty for specified array items",
@@ -183,7 +188,7 @@ impl Reader {
             self.errors.push(FieldError::not_supported(
                 field,
                 &kind.into(),
-                &["atomic", "map", "set"],
+                &["atomic", "set", "map"],
             ));
             return;
         }
@@ -196,7 +201,7 @@ impl Reader {
                 );
             }
             if kind == "set" {
-                self.check_set(schema, path);
+                self.check_set(node, schema, path);
             }
             return;
         };
@@ -218,6 +223,10 @@ impl Reader {
             let detail = "cannot be nullable when x-kubernetes-list-type is map";
             self.forbidden(format!("{path}.items.nullable"), detail);
         }
+        if keys.iter().any(|key| items.property(key).is_none()) {
+            let message = "entries must all be names of item properties";
+            self.invalid(keys_field.clone(), &json!(keys), message);
+        }
         let mut seen: Vec<&str> = Vec::new();
         for (i, key) in keys.iter().enumerate() {
             if seen.contains(&&**key) {
@@ -227,11 +236,6 @@ impl Reader {
             }
             seen.push(key);
             let Some(property) = items.property(key) else {
-                self.invalid(
-                    format!("{keys_field}[{i}]"),
-                    &json!(key),
-                    "entries must all be names of item properties",
-                );
                 continue;
             };
             let property_path = format!("{path}.items.properties[{key}]");
@@ -255,7 +259,7 @@ impl Reader {
         }
     }
 
-    fn check_set(&mut self, schema: &Schema, path: &str) {
+    fn check_set(&mut self, node: &Map<String, Value>, schema: &Schema, path: &str) {
         let Some(items) = schema.items() else { return };
         if items.nullable {
             let detail = "cannot be nullable when x-kubernetes-list-type is set";
@@ -276,9 +280,12 @@ impl Reader {
         }
         if items.kind == Type::Object && !items.atomic_map {
             let field = format!("{path}.items.x-kubernetes-map-type");
+            let written = node
+                .get("items")
+                .map_or(Value::Null, |i| i["x-kubernetes-map-type"].clone());
             self.invalid(
                 field,
-                &json!("granular"),
+                &written,
                 "must be atomic as item of a list with x-kubernetes-list-type=set",
             );
         }

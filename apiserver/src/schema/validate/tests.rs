@@ -127,7 +127,7 @@ fn messages_of_kube_apiserver() {
         ),
         (
             json!({"template": {"apiVersion": "v1"}}),
-            &["spec.template.kind: Required value: must not be empty"],
+            &["spec.template.kind: Required value"],
         ),
     ];
     for (spec, expected) in cases {

@@ -101,7 +101,7 @@ fn bad_objects_are_refused_in_kubernetes_words() {
         (
             service("s", json!({"clusterIP": "10.0.0.1", "ports": [{"port": 80}]})),
             vec![
-                "spec.clusterIPs[0]: Invalid value: [\"10.0.0.1\"]: failed to allocate IP 10.0.0.1: the provided IP (10.0.0.1) is not in the valid range. The range of valid IPs is 10.96.0.0/16",
+                "spec.clusterIPs: Invalid value: [\"10.0.0.1\"]: failed to allocate IP 10.0.0.1: the provided network does not match the current range",
             ],
         ),
         (
