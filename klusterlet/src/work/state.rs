@@ -57,6 +57,8 @@ pub struct ManifestState {
     pub twin: Option<usize>,
     /// Outcome of the last look.
     pub report: Option<Report>,
+    /// Generation of the work at which it was last applied.
+    pub applied_at: Option<i64>,
     /// The fight over it, if there is one.
     pub contention: Contention,
 }

@@ -110,6 +110,9 @@ impl Agent {
                     if outcome.retry != Retry::No {
                         manifest.dirty = true;
                     }
+                    if outcome.report.applied == status::Applied::Yes {
+                        manifest.applied_at = known.work.metadata.generation;
+                    }
                     manifest.report = Some(outcome.report);
                 }
             }
@@ -359,7 +362,9 @@ impl Agent {
                 todo.push(Look {
                     ordinal,
                     trusted,
-                    applied: current && is(types::APPLIED),
+                    // The hub may know a moment before this agent hears that it does.
+                    applied: (current && is(types::APPLIED))
+                        || (manifest.applied_at.is_some() && manifest.applied_at == work.metadata.generation),
                     twin: manifest.twin,
                     complete: frozen || is(types::COMPLETE),
                     contention: manifest.contention.clone(),
