@@ -20,8 +20,12 @@ pub const SERVICE_ACCOUNTS_GROUP: &str = "system:serviceaccounts";
 const PRIVATE: &str = "kubernetes.io";
 
 /// Type of the Secrets that are bootstrap tokens, and where they live.
-const BOOTSTRAP_TYPE: &str = "bootstrap.kubernetes.io/token";
-const BOOTSTRAP_NAMESPACE: &str = "kube-system";
+/// What their names begin with.
+pub const BOOTSTRAP_PREFIX: &str = "bootstrap-token-";
+/// Type of the Secret of a bootstrap token.
+pub const BOOTSTRAP_TYPE: &str = "bootstrap.kubernetes.io/token";
+/// Where those Secrets are.
+pub const BOOTSTRAP_NAMESPACE: &str = "kube-system";
 /// Group of everyone with a bootstrap token; extra groups begin with it.
 pub const BOOTSTRAPPERS_GROUP: &str = "system:bootstrappers";
 
@@ -226,7 +230,11 @@ pub fn check_bootstrap(
     now: Timestamp,
 ) -> Result<UserInfo, String> {
     let stored = objects
-        .object("/secrets", BOOTSTRAP_NAMESPACE, &format!("bootstrap-token-{id}"))
+        .object(
+            "/secrets",
+            BOOTSTRAP_NAMESPACE,
+            &format!("{BOOTSTRAP_PREFIX}{id}"),
+        )
         .ok_or("there is no such bootstrap token")?;
     if object::is_deleting(&stored) || stored["type"] != BOOTSTRAP_TYPE {
         return Err("the bootstrap token's secret is not usable".into());

@@ -1,5 +1,5 @@
 //! What kube-controller-manager does for the kinds that matter here: namespaces, garbage, certificates, CRDs, service
-//! accounts, aggregated roles, finished jobs, old events.
+//! accounts, aggregated roles, finished jobs, old events, expired tokens.
 //!
 //! One watch of the whole store feeds one queue ([`engine`]). Each controller observes through [`access`], decides in a
 //! pure function and returns [`plan::Plan`]s, which are carried out in one place. Nothing is polled: what is about time
@@ -19,8 +19,10 @@ pub mod plan;
 pub mod queue;
 #[cfg(test)]
 pub(crate) mod tests;
+pub mod token;
 
 use crate::ApiError;
+use crate::auth::tokens::{BOOTSTRAP_NAMESPACE, BOOTSTRAP_PREFIX};
 use crate::pki::Ca;
 use crate::rest::Api;
 use crate::store::{Entry, Event};
@@ -55,6 +57,8 @@ pub mod kinds {
     pub const NAMESPACES: &str = "/namespaces";
     /// Pod.
     pub const PODS: &str = "/pods";
+    /// Secret.
+    pub const SECRETS: &str = "/secrets";
     /// ServiceAccount.
     pub const SERVICE_ACCOUNTS: &str = "/serviceaccounts";
 }
@@ -97,6 +101,8 @@ pub enum Work {
     Job(crate::store::Key),
     /// An Event that may be old.
     Event(crate::store::Key),
+    /// A bootstrap token that may have expired.
+    Token(crate::store::Key),
 }
 
 struct Controllers {
@@ -178,6 +184,13 @@ impl Controllers {
             }
             kinds::JOBS if !gone => add(Work::Job(key.clone())),
             kinds::EVENTS if !gone => add(Work::Event(key.clone())),
+            kinds::SECRETS
+                if !gone
+                    && &*key.namespace == BOOTSTRAP_NAMESPACE
+                    && key.name.starts_with(BOOTSTRAP_PREFIX) =>
+            {
+                add(Work::Token(key.clone()));
+            }
             _ => {}
         }
     }
@@ -276,6 +289,10 @@ impl Reactor for Controllers {
             },
             Work::Event(key) => match access.object(kinds::EVENTS, &key.namespace, &key.name) {
                 Some(event) => event::decide(&event, now),
+                None => Plan::default(),
+            },
+            Work::Token(key) => match access.object(kinds::SECRETS, &key.namespace, &key.name) {
+                Some(secret) => token::decide(&secret, now),
                 None => Plan::default(),
             },
         };

@@ -6,9 +6,12 @@ use serde_json::{Map, Value, json};
 
 /// Most operations one JSON Patch may have.
 const MAX_OPERATIONS: usize = 10_000;
-/// Most values one JSON Patch may move or copy: some tenths of a second, where without a bound ten thousand operations on a
-/// long list take minutes, and copies of copies take all memory.
+/// Most values one JSON Patch may move: some tenths of a second, where without a bound ten thousand operations on a long list
+/// take minutes.
 const MOST_MOVED: usize = 20_000_000;
+/// Most bytes of JSON one JSON Patch may copy, as much as a body may have (kube-apiserver's bound too): copies of copies would
+/// take all memory.
+const MOST_COPIED: usize = 3 << 20;
 const TOO_MUCH: &str = "The JSON patch moves or copies too many values";
 
 /// Applies a JSON Patch. A body that is no list of operations is a 400, one that can not be carried out a 422.
@@ -35,7 +38,10 @@ pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
         )));
     }
     let mut patched = object.clone();
-    let mut left = MOST_MOVED;
+    let mut left = Left {
+        moved: MOST_MOVED,
+        copied: MOST_COPIED,
+    };
     for mut item in items {
         lenient(&mut item, &patched);
         let operation: PatchOperation = serde_json::from_value(item).map_err(|_| unprocessable())?;
@@ -52,44 +58,49 @@ pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
     }
 }
 
+/// What may still be moved, and copied.
+struct Left {
+    moved: usize,
+    copied: usize,
+}
+
 /// Takes what an operation costs from `left`: the items of a list that move up or down, and what is copied. `None` when
 /// there is not so much left.
-fn charge(object: &Value, operation: &PatchOperation, left: &mut usize) -> Option<()> {
+fn charge(object: &Value, operation: &PatchOperation, left: &mut Left) -> Option<()> {
     let above = |pointer: &str| {
         let list = pointer
             .rsplit_once('/')
             .and_then(|(above, _)| object.pointer(above));
         list.and_then(Value::as_array).map_or(0, Vec::len)
     };
-    let mut take = |cost: usize| {
-        *left = left.checked_sub(cost)?;
-        Some(())
-    };
-    match operation {
-        PatchOperation::Add(o) => take(above(o.path.as_str())),
-        PatchOperation::Remove(o) => take(above(o.path.as_str())),
-        PatchOperation::Move(o) => take(above(o.from.as_str()) + above(o.path.as_str())),
+    let moved = match operation {
+        PatchOperation::Add(o) => above(o.path.as_str()),
+        PatchOperation::Remove(o) => above(o.path.as_str()),
+        PatchOperation::Move(o) => above(o.from.as_str()) + above(o.path.as_str()),
         PatchOperation::Copy(o) => {
-            take(above(o.path.as_str()))?;
-            object
-                .pointer(o.from.as_str())
-                .map_or(Some(()), |v| size(v, left))
+            if let Some(value) = object.pointer(o.from.as_str()) {
+                copy(value, &mut left.copied)?;
+            }
+            above(o.path.as_str())
         }
-        PatchOperation::Replace(_) | PatchOperation::Test(_) => Some(()),
-    }
+        PatchOperation::Replace(_) | PatchOperation::Test(_) => 0,
+    };
+    left.moved = left.moved.checked_sub(moved)?;
+    Some(())
 }
 
-/// Takes the number of values in a value from `left`.
-fn size(value: &Value, left: &mut usize) -> Option<()> {
-    *left = left.checked_sub(1)?;
+/// Takes the length that a value has at least as JSON from `left`.
+fn copy(value: &Value, left: &mut usize) -> Option<()> {
+    let own = match value {
+        Value::String(text) => text.len() + 3,
+        Value::Object(map) => map.keys().map(|key| key.len() + 3).sum::<usize>() + 2,
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) => 2,
+    };
+    *left = left.checked_sub(own)?;
     match value {
-        Value::Object(map) => map.values().try_for_each(|v| size(v, left)),
-        Value::Array(items) => items.iter().try_for_each(|v| size(v, left)),
-        Value::String(text) => {
-            *left = left.checked_sub(text.len() / 16)?;
-            Some(())
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => Some(()),
+        Value::Object(map) => map.values().try_for_each(|v| copy(v, left)),
+        Value::Array(items) => items.iter().try_for_each(|v| copy(v, left)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Some(()),
     }
 }
 

@@ -221,7 +221,7 @@ async fn works_are_applied_and_watched() -> Result {
         Ok(run.stdout)
     };
     assert_eq!(
-        completed(&["work", "status", "--cluster", &name[..4]])
+        completed(&["work", "status", "--cluster", &name[..name.len() - 1]])
             .await?
             .trim(),
         name

@@ -43,7 +43,12 @@ async fn until_claims(hub: &Kube, cluster: &str, wanted: &[(&str, &str)]) -> Res
 
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_and_properties_are_reported_by_their_rules() -> Result {
-    let mut fleet = Fleet::prepare(FleetOptions::default()).await?;
+    // Claims are of a whole cluster: no other test's may be there.
+    let mut fleet = Fleet::prepare(FleetOptions {
+        own_clusters: true,
+        ..FleetOptions::default()
+    })
+    .await?;
     let options = &mut fleet.clusters[0].options;
     options.feature_gates = vec!["ClusterProperty=true".to_owned()];
     options.max_custom_cluster_claims = 2;

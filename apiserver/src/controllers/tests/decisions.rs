@@ -480,3 +480,33 @@ fn protected_groups_say_whether_they_are_approved() {
         );
     }
 }
+
+#[test]
+fn bootstrap_tokens_go_when_they_expire() {
+    use base64::Engine as _;
+    let token = |expiration: Option<&str>| {
+        let encoded = expiration.map(|text| base64::engine::general_purpose::STANDARD.encode(text));
+        json!({"type": "bootstrap.kubernetes.io/token", "data": {"expiration": encoded},
+            "metadata": {"name": "bootstrap-token-abcdef", "namespace": "kube-system", "uid": "u"}})
+    };
+    let mut opaque = token(Some("2026-01-01T11:00:00Z"));
+    opaque["type"] = json!("Opaque");
+    for (secret, want) in [
+        (token(None), Some(Plan::default())),
+        (token(Some("")), Some(Plan::default())),
+        (token(Some("2026-01-01T12:00:30Z")), Some(later(30))),
+        (token(Some("2026-01-01T13:00:00+01:00")), None),
+        (token(Some("2026-01-01T11:00:00Z")), None),
+        (token(Some("tomorrow")), None),
+        (opaque, Some(Plan::default())),
+    ] {
+        let plan = token::decide(&secret, now());
+        match want {
+            Some(want) => assert_eq!(plan, want, "{secret}"),
+            None => assert!(
+                matches!(plan.actions.as_slice(), [Action::Delete { .. }]),
+                "{secret}: {plan:?}"
+            ),
+        }
+    }
+}
