@@ -65,7 +65,8 @@ impl World {
     }
 }
 
-fn start_hub(program: &Program, address: &str) -> anyhow::Result<Process> {
+/// A standalone hub that accepts whoever bootstraps.
+pub fn start_hub(program: &Program, address: &str) -> anyhow::Result<Process> {
     program.spawn(&[
         "hub",
         "--standalone",

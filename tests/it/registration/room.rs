@@ -2,10 +2,11 @@
 //! why it has to wait, and with room again both go on by themselves.
 
 use super::{lease_path, until_available};
+use crate::crash::start_hub;
 use crate::{MUSTER, Result};
 use anyhow::Context as _;
 use muster_apiserver::server::ServerOptions;
-use muster_tests::control_plane::{BOOTSTRAP_USER, bootstrap_kubeconfig};
+use muster_tests::control_plane::bootstrap_kubeconfig;
 use muster_tests::objects::{cluster_path, configmap, configmap_path, namespace, work, works_path};
 use muster_tests::program::Process;
 use muster_tests::wait::SOON;
@@ -15,22 +16,8 @@ use std::time::Duration;
 
 /// Not even this much fits, in the end.
 const SPARE: usize = 100;
-/// How long what is asked of a full hub is counted; less than the ten seconds after which the server closes idle connections.
+/// How long what is asked of a full hub is counted.
 const WHILE: Duration = Duration::from_secs(7);
-
-fn hub(program: &Program, address: &str) -> anyhow::Result<Process> {
-    program.spawn(&[
-        "hub",
-        "--standalone",
-        "--data-dir",
-        "hub",
-        "--bind",
-        address,
-        "--feature-gates=ManagedClusterAutoApproval=true",
-        "--auto-approved-csr-users",
-        BOOTSTRAP_USER,
-    ])
-}
 
 /// A klusterlet as a process, and the server it is for.
 async fn klusterlet(
@@ -99,7 +86,7 @@ async fn a_hub_without_room_is_told_of_once_and_asked_seldom() -> Result {
     let full = whole.with_little_room()?;
     let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let address = format!("127.0.0.1:{port}");
-    let mut process = hub(&full, &address)?;
+    let mut process = start_hub(&full, &address)?;
     let admin = whole.home().join("hub/admin.kubeconfig");
     process.until_file(&admin).await?;
     let kube = Kube::from_file("hub", &admin).await?;
@@ -149,7 +136,7 @@ async fn a_hub_without_room_is_told_of_once_and_asked_seldom() -> Result {
     spoke.kube().get(&configmap_path("app", "settings")).await?;
 
     process.kill()?;
-    let again = hub(&whole, &address)?;
+    let again = start_hub(&whole, &address)?;
     until_says(&first, "the hub takes writes again")
         .await
         .with_context(|| again.stderr())?;

@@ -112,14 +112,15 @@ fn validate_volume(spec: &Value) -> Vec<FieldError> {
         policy,
         &policies,
     );
-    validate_class(spec, &mut errors);
-    one_of(
-        &mut errors,
-        "spec.volumeMode",
-        &spec["volumeMode"],
-        &["Block", "Filesystem"],
-    );
+    validate_class_and_mode(spec, &mut errors);
     errors
+}
+
+/// What a volume and a claim say in the same way.
+fn validate_class_and_mode(spec: &Value, errors: &mut Vec<FieldError>) {
+    validate_class(spec, errors);
+    let modes = ["Block", "Filesystem"];
+    one_of(errors, "spec.volumeMode", &spec["volumeMode"], &modes);
 }
 
 fn validate_claim(spec: &Value) -> Vec<FieldError> {
@@ -135,13 +136,7 @@ fn validate_claim(spec: &Value) -> Vec<FieldError> {
     } else {
         positive("spec.resources[storage]", size, &mut errors);
     }
-    validate_class(spec, &mut errors);
-    one_of(
-        &mut errors,
-        "spec.volumeMode",
-        &spec["volumeMode"],
-        &["Block", "Filesystem"],
-    );
+    validate_class_and_mode(spec, &mut errors);
     errors
 }
 

@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use muster_crds::cluster::v1::ManagedCluster;
 use muster_crds::constants::annotations;
 use muster_crds::work::v1::{AppliedManifestWork, ManifestWork};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 /// Many works vanish at the same moment: it is told of them all at once.
@@ -38,7 +38,8 @@ impl Agent {
             };
             tracing::warn!(work = name, "{}", new.told(self.settings.eviction_grace));
             let annotations = json!({annotations::REMOVAL_HELD: new.text(), annotations::WORK_UID: told.uid});
-            self.annotate(applied, &annotations).await?;
+            self.write_applied(applied, &json!({ "annotations": annotations }))
+                .await?;
             hold = Some(new);
         }
         if known.as_ref() != Some(&told) {
@@ -48,20 +49,10 @@ impl Agent {
             .as_ref()
             .and_then(|h| h.left(now, self.settings.eviction_grace));
         if hold.is_some() && left.is_none() {
-            self.annotate(applied, &json!({annotations::REMOVAL_HELD: null}))
-                .await?;
+            let over = json!({"annotations": {annotations::REMOVAL_HELD: null}});
+            self.write_applied(applied, &over).await?;
         }
         Ok(left)
-    }
-
-    async fn annotate(
-        &self,
-        applied: &AppliedManifestWork,
-        annotations: &Value,
-    ) -> Result<(), ReconcileError> {
-        self.write_applied(applied, &json!({ "annotations": annotations }))
-            .await
-            .map(|_| ())
     }
 
     /// The hub's ManagedCluster of this cluster, as it is now: by it a hub is told from another, and from what it was.
