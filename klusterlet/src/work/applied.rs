@@ -100,10 +100,10 @@ pub fn removal(recorded_uid: &str, live: Option<&Value>, applied_uid: &str) -> R
     if !recorded_uid.is_empty() && metadata["uid"].as_str() != Some(recorded_uid) {
         return Removal::Leave;
     }
-    let owners = || metadata["ownerReferences"].as_array().into_iter().flatten();
-    if !owners().any(|o| o["uid"].as_str() == Some(applied_uid)) {
+    if !is_owned(live, applied_uid) {
         return Removal::Leave;
     }
+    let mut owners = metadata["ownerReferences"].as_array().into_iter().flatten();
     let another = |o: &Value| {
         o["uid"].as_str() != Some(applied_uid)
             && o["kind"] == "AppliedManifestWork"
@@ -111,7 +111,7 @@ pub fn removal(recorded_uid: &str, live: Option<&Value>, applied_uid: &str) -> R
                 .as_str()
                 .is_some_and(|v| v.starts_with("work.open-cluster-management.io/"))
     };
-    if owners().any(another) {
+    if owners.any(another) {
         Removal::Disown
     } else if !metadata["deletionTimestamp"].is_null() {
         Removal::Wait
@@ -145,17 +145,7 @@ pub async fn remove(
     match (removal(&entry.uid, live.as_ref(), applied_uid), live) {
         (Removal::Leave, _) | (_, None) => Ok(true),
         (Removal::Wait, _) => Ok(false),
-        (Removal::Disown, Some(mut live)) => {
-            if let Some(owners) = live["metadata"]["ownerReferences"].as_array_mut() {
-                owners.retain(|o| o["uid"].as_str() != Some(applied_uid));
-            }
-            let patch = json!({"metadata": {
-                "uid": live["metadata"]["uid"],
-                "resourceVersion": live["metadata"]["resourceVersion"],
-                "ownerReferences": live["metadata"]["ownerReferences"],
-            }});
-            objects::merge(spoke, &path, &patch).await.map(|_| true)
-        }
+        (Removal::Disown, Some(live)) => disown(spoke, &path, live, applied_uid).await.map(|_| true),
         (Removal::Delete, Some(live)) => {
             let uid = live["metadata"]["uid"].as_str().unwrap_or_default();
             match objects::delete(spoke, &path, uid).await {
@@ -168,6 +158,33 @@ pub async fn remove(
             }
         }
     }
+}
+
+/// Whether an object names the record as its owner.
+pub fn is_owned(live: &Value, applied_uid: &str) -> bool {
+    let owners = live["metadata"]["ownerReferences"].as_array();
+    owners
+        .into_iter()
+        .flatten()
+        .any(|o| o["uid"].as_str() == Some(applied_uid))
+}
+
+/// Takes the record off an object's owners, unless it is not the same object any more.
+pub async fn disown(
+    spoke: &Server,
+    path: &str,
+    mut live: Value,
+    applied_uid: &str,
+) -> Result<Value, RequestError> {
+    if let Some(owners) = live["metadata"]["ownerReferences"].as_array_mut() {
+        owners.retain(|o| o["uid"].as_str() != Some(applied_uid));
+    }
+    let patch = json!({"metadata": {
+        "uid": live["metadata"]["uid"],
+        "resourceVersion": live["metadata"]["resourceVersion"],
+        "ownerReferences": live["metadata"]["ownerReferences"],
+    }});
+    objects::merge(spoke, path, &patch).await
 }
 
 /// The AppliedManifestWork for a work.

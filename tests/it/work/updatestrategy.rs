@@ -91,6 +91,43 @@ async fn create_only_and_read_only_leave_objects_alone() -> Result {
     Ok(())
 }
 
+/// Whoever makes a manifest `ReadOnly` says that the object is no longer the work's: it outlives the work.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_read_only_is_let_go() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let manifests = [configmap(&ns, "a", "1"), configmap(&ns, "b", "1")];
+    fleet
+        .create(&work_with(name, "app", &manifests, &json!({})))
+        .await?;
+    fleet.until_applied(name, "app").await?;
+    let configs = json!([strategy("", "configmaps", &ns, "a", &json!({"type": "ReadOnly"}))]);
+    fleet
+        .kube()
+        .merge(
+            &work_path(name, "app"),
+            &json!({"spec": {"manifestConfigs": configs}}),
+        )
+        .await?;
+    spoke
+        .until(
+            &configmap_path(&ns, "a"),
+            SOON,
+            "no work owns it",
+            |found| match found.map(|f| &f["metadata"]["ownerReferences"]) {
+                Some(Value::Null) => Ok(()),
+                other => Err(format!("its owners are {other:?}")),
+            },
+        )
+        .await?;
+    fleet.kube().delete(&work_path(name, "app")).await?;
+    fleet.kube().until_gone(&work_path(name, "app"), SOON).await?;
+    spoke.until_gone(&configmap_path(&ns, "b"), SOON).await?;
+    spoke.get(&configmap_path(&ns, "a")).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn server_side_apply_respects_other_managers_until_forced() -> Result {
     let fleet = Fleet::joined(1).await?;

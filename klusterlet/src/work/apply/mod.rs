@@ -11,6 +11,7 @@ mod ssa;
 mod target;
 mod update;
 
+use super::applied;
 use super::bounded;
 use super::contention::Contention;
 use super::difference::{self, Difference};
@@ -307,10 +308,8 @@ impl Applier {
     async fn bring_about(&self, target: &Target<'_>, look: &Look) -> Result<Came, Failure> {
         let strategy = target.strategy();
         if strategy == UpdateStrategyType::ReadOnly {
-            let (namespace, name) = (target.key.namespace.clone(), target.key.name.clone());
-            self.watches
-                .ensure(&target.served, Coverage::Named(namespace, name));
-            return Ok(Came::Settled(self.fetch(target).await?));
+            self.watch_alone(target);
+            return Ok(Came::Settled(self.let_go(target).await?));
         }
         match target.policy.drift {
             Drift::Report if look.applied => return Ok(self.report_drift(target).await?),
@@ -359,6 +358,29 @@ impl Applier {
                     self.watch_alone(target);
                 }
                 Ok(live)
+            }
+        }
+    }
+
+    /// What exists of a `ReadOnly` manifest. Under another strategy the work may have owned it: with the work's record as an
+    /// owner it would end with the work, and `ReadOnly` objects are never deleted (wire §3.7).
+    async fn let_go(&self, target: &Target<'_>) -> Result<Option<Arc<Value>>, RequestError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let Some(live) = self.fetch(target).await? else {
+                return Ok(None);
+            };
+            let Some(record) = target.marks.record().filter(|r| applied::is_owned(&live, r)) else {
+                return Ok(Some(live));
+            };
+            // The record is the agent's own, whoever the executor is.
+            let let_go = applied::disown(&target.spoke, &target.path, Value::clone(&live), record).await;
+            match let_go {
+                Ok(object) => return Ok(Some(Arc::new(object))),
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) if error.is_conflict() && tries < CONFLICT_RETRIES => {}
+                Err(error) => return Err(error),
             }
         }
     }

@@ -49,6 +49,14 @@ pub struct Marks {
     pub disowned_uid: Option<String>,
 }
 
+impl Marks {
+    /// UID of the work's record, whether it is to own the object or not.
+    pub fn record(&self) -> Option<&str> {
+        let owner = self.owner.as_ref().and_then(|o| o["uid"].as_str());
+        owner.or(self.disowned_uid.as_deref())
+    }
+}
+
 /// The object to create for a manifest.
 pub fn created(required: &Value, marks: &Marks) -> Value {
     let mut object = required.clone();

@@ -107,6 +107,14 @@ fn one(world: &World, settled: &Settled, uids: &BTreeMap<&str, &str>, object: Ob
     let writing: BTreeMap<&String, &Work> = world.works.iter().filter(|(_, w)| w.writes(object)).collect();
     let past = &world.past[&object];
     if writing.is_empty() {
+        let reading = world
+            .works
+            .iter()
+            .filter(|(_, w)| w.objects.contains_key(&object));
+        let mut reading = reading.filter_map(|(name, _)| uids.get(name.as_str()));
+        if let Some(reader) = reading.find(|r| found.is_some_and(|f| owners(f).contains(**r))) {
+            return Err(format!("{reader} only reads it, and owns it"));
+        }
         return if past.read && (past.owned || past.orphaned) {
             Ok(())
         } else {
@@ -122,15 +130,7 @@ fn one(world: &World, settled: &Settled, uids: &BTreeMap<&str, &str>, object: Ob
         .filter(|(_, w)| w.owns(object))
         .filter_map(|(name, _)| uids.get(name.as_str()).copied())
         .collect();
-    let reading = world
-        .works
-        .iter()
-        .filter(|(_, w)| w.objects.contains_key(&object) && !w.writes(object));
-    let reading: BTreeSet<&str> = reading
-        .filter_map(|(name, _)| uids.get(name.as_str()).copied())
-        .collect();
-    let owners_now: BTreeSet<&str> = owners(found).difference(&reading).copied().collect();
-    if owners_now != expected {
+    if owners(found) != expected {
         return Err(format!(
             "its owners are {:?}, they should be {expected:?}",
             owners(found)
