@@ -94,11 +94,9 @@ impl Known {
             if begin.send(()).is_err() {
                 return;
             }
+            let back = Back { over, known };
             let answer = evaluate();
-            if over.swap(true, Ordering::Relaxed) {
-                // Nobody waits any more: this thread was counted as left behind, and is back.
-                known.lost.fetch_sub(1, Ordering::Relaxed);
-            }
+            drop(back);
             drop(tell.send(answer));
         });
         if started.is_err() || !matches!(tokio::time::timeout(START, begun).await, Ok(Ok(()))) {
@@ -116,6 +114,21 @@ impl Known {
         }
         locked(&self.refused).insert(key, Instant::now() + PENALTY);
         Err(RanAway)
+    }
+}
+
+/// Says when a thread is through, also where it panics.
+struct Back {
+    over: Arc<AtomicBool>,
+    known: Arc<Known>,
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        if self.over.swap(true, Ordering::Relaxed) {
+            // Nobody waits any more: this thread was counted as left behind, and is back.
+            self.known.lost.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -160,5 +173,23 @@ mod tests {
         }
         assert_eq!(known.lost.load(Ordering::Relaxed), LEFT_BEHIND_AT_MOST);
         drop(held);
+    }
+
+    #[tokio::test]
+    async fn what_panics_late_is_left_behind_no_more() {
+        let known = Arc::<Known>::default();
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let panics = move || assert_eq!(wait.recv(), Ok(()), "what it was waiting for has gone");
+        assert_eq!(
+            known.run(Duration::from_millis(20), &"one", panics).await,
+            Err(RanAway)
+        );
+        assert_eq!(known.lost.load(Ordering::Relaxed), 1);
+        drop(release);
+        let patience = Instant::now() + Duration::from_secs(30);
+        while known.lost.load(Ordering::Relaxed) > 0 {
+            assert!(Instant::now() < patience, "the thread has not come back");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
