@@ -17,6 +17,37 @@ pub struct Feedback {
 /// gate RawFeedbackJsonString).
 pub type RawLimit = Option<usize>;
 
+/// Longest text that is reported, in bytes. A status is one object: what is larger than an API server takes would keep all
+/// of it from the hub.
+const LONGEST_TEXT: usize = 64 << 10;
+/// What the values of one work may have together, in bytes.
+const LARGEST: usize = 512 << 10;
+
+/// Takes out, of the last manifests first, what is too much for one status, and says so.
+pub fn bounded<'a>(all: impl IntoIterator<Item = &'a mut Feedback>) {
+    let mut left = LARGEST;
+    for feedback in all {
+        let mut dropped = Vec::new();
+        feedback.values.retain(|value| {
+            let size = value.name.len() + value.value.string.as_ref().map_or(8, String::len);
+            let size = size + value.value.json_raw.as_ref().map_or(0, String::len);
+            let fits = size <= left;
+            if fits {
+                left -= size;
+            } else {
+                dropped.push(value.name.clone());
+            }
+            fits
+        });
+        if !dropped.is_empty() {
+            feedback.errors.push(format!(
+                "{}: the values of this work have more than {LARGEST} bytes together",
+                dropped.join(", ")
+            ));
+        }
+    }
+}
+
 /// Evaluates all rules over one object.
 pub fn evaluate(rules: &[FeedbackRule], object: &Value, raw: RawLimit) -> Feedback {
     let mut out = Feedback::default();
@@ -124,6 +155,9 @@ fn field_value(value: &Value, raw: RawLimit) -> Result<FieldValue, String> {
     };
     match (value, raw) {
         (Value::Number(n), _) if n.is_i64() => field.integer = n.as_i64(),
+        (Value::String(s), _) if s.len() > LONGEST_TEXT => {
+            return Err(format!("has {} bytes, {LONGEST_TEXT} are allowed", s.len()));
+        }
         (Value::String(s), _) => {
             field.type_ = ValueType::String;
             field.string = Some(s.clone());
@@ -210,6 +244,28 @@ mod tests {
         assert_eq!(
             shown(&found)[0],
             json!({"name": "each", "fieldValue": {"type": "Integer", "integer": 1}})
+        );
+    }
+
+    #[test]
+    fn long_texts_are_told_and_a_status_stays_within_its_size() {
+        let object =
+            json!({"kind": "X", "long": "x".repeat(LONGEST_TEXT + 1), "fits": "y".repeat(LONGEST_TEXT)});
+        let rules = rules(json!([{"type": "JSONPaths", "jsonPaths": [
+            {"name": "long", "path": ".long"}, {"name": "fits", "path": ".fits"}]}]));
+        let one = evaluate(&rules, &object, None);
+        assert_eq!(one.values.len(), 1);
+        assert_eq!(
+            one.errors,
+            ["long: the value at .long has 65537 bytes, 65536 are allowed"]
+        );
+        let mut many = vec![one; 9];
+        bounded(&mut many);
+        let kept = many.iter().map(|f| f.values.len()).collect::<Vec<_>>();
+        assert_eq!(kept, [1, 1, 1, 1, 1, 1, 1, 0, 0]);
+        assert_eq!(
+            many[8].errors[1],
+            "fits: the values of this work have more than 524288 bytes together"
         );
     }
 }

@@ -1,6 +1,7 @@
 //! Kubernetes' dialect of JSONPath, as `kubectl -o jsonpath` and feedback rules have it, on an RFC 9535 engine.
 //!
-//! Differences that are rewritten: the braces around the whole, a missing `$`, a missing leading dot, and `\.` in names.
+//! Differences that are rewritten: the braces around the whole, a missing `$` or `@` for it, a missing leading dot, and `\.`
+//! in names.
 //! `{range}` and text around the braces have no meaning where one value is asked for and are refused.
 
 use jsonpath_rust::JsonPath as _;
@@ -15,10 +16,15 @@ const MAX_BRACKETS: usize = 64;
 /// path.
 pub fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
     let query = rewrite(path)?;
-    let found = object
-        .query(&query)
-        .map_err(|e| format!("the JSONPath {path:?} is not valid: {e}"))?;
+    let found = object.query(&query).map_err(|e| invalid(path, &e.to_string()))?;
     Ok(found.into_iter().cloned().collect())
+}
+
+/// The engine shows where it stopped by a drawing of several lines; a condition has one.
+fn invalid(path: &str, drawn: &str) -> String {
+    let expected = drawn.lines().find_map(|l| l.trim_start().strip_prefix("= "));
+    let why = expected.unwrap_or_else(|| drawn.lines().next().unwrap_or_default());
+    format!("the JSONPath {path:?} is not valid: {why}")
 }
 
 /// Where a path leads, each as the steps to one place.
@@ -26,7 +32,7 @@ pub fn places(path: &str, object: &Value) -> Result<Vec<Vec<String>>, String> {
     let query = rewrite(path)?;
     let found = object
         .query_only_path(&query)
-        .map_err(|e| format!("the JSONPath {path:?} is not valid: {e}"))?;
+        .map_err(|e| invalid(path, &e.to_string()))?;
     Ok(found.iter().map(|p| steps(p)).collect())
 }
 
@@ -83,12 +89,13 @@ fn rewrite(path: &str) -> Result<String, String> {
     let rooted = match inner.chars().next() {
         Some('$') => inner.to_owned(),
         Some('.' | '[') => format!("${inner}"),
+        Some('@') => format!("${}", &inner[1..]),
         _ => format!("$.{inner}"),
     };
     Ok(unescape(&rooted))
 }
 
-/// `.a\.b` becomes `['a.b']`; everything else stays.
+/// `.a\.b` becomes `['a.b']`, and so does `['a\.b']`; everything else stays.
 fn unescape(path: &str) -> String {
     if !path.contains('\\') {
         return path.to_owned();
@@ -97,7 +104,13 @@ fn unescape(path: &str) -> String {
     let mut out = String::new();
     let mut at = 0;
     while at < chars.len() {
-        if chars[at] == '.' && chars.get(at + 1).is_some_and(|c| !matches!(c, '.' | '*' | '[')) {
+        if let quote @ ('\'' | '"') = chars[at] {
+            at = unescape_quoted(&chars, at, quote, &mut out);
+        } else if chars[at] == '.'
+            && chars
+                .get(at + 1)
+                .is_some_and(|c| !matches!(c, '.' | '*' | '[' | ' '))
+        {
             let mut name = String::new();
             let mut escaped = false;
             let mut next = at + 1;
@@ -110,7 +123,7 @@ fn unescape(path: &str) -> String {
                             name.push(c);
                         }
                     }
-                    '.' | '[' => break,
+                    '.' | '[' | ']' | ')' | '=' | '!' | '<' | '>' | '&' | '|' | ' ' => break,
                     c => name.push(c),
                 }
                 next += 1;
@@ -132,6 +145,27 @@ fn unescape(path: &str) -> String {
     out
 }
 
+/// Copies what is in quotes, where RFC 9535 knows fewer escapes; returns where it goes on.
+fn unescape_quoted(chars: &[char], at: usize, quote: char, out: &mut String) -> usize {
+    out.push(quote);
+    let mut at = at + 1;
+    while let Some(&c) = chars.get(at) {
+        at += 1;
+        match (c, chars.get(at)) {
+            ('\\', Some('.')) => {}
+            ('\\', Some(&escaped)) => {
+                out.extend([c, escaped]);
+                at += 1;
+            }
+            _ => out.push(c),
+        }
+        if c == quote {
+            break;
+        }
+    }
+    at
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,8 +173,8 @@ mod tests {
 
     #[test]
     fn kubernetes_forms() {
-        let object = json!({"status": {"n": 3, "conditions": [{"type": "Ready", "status": "True"}, {"type": "X", "status": "False"}],
-            "labels": {"a.b/c": "d"}}, "list": [1, 2, 3]});
+        let object = json!({"status": {"n": 3, "conditions": [{"type": "Ready", "status": "True"}, {"type": "X", "status": "False"},
+            {"type": "X.Y", "status": "Unknown"}], "labels": {"a.b/c": "d"}}, "list": [1, 2, 3]});
         let cases = [
             (".status.n", vec![json!(3)]),
             ("{.status.n}", vec![json!(3)]),
@@ -154,6 +188,13 @@ mod tests {
             (".list[-1]", vec![json!(3)]),
             (".list[*]", vec![json!(1), json!(2), json!(3)]),
             (".status.labels.a\\.b/c", vec![json!("d")]),
+            (".status.labels['a\\.b/c']", vec![json!("d")]),
+            (".status['labels']['a.b/c']", vec![json!("d")]),
+            ("{@.status.n}", vec![json!(3)]),
+            (
+                "{.status.conditions[?(@.type=='X\\.Y')].status}",
+                vec![json!("Unknown")],
+            ),
             (".status.absent.deeper", vec![]),
         ];
         for (path, expected) in cases {
@@ -190,7 +231,8 @@ mod tests {
     #[test]
     fn what_is_not_a_path_is_said_so() {
         for path in ["", "{}", "{range .items[*]}{.a}{end}", ".a[", ".a[?(@.b=="] {
-            assert!(select(path, &json!({})).is_err(), "{path}");
+            let problem = select(path, &json!({})).unwrap_err();
+            assert!(!problem.contains('\n'), "{path}: {problem}");
         }
     }
 }

@@ -6,9 +6,11 @@
 
 use super::bounded;
 use kube::core::cel::KubeCelExt as _;
-use kube::core::cel::cel::common::ast::{EntryExpr, Expr, IdedEntryExpr};
+use kube::core::cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedEntryExpr, LiteralValue, operators};
+use kube::core::cel::cel::extractors::This;
 use kube::core::cel::cel::objects::{Key, Map};
-use kube::core::cel::cel::{Context, IdedExpr, Program, Value as Cel};
+use kube::core::cel::cel::parser::{Expression, Parser};
+use kube::core::cel::cel::{Context, ExecutionError, FunctionContext, IdedExpr, Value as Cel, functions};
 use muster_crds::conditions::{NewCondition, Status};
 use muster_crds::constants::{conditions as types, reasons};
 use muster_crds::work::v1::{ConditionRule, ConditionRuleType};
@@ -29,7 +31,7 @@ const MAX_PROGRAMS: usize = 512;
 /// What an expression that costs too much is told by.
 pub const OVER_BUDGET: &str = "CEL evaluation budget exceeded";
 
-type Programs = HashMap<String, Arc<Program>>;
+type Programs = HashMap<String, Arc<Expression>>;
 static PROGRAMS: LazyLock<Mutex<Programs>> = LazyLock::new(Mutex::default);
 
 /// The conditions that the rules give for an object, in their order.
@@ -133,9 +135,9 @@ fn condition(
     object: impl FnOnce() -> Cel,
 ) -> NewCondition {
     let message = if !rule.message_expression.is_empty() {
+        // What is wrong with the message changes nothing about what it is the message of.
         match message(&rule.message_expression, object(), holds) {
-            Ok(message) => message,
-            Err(problem) => return failed(&rule.condition, problem),
+            Ok(message) | Err(Problem::Expression(message) | Problem::Internal(message)) => message,
         }
     } else if !rule.message.is_empty() {
         rule.message.clone()
@@ -167,10 +169,10 @@ fn all_true(expressions: &[String], object: &Cel, plain: &Value) -> Result<bool,
     context.add_variable_from_value("object", object.clone());
     for expression in expressions {
         let program = program(expression)?;
-        if turns(program.expression(), widest) > MAX_TURNS {
+        if turns(&program, widest) > MAX_TURNS {
             return Err(Problem::Expression(OVER_BUDGET.into()));
         }
-        match program.execute(&context) {
+        match Cel::resolve(&program, &context) {
             Ok(Cel::Bool(true)) => {}
             Ok(Cel::Bool(false)) => return Ok(false),
             Ok(other) => {
@@ -192,13 +194,13 @@ fn all_true(expressions: &[String], object: &Cel, plain: &Value) -> Result<bool,
 fn message(expression: &str, object: Cel, holds: bool) -> Result<String, Problem> {
     let program = program(expression)?;
     let widest = widest_cel(&object);
-    if turns(program.expression(), widest) > MAX_TURNS {
+    if turns(&program, widest) > MAX_TURNS {
         return Err(Problem::Expression(OVER_BUDGET.into()));
     }
     let mut context = context();
     context.add_variable_from_value("object", object);
     context.add_variable_from_value("result", Cel::Bool(holds));
-    match program.execute(&context) {
+    match Cel::resolve(&program, &context) {
         Ok(Cel::String(text)) => Ok(text.to_string()),
         Ok(other) => Err(Problem::Expression(format!(
             "the messageExpression {expression:?} gives {}, not a string",
@@ -214,7 +216,16 @@ fn message(expression: &str, object: Cel, holds: bool) -> Result<String, Problem
 fn context() -> Context<'static> {
     let mut context = Context::default().with_all();
     context.add_function("hasConditions", has_conditions);
+    context.add_function("string", string);
     context
+}
+
+/// The engine's own does not know the truth as text.
+fn string(call: &FunctionContext<'_, '_>, This(value): This<Cel>) -> Result<Cel, ExecutionError> {
+    match value {
+        Cel::Bool(truth) => Ok(Cel::String(Arc::new(truth.to_string()))),
+        other => functions::string(call, This(other)),
+    }
 }
 
 #[allow(clippy::needless_pass_by_value)] // the engine's calling convention
@@ -226,7 +237,7 @@ fn has_conditions(status: Cel) -> bool {
     matches!(map.get(&key), Some(Cel::List(_)))
 }
 
-fn program(expression: &str) -> Result<Arc<Program>, Problem> {
+fn program(expression: &str) -> Result<Arc<Expression>, Problem> {
     if expression.len() > MAX_EXPRESSION {
         return Err(Problem::Expression(format!(
             "the expression has {} bytes, {MAX_EXPRESSION} are allowed",
@@ -246,9 +257,14 @@ fn program(expression: &str) -> Result<Arc<Program>, Problem> {
     if let Some(known) = locked().get(expression).cloned() {
         return Ok(known);
     }
-    let compiled = std::panic::catch_unwind(|| Program::compile(expression))
-        .map_err(|_| Problem::Internal("the expression can not be compiled".into()))?
-        .map_err(|e| Problem::Expression(format!("the expression {expression:?} does not compile: {e}")))?;
+    let compiled =
+        std::panic::catch_unwind(|| Parser::default().enable_optional_syntax(true).parse(expression))
+            .map_err(|_| Problem::Internal("the expression can not be compiled".into()))?
+            .map_err(|e| {
+                Problem::Expression(format!("the expression {expression:?} does not compile: {e}"))
+            })?;
+    let mut compiled = compiled;
+    optional_steps(&mut compiled);
     let compiled = Arc::new(compiled);
     let mut programs = locked();
     if programs.len() >= MAX_PROGRAMS {
@@ -256,6 +272,83 @@ fn program(expression: &str) -> Result<Arc<Program>, Problem> {
     }
     programs.insert(expression.to_owned(), compiled.clone());
     Ok(compiled)
+}
+
+/// Makes `a.?b`, and what is taken of it (`a.?b.c`), the step `a[?'b']`: the engine fails at the others where there is no
+/// `b`. Whether the expression is such a step.
+fn optional_steps(expression: &mut IdedExpr) -> bool {
+    let all = |list: &mut Vec<IdedExpr>| {
+        for item in list {
+            optional_steps(item);
+        }
+    };
+    let entries = |list: &mut Vec<IdedEntryExpr>| {
+        for entry in list {
+            match &mut entry.expr {
+                EntryExpr::StructField(f) => {
+                    optional_steps(&mut f.value);
+                }
+                EntryExpr::MapEntry(e) => {
+                    optional_steps(&mut e.key);
+                    optional_steps(&mut e.value);
+                }
+            }
+        }
+    };
+    match &mut expression.expr {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => false,
+        Expr::Select(select) => {
+            if !optional_steps(&mut select.operand) || select.test {
+                return false;
+            }
+            let field = IdedExpr {
+                id: expression.id,
+                expr: Expr::Literal(LiteralValue::String(select.field.clone().into())),
+            };
+            let args = vec![std::mem::take(&mut *select.operand), field];
+            expression.expr = Expr::Call(CallExpr {
+                func_name: operators::OPT_INDEX.to_owned(),
+                target: None,
+                args,
+            });
+            true
+        }
+        Expr::Call(call) => {
+            if let Some(target) = &mut call.target {
+                optional_steps(target);
+            }
+            let of_optional = call.args.first_mut().is_some_and(optional_steps);
+            all(&mut call.args);
+            if call.func_name == operators::OPT_SELECT {
+                operators::OPT_INDEX.clone_into(&mut call.func_name);
+            }
+            call.func_name == operators::OPT_INDEX || (call.func_name == operators::INDEX && of_optional)
+        }
+        Expr::List(list) => {
+            all(&mut list.elements);
+            false
+        }
+        Expr::Map(map) => {
+            entries(&mut map.entries);
+            false
+        }
+        Expr::Struct(made) => {
+            entries(&mut made.entries);
+            false
+        }
+        Expr::Comprehension(c) => {
+            for part in [
+                &mut c.iter_range,
+                &mut c.accu_init,
+                &mut c.loop_cond,
+                &mut c.loop_step,
+                &mut c.result,
+            ] {
+                optional_steps(part);
+            }
+            false
+        }
+    }
 }
 
 /// An upper bound of the loop turns of an expression when no list or map is wider than `widest`.
@@ -424,6 +517,20 @@ mod tests {
                 evaluated,
                 "Manifest is Fine",
             ),
+            (
+                json!([
+                    "object.?absent.?deeper.orValue(3) == 3",
+                    "object.?spec.n.value() == 2",
+                    "!object.?absent.deeper[0].hasValue()",
+                    "object.spec.?n.hasValue()",
+                    "[1].all(i, object.?absent.orValue(i) == 1)",
+                    "!object[?'absent'].hasValue()",
+                    "optional.none().or(optional.of(1)).value() == 1"
+                ]),
+                Status::True,
+                evaluated,
+                "Manifest is Fine",
+            ),
         ];
         for (expressions, status, reason, message) in cases {
             let found = one(cel(expressions.clone()), &job("X", "True")).unwrap();
@@ -443,8 +550,15 @@ mod tests {
             let mut rule =
                 json!({"type": "CEL", "condition": "Fine", "celExpressions": ["object.spec.n == 2"]});
             rule[field] = text.into();
-            one(rule, &job("X", "True")).unwrap().2
+            let found = one(rule, &job("X", "True")).unwrap();
+            assert_eq!(
+                (found.0, found.1.as_str()),
+                (Status::True, reasons::CONDITION_RULE_EVALUATED)
+            );
+            found.2
         };
+        assert_eq!(with("messageExpression", "'got ' + string(result)"), "got true");
+        assert!(with("messageExpression", "object.(").contains("does not compile"));
         assert_eq!(with("message", "so"), "so");
         assert_eq!(
             with("messageExpression", "'n is ' + string(object.spec.n)"),

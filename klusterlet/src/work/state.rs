@@ -166,6 +166,16 @@ impl State {
         }
     }
 
+    /// Whether a later version of this very work is known than this one.
+    pub fn knows_newer(&self, work: &ManifestWork) -> bool {
+        let name = work.metadata.name.as_deref().unwrap_or_default();
+        self.works.get(name).is_some_and(|known| {
+            let (known, other) = (&known.work.metadata, &work.metadata);
+            known.uid == other.uid
+                && revision(known.resource_version.as_deref()) > revision(other.resource_version.as_deref())
+        })
+    }
+
     /// The hub no longer has this work.
     pub fn work_gone(&mut self, name: &str) {
         self.forget_objects(name);
@@ -381,6 +391,11 @@ impl State {
 fn host(key: &ObjectKey) -> Option<&str> {
     let own = key.group.is_empty() || key.group.ends_with(".k8s.io") || !key.group.contains('.');
     (!key.namespace.is_empty() || !own).then_some(key.namespace.as_str())
+}
+
+/// A resourceVersion as a number: that is how they are compared (KEP-5504).
+pub fn revision(text: Option<&str>) -> u64 {
+    text.and_then(|r| r.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use muster_crds::constants::labels;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -155,7 +156,7 @@ async fn follow(
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!(kind = %served.kind, %error, "watch of applied objects failed, it goes on");
-                backoff.wait().await;
+                backoff.watch_again(&error).await;
                 continue;
             }
         };
@@ -233,11 +234,33 @@ pub struct Backoff {
     failures: u32,
 }
 
+/// The longest wait.
+const LONGEST: Duration = Duration::from_secs(15);
+/// The longest wait of a watch whose server is away: what it says when it is back is to be heard soon.
+const LONGEST_OF_WATCH: Duration = Duration::from_secs(5);
+
 impl Backoff {
     /// Waits for its next turn: 50 ms doubling to 15 s, half of it random.
     pub async fn wait(&mut self) {
-        let full = std::time::Duration::from_millis(50).saturating_mul(1 << self.failures.min(10));
-        let full = full.min(std::time::Duration::from_secs(15));
+        self.at_most(LONGEST).await;
+    }
+
+    /// The same after a watch failed. One that only missed too much to go on (410) begins anew at once, and one whose server
+    /// does not answer waits 5 s at most.
+    pub async fn watch_again(&mut self, error: &watcher::Error) {
+        use watcher::Error::{InitialListFailed, WatchError, WatchStartFailed};
+        match error {
+            WatchError(status) if status.code == 410 => {}
+            InitialListFailed(kube::Error::Api(_)) | WatchStartFailed(kube::Error::Api(_)) => {
+                self.wait().await
+            }
+            _ => self.at_most(LONGEST_OF_WATCH).await,
+        }
+    }
+
+    async fn at_most(&mut self, longest: Duration) {
+        let full = Duration::from_millis(50).saturating_mul(1 << self.failures.min(10));
+        let full = full.min(longest);
         self.failures += 1;
         tokio::time::sleep(full.mul_f64(rand::random_range(0.5..1.0))).await;
     }

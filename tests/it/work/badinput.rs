@@ -8,8 +8,8 @@ use crate::Result;
 use anyhow::Context as _;
 use muster_crds::constants::admission::WORK_VALIDATORS;
 use muster_tests::objects::{
-    CRDS, configmap, configmap_path, deployment, feedback, has_condition, namespace, work, work_path,
-    work_with, works_path,
+    CRDS, condition_in, configmap, configmap_path, deployment, feedback, has_condition, namespace, work,
+    work_path, work_with, works_path,
 };
 use muster_tests::wait::SOON;
 use muster_tests::{Fleet, FleetOptions};
@@ -487,4 +487,25 @@ async fn feedback_that_is_too_long_is_told_and_the_rest_is_there() -> Result {
     assert_eq!(feedback(&found, "told", "long"), None);
     assert_eq!(manifest_condition(&found, "told", "Applied").0, "True");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_leaves_no_room_for_a_record_is_told() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns) = (&cluster.name, cluster.namespace());
+    let long = "w".repeat(189);
+    fleet
+        .create(&work(name, &long, &[configmap(&ns, "settings", "1")]))
+        .await?;
+    fleet
+        .until_work(name, &long, "it is told", |found| {
+            match condition_in(&found["status"]["conditions"], "Applied") {
+                Some(("False", message)) if message.contains("188 are allowed") => Ok(()),
+                other => Err(format!("Applied is {other:?}")),
+            }
+        })
+        .await?;
+    fleet.kube().delete(&work_path(name, &long)).await?;
+    fleet.kube().until_gone(&work_path(name, &long), SOON).await
 }

@@ -15,6 +15,71 @@ fn annotated(cluster: &str, name: &str, manifests: &[Value], key: &str, value: &
     work
 }
 
+fn role(ns: &str) -> Value {
+    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader", "namespace": ns},
+        "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]})
+}
+
+fn policy(ns: &str) -> Value {
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "narrow", "namespace": ns},
+        "spec": {"podSelector": {}, "ingress": [{"ports": [{"port": 80}],
+            "from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}]}})
+}
+
+/// Lists that are one value to the server have no owner for each field, so that what somebody put into them can not be told
+/// from the server's defaults by `managedFields` alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_into_an_atomic_list_is_taken_out_and_defaults_stay() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    fleet
+        .create(&work(name, "app", &[role(&ns), policy(&ns)]))
+        .await?;
+    fleet.until_applied(name, "app").await?;
+    let role_path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{ns}/roles/reader");
+    let policy_path = format!("/apis/networking.k8s.io/v1/namespaces/{ns}/networkpolicies/narrow");
+    let made = spoke.get(&policy_path).await?;
+
+    let narrowed = json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["a"]}]});
+    spoke.merge(&role_path, &narrowed).await?;
+    let mut widened = json!({"spec": {"ingress": made["spec"]["ingress"]}});
+    widened["spec"]["ingress"][0]["from"][0]["namespaceSelector"] = json!({});
+    spoke.merge(&policy_path, &widened).await?;
+    for (path, field, should) in [
+        (&role_path, "/rules", &role(&ns)["rules"]),
+        (&policy_path, "/spec/ingress", &made["spec"]["ingress"]),
+    ] {
+        spoke
+            .until(path, SOON, "what was put in goes", |object| {
+                let found = object.and_then(|o| o.pointer(field));
+                (found == Some(should))
+                    .then_some(())
+                    .ok_or_else(|| format!("it is {found:?}"))
+            })
+            .await?;
+    }
+
+    // Somebody else is the owner of the very same list, defaults of the server and all: there is nothing to be done.
+    spoke
+        .merge(&policy_path, &json!({"spec": {"ingress": null}}))
+        .await?;
+    marker(&fleet, name, &ns, "first").await?;
+    let mut same = policy(&ns);
+    same["spec"] = json!({"ingress": made["spec"]["ingress"]});
+    spoke.apply(&policy_path, "somebody", true, &same).await?;
+    marker(&fleet, name, &ns, "second").await?;
+    let before = spoke.get(&policy_path).await?;
+    assert_eq!(before["spec"], made["spec"]);
+    marker(&fleet, name, &ns, "third").await?;
+    let after = spoke.get(&policy_path).await?;
+    assert_eq!(
+        before["metadata"]["resourceVersion"],
+        after["metadata"]["resourceVersion"]
+    );
+    Ok(())
+}
+
 /// Waits until the agent has been through everything it knew of: it is through with what comes after.
 async fn marker(fleet: &Fleet, cluster: &str, ns: &str, name: &str) -> Result {
     fleet

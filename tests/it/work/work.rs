@@ -318,6 +318,34 @@ async fn conditions_tell_their_generation_and_move_only_with_their_status() -> R
     Ok(())
 }
 
+/// OCM's agent finds out with its next poll that somebody wrote the status.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_somebody_else_wrote_is_put_right() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns) = (&cluster.name, cluster.namespace());
+    fleet
+        .create(&work(name, "app", &[configmap(&ns, "settings", "1")]))
+        .await?;
+    fleet.until_applied(name, "app").await?;
+    let status = format!("{}/status", work_path(name, "app"));
+    for wrong in [
+        json!({"status": {"conditions": [], "resourceStatus": {"manifests": []}}}),
+        json!({"status": {"conditions": [{"type": "Applied", "status": "False", "reason": "Wrong", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}),
+    ] {
+        fleet.kube().merge(&status, &wrong).await?;
+        let applied = fleet.until_applied(name, "app").await?;
+        assert_eq!(
+            applied["status"]["resourceStatus"]["manifests"]
+                .as_array()
+                .map(Vec::len),
+            Some(1)
+        );
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reference_that_may_not_change_is_told_and_the_object_stays() -> Result {
     let fleet = Fleet::joined(1).await?;

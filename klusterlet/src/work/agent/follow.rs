@@ -43,7 +43,7 @@ impl Agent {
                     if !self.state().hub_synced {
                         self.load_saved().await;
                     }
-                    tokio::select! { () = backoff.wait() => {}, () = self.ready.notified() => {} }
+                    tokio::select! { () = backoff.watch_again(&error) => {}, () = self.ready.notified() => {} }
                     continue;
                 }
             };
@@ -84,9 +84,16 @@ impl Agent {
                 }
                 watcher::Event::Apply(work) => {
                     let name = work.name_any();
+                    if self.state().knows_newer(&work) {
+                        // An answer to a write was faster than the watch.
+                        continue;
+                    }
                     if self.state().work_applied(work) {
                         self.wake(Key::Work(name));
                         self.saved.changed();
+                    } else {
+                        // Somebody else may have written the status.
+                        self.tell_soon(&name);
                     }
                 }
                 watcher::Event::Delete(work) => {
@@ -228,7 +235,7 @@ impl Agent {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "AppliedManifestWorks can not be watched, it goes on");
-                    backoff.wait().await;
+                    backoff.watch_again(&error).await;
                     continue;
                 }
             };

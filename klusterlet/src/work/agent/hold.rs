@@ -59,7 +59,7 @@ impl Agent {
     pub fn hub_is(&self, cluster: &ManagedCluster) {
         let now = HubSeen {
             cluster: cluster.uid().unwrap_or_default(),
-            revision: super::memory::number(cluster.resource_version().as_deref()),
+            revision: crate::work::state::revision(cluster.resource_version().as_deref()),
         };
         {
             let mut state = self.state();

@@ -2,7 +2,7 @@
 
 use crate::work::apply::Retry;
 use crate::work::manifest::{self, Identity};
-use crate::work::state::{ManifestState, ObjectKey, WorkState};
+use crate::work::state::{self, ManifestState, ObjectKey, WorkState};
 use muster_crds::constants::annotations;
 use muster_crds::work::v1::{AppliedManifestWork, ManifestCondition, ManifestWork, ManifestWorkStatus};
 use std::collections::HashSet;
@@ -113,12 +113,21 @@ pub fn soonest(a: Retry, b: Retry) -> Retry {
     }
 }
 
-pub fn number(revision: Option<&str>) -> u64 {
-    revision.and_then(|r| r.parse().ok()).unwrap_or(0)
+pub fn revision(applied: &AppliedManifestWork) -> u64 {
+    state::revision(applied.metadata.resource_version.as_deref())
 }
 
-pub fn revision(applied: &AppliedManifestWork) -> u64 {
-    number(applied.metadata.resource_version.as_deref())
+/// Longest name of a work: with the hub's hash before it, it is the name of an object of the cluster.
+const LONGEST_NAME: usize = 253 - 64 - 1;
+
+/// Why nothing of a work by this name can be applied, or `None`.
+pub fn unusable_name(name: &str) -> Option<String> {
+    (name.len() > LONGEST_NAME).then(|| {
+        format!(
+            "Failed to apply manifest work: its name has {} characters, {LONGEST_NAME} are allowed",
+            name.len()
+        )
+    })
 }
 
 /// Whether a newer version of a work says anything that its agent does not write itself.
@@ -136,6 +145,16 @@ mod tests {
     use crate::work::status;
     use serde_json::json;
     use std::sync::Arc;
+
+    #[test]
+    fn a_name_must_leave_room_for_the_hubs_hash() {
+        assert_eq!(unusable_name(&"a".repeat(188)), None);
+        let problem = unusable_name(&"a".repeat(189)).unwrap();
+        assert!(
+            problem.ends_with("its name has 189 characters, 188 are allowed"),
+            "{problem}"
+        );
+    }
 
     #[test]
     fn an_unchanged_manifest_keeps_its_memory_across_generations() {

@@ -39,6 +39,10 @@ impl Agent {
         if dry_run::is_stopped(&known.work) {
             return Ok(None);
         }
+        if memory::unusable_name(name).is_some() {
+            self.tell_soon(name);
+            return Ok(None);
+        }
         if known.cached && !self.is_in_place(name) {
             // Known from the last run only, and not on the cluster: it may have been deleted since it was put by. Without
             // the hub what is in place is kept, and nothing is made.
@@ -181,10 +185,7 @@ impl Agent {
             let Some(known) = state.works.get(&name).map(|known| known.work.clone()) else {
                 return;
             };
-            let newer = known.metadata.uid == work.metadata.uid
-                && memory::number(work.metadata.resource_version.as_deref())
-                    >= memory::number(known.metadata.resource_version.as_deref());
-            if !newer {
+            if known.metadata.uid != work.metadata.uid || state.knows_newer(&work) {
                 return;
             }
             let more = memory::says_more(&known, &work);

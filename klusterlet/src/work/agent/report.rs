@@ -6,7 +6,7 @@ use super::{Agent, Key, ReconcileError, memory, rehearse};
 use crate::work::state::WorkState;
 use crate::work::status;
 use crate::work::trust::Hold;
-use crate::work::{dry_run, objects};
+use crate::work::{dry_run, feedback, objects};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use muster_crds::conditions::{self, NewCondition, set_condition};
@@ -42,13 +42,25 @@ pub fn due(known: &WorkState, held: Option<NewCondition>, now: Timestamp) -> Opt
         status
     } else if dry_run::is_stopped(&known.work) {
         (*known.status).clone()
+    } else if let Some(problem) = memory::unusable_name(&known.work.name_any()) {
+        let mut status = (*known.status).clone();
+        let failed = NewCondition::new(
+            types::APPLIED,
+            false,
+            reasons::APPLIED_MANIFEST_WORK_FAILED,
+            problem,
+        );
+        set_condition(&mut status.conditions, failed.observed(generation), now);
+        status
     } else {
         // Reports of an older generation say nothing of this one.
         if known.generation != generation {
             return None;
         }
         let reports: Option<Vec<status::Report>> = known.manifests.iter().map(|m| m.report.clone()).collect();
-        status::status(&known.status, generation, &reports?, now)
+        let mut reports = reports?;
+        feedback::bounded(reports.iter_mut().filter_map(|r| r.feedback.as_mut()));
+        status::status(&known.status, generation, &reports, now)
     };
     match held {
         Some(held) => {

@@ -115,7 +115,7 @@ impl Applier {
         }
         let live = objects::get(&target.spoke, &target.path).await?;
         match drift::decide(&target.required, &live, &target.marks) {
-            Decision::Replace(new) => {
+            Decision::Replace(new) | Decision::ReplaceIfOther(new) => {
                 let path = format!("{}?dryRun=All", target.path);
                 objects::request(client, http::Method::PUT, &path, objects::JSON, Some(&new)).await
             }

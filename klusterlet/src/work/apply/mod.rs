@@ -336,6 +336,10 @@ impl Applier {
             UpdateStrategyType::Update => match drift::decide(&target.required, &live, &target.marks) {
                 Decision::Keep => None,
                 Decision::Replace(wanted) => Some(wanted),
+                Decision::ReplaceIfOther(wanted) if self.would_change(target, &live, &wanted).await? => {
+                    Some(wanted)
+                }
+                Decision::ReplaceIfOther(_) => None,
                 Decision::Recreate => Some(target.required.clone()),
             },
             UpdateStrategyType::ServerSideApply => Some(drift::overlaid(&live, &target.required)),

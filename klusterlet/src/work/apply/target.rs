@@ -69,7 +69,12 @@ impl Target<'_> {
         } else {
             writers.join(", ")
         };
-        let told = format!("{writers} keeps changing {}", difference::fields(&found));
+        let fields = if found.is_empty() {
+            "its metadata".to_owned()
+        } else {
+            difference::fields(&found)
+        };
+        let told = format!("{writers} keeps changing {fields}");
         tracing::debug!(object = self.path, %told, "drift");
         let verdict = self.fight().drifted(Instant::now(), told);
         if verdict == Verdict::Repair {
@@ -107,8 +112,15 @@ impl Target<'_> {
                     .await
             }
             Came::Contended(live, wait) => {
-                self.outcome_as(Applied::Yes, Some(live), Retry::After(wait))
-                    .await
+                let mut outcome = self
+                    .outcome_as(Applied::Yes, Some(live), Retry::After(wait))
+                    .await;
+                // It is not what it should be, and will not be for a while.
+                if let Some(told) = self.fight().told() {
+                    let condition = NewCondition::new(types::PROGRESSING, true, reasons::CONTENDED, told);
+                    outcome.report.set(condition);
+                }
+                outcome
             }
         }
     }

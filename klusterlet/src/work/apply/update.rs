@@ -5,6 +5,7 @@ use crate::work::contention::Verdict;
 use crate::work::drift::{self, Decision};
 use crate::work::objects::{self, RequestError};
 use muster_crds::work::v1::UpdateStrategyType;
+use serde_json::Value;
 use std::sync::Arc;
 
 impl Applier {
@@ -36,9 +37,14 @@ impl Applier {
                     } else {
                         drift::decide(&target.required, object, &target.marks)
                     };
+                    let other = match &decision {
+                        Decision::ReplaceIfOther(new) => self.would_change(target, object, new).await?,
+                        _ => true,
+                    };
                     match decision {
                         Decision::Keep => return Ok(Came::Settled(live)),
-                        Decision::Replace(new) => {
+                        Decision::ReplaceIfOther(_) if !other => return Ok(Came::Settled(live)),
+                        Decision::Replace(new) | Decision::ReplaceIfOther(new) => {
                             if look.trusted
                                 && tries == 1
                                 && let Verdict::Wait(wait) = target.drifted(object, &new)
@@ -69,6 +75,21 @@ impl Applier {
                 Err(error) if error.is_not_found() && live.is_some() => live = None,
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Whether the object would be another one, by a dry run.
+    pub(super) async fn would_change(
+        &self,
+        target: &Target<'_>,
+        live: &Value,
+        new: &Value,
+    ) -> Result<bool, RequestError> {
+        match objects::replace(&target.writer.dry(), &target.path, new).await {
+            Ok(made) => Ok(!drift::identical(&made, live)),
+            // It has changed since: what is done next is found out by doing it.
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(true),
+            Err(error) => Err(error),
         }
     }
 }

@@ -13,7 +13,7 @@ use muster_crds::constants::labels;
 use overlay::{same, take_back};
 use serde_json::{Map, Value};
 
-pub use overlay::{covers, is_foreign, overlaid};
+pub use overlay::{covers, identical, is_foreign, overlaid};
 
 /// Whether an entry of managedFields is of what a work said before this agent wrote its hash: this agent's own under
 /// `ServerSideApply`, or OCM's under `Update`. What the manifest does not say of it has left the manifest since. OCM's
@@ -36,6 +36,8 @@ pub enum Decision {
     Keep,
     /// Write this (it carries the live resourceVersion).
     Replace(Value),
+    /// Write this if the server says that it changes anything: what is beyond the manifest may be the server's default.
+    ReplaceIfOther(Value),
     /// It can only become so by being made anew.
     Recreate,
 }
@@ -82,15 +84,17 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     }
     let plain = core && matches!(kind, "ConfigMap" | "Secret");
     let metadata_only = core && matches!(kind, "Pod" | "ServiceAccount");
+    let mut doubt = false;
     let mut target = if metadata_only {
         live.clone()
     } else if known.is_some_and(|k| k != hash) {
         typed::replaced(required, live)
     } else {
         let mut target = overlaid(live, required);
+        let covered = same(&target, live);
         for entry in live["metadata"]["managedFields"].as_array().into_iter().flatten() {
             if is_foreign(entry) || (known.is_none() && is_former(entry, plain)) {
-                take_back(&mut target, Some(required), &entry["fieldsV1"], true);
+                doubt |= take_back(&mut target, Some(required), &entry["fieldsV1"], true) && covered;
             }
         }
         target
@@ -104,7 +108,9 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     } else if let Some(object) = target.as_object_mut() {
         object.remove("status");
     }
-    if same(&target, live) {
+    if doubt && same(&target["metadata"], &live["metadata"]) {
+        Decision::ReplaceIfOther(target)
+    } else if same(&target, live) {
         Decision::Keep
     } else {
         Decision::Replace(target)
@@ -336,6 +342,51 @@ mod tests {
     }
 
     #[test]
+    fn what_others_put_into_an_atomic_list_is_asked_about() {
+        let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "a"},
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]});
+        let mut live = live_of(&role);
+        live["rules"][0]["resourceNames"] = json!(["one"]);
+        let owned = |manager: &str| {
+            let mut live = live.clone();
+            live["metadata"]["managedFields"] = by(manager, &json!({"f:rules": {}}));
+            live
+        };
+        let Decision::ReplaceIfOther(target) = decide(&role, &owned("somebody"), &Marks::default()) else {
+            panic!("not asked")
+        };
+        assert_eq!(target["rules"], role["rules"]);
+        for manager in [FIELD_MANAGER, "kube-controller-manager"] {
+            assert_eq!(
+                decide(&role, &owned(manager), &Marks::default()),
+                Decision::Keep,
+                "{manager}"
+            );
+        }
+        // An empty selector is another one than none.
+        let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "a"},
+            "spec": {"podSelector": {}, "ingress": [{"from": [{"podSelector": {"matchLabels": {"a": "b"}}}]}]}});
+        let mut wide = live_of(&policy);
+        wide["spec"]["ingress"][0]["from"][0]["namespaceSelector"] = json!({});
+        wide["metadata"]["managedFields"] = by("somebody", &json!({"f:spec": {"f:ingress": {}}}));
+        assert!(matches!(
+            decide(&policy, &wide, &Marks::default()),
+            Decision::ReplaceIfOther(_)
+        ));
+        // What is other for sure is not asked about.
+        let mut more = owned("somebody");
+        more["rules"][0]["verbs"] = json!(["get", "list"]);
+        assert!(matches!(
+            decide(&role, &more, &Marks::default()),
+            Decision::Replace(_)
+        ));
+        // Nor is what somebody owns and left as it is.
+        let mut same = live_of(&role);
+        same["metadata"]["managedFields"] = by("somebody", &json!({"f:rules": {}}));
+        assert_eq!(decide(&role, &same, &Marks::default()), Decision::Keep);
+    }
+
+    #[test]
     fn a_changed_manifest_replaces_and_drops_what_it_no_longer_has() {
         let old = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v", "l": "w"}});
         let new =
@@ -411,6 +462,14 @@ mod tests {
         assert_eq!(
             decide(&secret("a"), &live_of(&secret("a")), &Marks::default()),
             Decision::Keep
+        );
+        let fixed = |value: &str| {
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "immutable": true,
+                "data": {"k": value}})
+        };
+        assert_eq!(
+            decide(&fixed("Yg=="), &live_of(&fixed("YQ==")), &Marks::default()),
+            Decision::Recreate
         );
     }
 }

@@ -129,9 +129,15 @@ pub fn is_foreign(entry: &Value) -> bool {
     !status && manager != FIELD_MANAGER && manager != "work" && !CONTROL_PLANE.contains(&manager)
 }
 
-/// Removes from `target` the fields that `fields` (fieldsV1 of another manager) names and the manifest does not have.
-pub fn take_back(target: &mut Value, required: Option<&Value>, fields: &Value, top: bool) {
-    let Some(fields) = fields.as_object() else { return };
+/// Removes from `target` the fields that `fields` (fieldsV1 of another manager) names and the manifest does not have. True:
+/// the other manager also wrote a list or map that is one value to the server, and has more in it than the manifest says.
+/// That may be a default of the server's or the other's doing, which `managedFields` does not tell; it is as the manifest
+/// says then.
+pub fn take_back(target: &mut Value, required: Option<&Value>, fields: &Value, top: bool) -> bool {
+    let mut doubt = false;
+    let Some(fields) = fields.as_object() else {
+        return doubt;
+    };
     for (selector, inner) in fields {
         let leaf = inner.as_object().is_none_or(|m| m.keys().all(|k| k == "."));
         if let Some(name) = selector.strip_prefix("f:") {
@@ -139,13 +145,21 @@ pub fn take_back(target: &mut Value, required: Option<&Value>, fields: &Value, t
                 continue;
             }
             let wanted = required.and_then(|r| r.get(name));
-            let Value::Object(map) = target else { return };
+            let Value::Object(map) = target else { return doubt };
             match (wanted, map.get_mut(name)) {
                 (None, Some(_)) if leaf => {
                     map.remove(name);
                 }
+                (Some(wanted), Some(child @ (Value::Array(_) | Value::Object(_))))
+                    if inner.as_object().is_none_or(Map::is_empty)
+                        && !is_empty(wanted)
+                        && child != wanted =>
+                {
+                    *child = wanted.clone();
+                    doubt = true;
+                }
                 (wanted, Some(child)) if !leaf => {
-                    take_back(child, wanted, inner, false);
+                    doubt |= take_back(child, wanted, inner, false);
                     if wanted.is_none() && is_empty(child) {
                         map.remove(name);
                     }
@@ -166,15 +180,31 @@ pub fn take_back(target: &mut Value, required: Option<&Value>, fields: &Value, t
                 .and_then(|r| r.iter().find(|i| wants(i)));
             if let Some(at) = items.iter().position(matches) {
                 match wanted {
-                    Some(wanted) => take_back(&mut items[at], Some(wanted), inner, false),
+                    Some(wanted) => doubt |= take_back(&mut items[at], Some(wanted), inner, false),
                     None if inner.get(".").is_some() => {
                         items.remove(at);
                     }
-                    None => take_back(&mut items[at], None, inner, false),
+                    None => doubt |= take_back(&mut items[at], None, inner, false),
                 }
             }
         }
     }
+    doubt
+}
+
+/// Equal to the letter, but for what the server keeps of its own. In a list that is one value to the server, an empty
+/// selector means other than none.
+pub fn identical(a: &Value, b: &Value) -> bool {
+    let plain = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+            for field in ["managedFields", "resourceVersion", "generation"] {
+                metadata.remove(field);
+            }
+        }
+        object
+    };
+    plain(a) == plain(b)
 }
 
 /// Equal but for `managedFields`, and for empty maps and lists, which servers drop.

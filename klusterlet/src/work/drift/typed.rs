@@ -164,7 +164,10 @@ fn keep_node_ports(target: &mut Value, live: &Value) {
 pub fn must_recreate_secret(required: &Value, live: &Value) -> bool {
     let kind = |s: &Value| s["type"].as_str().unwrap_or("Opaque").to_owned();
     let immutable = |s: &Value| s["immutable"].as_bool().unwrap_or_default();
-    kind(required) != kind(live) || (immutable(live) && !immutable(required))
+    // One that may not change becomes another only by being made anew.
+    let data = |s: &Value| s["data"].as_object().cloned().unwrap_or_default();
+    kind(required) != kind(live)
+        || (immutable(live) && (!immutable(required) || data(required) != data(live)))
 }
 
 #[cfg(test)]
@@ -184,7 +187,7 @@ mod tests {
         edit(&mut live);
         match decide(required, &live, &Marks::default()) {
             Decision::Keep => None,
-            Decision::Replace(target) => Some(target),
+            Decision::Replace(target) | Decision::ReplaceIfOther(target) => Some(target),
             Decision::Recreate => panic!("recreated"),
         }
     }

@@ -242,6 +242,9 @@ fn manifest(
     }
 }
 
+/// Of the errors of one manifest's feedback, in characters; the API allows 32,768 and a work may have many.
+const LONGEST_MESSAGE: usize = 4096;
+
 fn feedback_synced(feedback: Option<&Feedback>) -> NewCondition {
     let new = |status, reason, message: &str| {
         NewCondition::new(types::STATUS_FEEDBACK_SYNCED, status, reason, message)
@@ -260,7 +263,12 @@ fn feedback_synced(feedback: Option<&Feedback>) -> NewCondition {
         Some(feedback) => new(
             false,
             reasons::STATUS_FEEDBACK_SYNC_FAILED,
-            &feedback.errors.join("; "),
+            &feedback
+                .errors
+                .join("; ")
+                .chars()
+                .take(LONGEST_MESSAGE)
+                .collect::<String>(),
         ),
     }
 }
