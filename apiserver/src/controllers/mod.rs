@@ -1,5 +1,5 @@
 //! What kube-controller-manager does for the kinds that matter here: namespaces, garbage, certificates, CRDs, service
-//! accounts, aggregated roles, finished jobs, old events, expired tokens.
+//! accounts, aggregated roles, finished jobs, old events, expired tokens, volumes and claims in use.
 //!
 //! One watch of the whole store feeds one queue ([`engine`]). Each controller observes through [`access`], decides in a
 //! pure function and returns [`plan::Plan`]s, which are carried out in one place. Nothing is polled: what is about time
@@ -16,6 +16,7 @@ pub mod job;
 pub mod meta;
 pub mod namespace;
 pub mod plan;
+pub mod protection;
 pub mod queue;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -41,6 +42,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Store keys of the kinds that controllers here know by name.
 pub mod kinds {
+    /// PersistentVolumeClaim.
+    pub const CLAIMS: &str = "/persistentvolumeclaims";
     /// ClusterRole.
     pub const CLUSTER_ROLES: &str = "rbac.authorization.k8s.io/clusterroles";
     /// ConfigMap.
@@ -61,6 +64,8 @@ pub mod kinds {
     pub const SECRETS: &str = "/secrets";
     /// ServiceAccount.
     pub const SERVICE_ACCOUNTS: &str = "/serviceaccounts";
+    /// PersistentVolume.
+    pub const VOLUMES: &str = "/persistentvolumes";
 }
 
 /// Starts the controllers; they stop when `shutdown` is cancelled. `ca` signs certificates, and its certificate is what
@@ -103,6 +108,10 @@ pub enum Work {
     Event(crate::store::Key),
     /// A bootstrap token that may have expired.
     Token(crate::store::Key),
+    /// A PersistentVolumeClaim that is to go once no Pod uses it.
+    Claim(crate::store::Key),
+    /// A PersistentVolume that is to go once it is not bound.
+    Volume(Arc<str>),
 }
 
 struct Controllers {
@@ -124,6 +133,8 @@ struct Shared {
     terminating: BTreeSet<Arc<str>>,
     /// Kinds (as store keys) whose definition is being deleted, with its name.
     withdrawn: std::collections::BTreeMap<Arc<str>, Arc<str>>,
+    /// Claims that are being deleted.
+    claims: BTreeSet<crate::store::Key>,
 }
 
 impl Controllers {
@@ -182,6 +193,18 @@ impl Controllers {
                     add(Work::Definition(Arc::clone(&key.name)));
                 }
             }
+            kinds::CLAIMS if gone => {
+                shared.claims.remove(key);
+            }
+            kinds::CLAIMS if meta.is_deleting() => {
+                shared.claims.insert(key.clone());
+                add(Work::Claim(key.clone()));
+            }
+            kinds::PODS => {
+                let theirs = shared.claims.iter().filter(|c| c.namespace == key.namespace);
+                theirs.for_each(|claim| add(Work::Claim(claim.clone())));
+            }
+            kinds::VOLUMES if !gone && meta.is_deleting() => add(Work::Volume(Arc::clone(&key.name))),
             kinds::JOBS if !gone => add(Work::Job(key.clone())),
             kinds::EVENTS if !gone => add(Work::Event(key.clone())),
             kinds::SECRETS
@@ -293,6 +316,21 @@ impl Reactor for Controllers {
             },
             Work::Token(key) => match access.object(kinds::SECRETS, &key.namespace, &key.name) {
                 Some(secret) => token::decide(&secret, now),
+                None => Plan::default(),
+            },
+            Work::Claim(key) => match access.object(kinds::CLAIMS, &key.namespace, &key.name) {
+                Some(claim) => {
+                    let pods = access.list(kinds::PODS, Some(&key.namespace));
+                    let used = pods.iter().any(|pod| protection::uses(&pod.value(), &key.name));
+                    protection::decide(kinds::CLAIMS, protection::CLAIM, &claim, used)
+                }
+                None => Plan::default(),
+            },
+            Work::Volume(name) => match object(kinds::VOLUMES, name) {
+                Some(volume) => {
+                    let used = protection::is_bound(&volume);
+                    protection::decide(kinds::VOLUMES, protection::VOLUME, &volume, used)
+                }
                 None => Plan::default(),
             },
         };

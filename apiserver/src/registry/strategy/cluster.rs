@@ -3,6 +3,7 @@
 use super::json::{at, copy, default, each, items, made, same, text};
 use super::network::check_range;
 use super::pod_rules::{not_negative, one_of};
+use crate::controllers::protection;
 use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use crate::registry::names;
@@ -190,11 +191,11 @@ pub(super) fn prepare_create(plural: &str, object: &mut Value) {
             }
         }
         "persistentvolumeclaims" => {
-            add_finalizer(object, "kubernetes.io/pvc-protection");
+            add_finalizer(object, protection::CLAIM);
             object["status"] = json!({ "phase": "Pending" });
         }
         "persistentvolumes" => {
-            add_finalizer(object, "kubernetes.io/pv-protection");
+            add_finalizer(object, protection::VOLUME);
             object["status"] = json!({ "phase": "Pending" });
         }
         _ => {}
