@@ -4,6 +4,7 @@
 use super::facts::Facts;
 use super::hub_client::HubClient;
 use super::namespaces::{self, Namespaces};
+use super::rights::Rights;
 use super::rotation::{self, Holding};
 use super::standing::{self, Standing};
 use super::status::{self, Health, Observed};
@@ -92,9 +93,13 @@ impl Session {
         identity: Identity,
         holding: Holding,
         client: Client,
+        rights: Option<Rights>,
         news: mpsc::UnboundedSender<News>,
     ) -> Self {
-        let exchange = HubClient::new(client, context.clock.clone());
+        let exchange = match rights {
+            None => HubClient::new(client, context.clock.clone()),
+            Some(rights) => HubClient::held(client, context.clock.clone(), rights.there()),
+        };
         let shared = Arc::new(Shared {
             hub: exchange.client(),
             exchange,
