@@ -13,7 +13,7 @@ pub struct HubClient {
     inner: Arc<ArcSwap<Client>>,
     clock: Clock,
     refused: Arc<Notify>,
-    /// Requests wait until this is so, or its sender gone.
+    /// Requests wait until this is true, or its sender gone.
     open: watch::Receiver<bool>,
 }
 
@@ -28,17 +28,14 @@ impl HubClient {
         }
     }
 
-    /// The same, but nothing is asked before `until`.
-    pub fn held(client: Client, clock: Clock, until: impl Future<Output = ()> + Send + 'static) -> Self {
+    /// The same, but nothing is asked before `true` is sent, or the sender dropped.
+    pub fn held(client: Client, clock: Clock) -> (Self, watch::Sender<bool>) {
         let (tell, open) = watch::channel(false);
-        tokio::spawn(async move {
-            until.await;
-            tell.send_replace(true);
-        });
-        Self {
+        let held = Self {
             open,
             ..Self::new(client, clock)
-        }
+        };
+        (held, tell)
     }
 
     /// Exchanges the client.

@@ -3,6 +3,7 @@
 //! came with, and asks nothing with the certificate before the rights are there. Where it may not look, and where nobody has
 //! accepted the cluster a moment later, it asks all the same: a person may take days.
 
+use super::session::is_accepted;
 use futures::TryStreamExt as _;
 use kube::api::{Api, WatchEvent, WatchParams};
 use kube::{Client, ResourceExt as _};
@@ -50,16 +51,19 @@ impl Rights {
         }
     }
 
-    /// Waits for them where they are on their way.
-    pub async fn there(mut self) {
+    /// Waits for them where they are on their way; the cluster as it is when it has them.
+    pub async fn there(mut self) -> Option<ManagedCluster> {
         let accepted = self.known.wait_for(|cluster| cluster.spec.hub_accepts_client);
-        let accepted = tokio::time::timeout(MOMENT, accepted)
-            .await
-            .is_ok_and(|seen| seen.is_ok());
+        let accepted = tokio::time::timeout(MOMENT, accepted).await;
+        let accepted = accepted.is_ok_and(|seen| seen.is_ok());
         let there = self.known.wait_for(|cluster| !on_their_way(cluster));
-        if !accepted || !matches!(tokio::time::timeout(ON_THEIR_WAY, there).await, Ok(Ok(_))) {
+        let there = tokio::time::timeout(ON_THEIR_WAY, there).await;
+        let there = there.is_ok_and(|seen| seen.is_ok());
+        if !accepted || !there {
             tracing::debug!(accepted, "the rights at the hub are not waited for any longer");
         }
+        let now = self.known.borrow().clone();
+        is_accepted(&now).then_some(now)
     }
 }
 

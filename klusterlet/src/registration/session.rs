@@ -96,9 +96,12 @@ impl Session {
         rights: Option<Rights>,
         news: mpsc::UnboundedSender<News>,
     ) -> Self {
-        let exchange = match rights {
-            None => HubClient::new(client, context.clock.clone()),
-            Some(rights) => HubClient::held(client, context.clock.clone(), rights.there()),
+        let (exchange, held) = match rights {
+            None => (HubClient::new(client, context.clock.clone()), None),
+            Some(rights) => {
+                let (exchange, open) = HubClient::held(client, context.clock.clone());
+                (exchange, Some((rights, open)))
+            }
         };
         let shared = Arc::new(Shared {
             hub: exchange.client(),
@@ -117,6 +120,16 @@ impl Session {
             news,
         });
         let ended = CancellationToken::new();
+        if let Some((rights, open)) = held {
+            let shared = Arc::downgrade(&shared);
+            tokio::spawn(async move {
+                // What is known is not asked for once more before anything is told.
+                if let (Some(cluster), Some(shared)) = (rights.there().await, shared.upgrade()) {
+                    shared.saw(cluster);
+                }
+                open.send_replace(true);
+            });
+        }
         let task = tokio::spawn(run(shared.clone(), ended.clone()));
         Self { shared, ended, task }
     }
