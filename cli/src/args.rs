@@ -5,7 +5,8 @@ use crate::kubeconfig::Connection;
 use crate::output::Format;
 use crate::token::Token;
 use crate::work::Work;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use muster_observe::Verbosity;
 
 const AFTER_HELP: &str = "Try it:
   muster demo                          a hub and three clusters on this machine
@@ -19,9 +20,9 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Log more to standard error; twice and thrice for still more
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub verbose: u8,
+    /// How much is logged.
+    #[command(flatten)]
+    pub verbosity: Verbosity,
 }
 
 /// Commands.

@@ -35,7 +35,7 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     complete::answer();
     let arguments = Arguments::parse();
-    process::log(arguments.command.log_level(), arguments.verbose);
+    process::log(arguments.command.log_level(), &arguments.verbosity);
     let failure = match &arguments.command {
         Command::Work(work) if work.what.is_diff() => ExitCode::from(2),
         _ => ExitCode::FAILURE,

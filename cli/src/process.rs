@@ -1,6 +1,7 @@
 //! What a process needs before it does anything: log, TLS, runtime, signals.
 
 use crate::Error;
+use muster_observe::Verbosity;
 use std::io::IsTerminal as _;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -8,19 +9,15 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 /// Log to standard error: at `level`, at more with each `-v`, or as `RUST_LOG` says.
-pub fn log(level: &'static str, verbose: u8) {
-    let filter = match verbose {
+pub fn log(level: &'static str, verbosity: &Verbosity) {
+    let filter = match verbosity.filter() {
+        Some(filter) => EnvFilter::new(filter),
         // The client logs every connection and watch that fails, and its caller gets the error: once is enough.
-        0 => EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| {
             EnvFilter::new(format!(
                 "{level},kube_client::client::builder=off,kube_runtime=error"
             ))
         }),
-        1 => EnvFilter::new("info"),
-        2 => EnvFilter::new(
-            "info,muster=debug,muster_hub=debug,muster_klusterlet=debug,muster_apiserver=debug",
-        ),
-        _ => EnvFilter::new("debug"),
     };
     // Fails only when one is set already, as in tests.
     let _ = tracing_subscriber::fmt()

@@ -13,13 +13,18 @@ use tracing_subscriber::EnvFilter;
 struct Cli {
     #[command(flatten)]
     options: muster_hub::Options,
+    #[command(flatten)]
+    verbosity: muster_observe::Verbosity,
 }
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     // kube's own line about a failed request repeats what the hub says of it.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
+    let filter = match cli.verbosity.filter() {
+        Some(filter) => EnvFilter::new(filter),
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off")),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -3,6 +3,7 @@
 use clap::Parser as _;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
 
 /// The agent on a managed cluster: joins it to a hub and applies what the hub says.
 #[derive(Debug, clap::Parser)]
@@ -10,17 +11,20 @@ use tokio_util::sync::CancellationToken;
 struct Args {
     #[command(flatten)]
     options: muster_klusterlet::Options,
+    #[command(flatten)]
+    verbosity: muster_observe::Verbosity,
 }
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    let filter = match args.verbosity.filter() {
+        Some(filter) => EnvFilter::new(filter),
+        None => EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| EnvFilter::new("info,kube_client=off,kube_runtime=off")),
+    };
     tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-                tracing_subscriber::EnvFilter::new("info,kube_client=off,kube_runtime=off")
-            }),
-        )
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
     // Fails only when one is installed already.

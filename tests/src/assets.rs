@@ -91,7 +91,7 @@ impl Assets {
         }
         let etcd = match running.etcd.upgrade() {
             Some(etcd) => etcd,
-            None => Arc::new(Etcd::start(assets).await?),
+            None => Arc::new(Etcd::start(assets, false).await?),
         };
         running.etcd = Arc::downgrade(&etcd);
         let plane = Arc::new(RealPlane::start(assets, role, etcd).await?);
@@ -104,6 +104,12 @@ impl Assets {
         running.kept.push(plane.clone());
         Ok(plane)
     }
+
+    /// One of the caller's own for a hub, that writes as durably as where people run it: for what is measured.
+    pub async fn durable(assets: &Path) -> anyhow::Result<RealPlane> {
+        let etcd = Arc::new(Etcd::start(assets, true).await?);
+        RealPlane::start(assets, Role::Hub, etcd).await
+    }
 }
 
 /// A port that is free now. Another program may take it before ours does; then starting fails with a clear error.
@@ -112,18 +118,20 @@ fn free_port() -> anyhow::Result<u16> {
 }
 
 impl Etcd {
-    async fn start(assets: &Path) -> anyhow::Result<Self> {
+    async fn start(assets: &Path, durable: bool) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("muster-test-etcd-")?;
         let port = free_port()?;
         let url = format!("http://127.0.0.1:{port}");
-        let args = [
+        let mut args = vec![
             format!("--data-dir={}", dir.path().join("data").display()),
             format!("--listen-client-urls={url}"),
             format!("--advertise-client-urls={url}"),
             format!("--listen-peer-urls=http://127.0.0.1:{}", free_port()?),
-            "--unsafe-no-fsync".into(),
             "--log-level=warn".into(),
         ];
+        if !durable {
+            args.push("--unsafe-no-fsync".into());
+        }
         let process = Kept::start(&dir.path().join("log"), &assets.join("etcd"), &args)?;
         eventually(SOON, "etcd listens", async || {
             tokio::net::TcpStream::connect(("127.0.0.1", port))

@@ -6,7 +6,7 @@
 #![allow(clippy::missing_panics_doc)] // a failed expectation is what a test kit panics for
 #![allow(clippy::print_stderr)] // seeds and skips are told to whoever runs the tests
 
-mod assets;
+pub mod assets;
 pub mod control_plane;
 pub mod deploy;
 pub mod faults;

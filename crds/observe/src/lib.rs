@@ -1,4 +1,4 @@
-//! What a process tells of itself, over HTTP: `/metrics` for Prometheus, `/livez`, `/readyz` and `/healthz` for probes,
+//! What a process tells of itself: by a log as verbose as it is told to be, and over HTTP: `/metrics` for Prometheus, `/livez`, `/readyz` and `/healthz` for probes,
 //! as Kubernetes' own components have them.
 //!
 //! Whoever runs it registers metrics and checks at an [`Observed`] first, then serves it. It is plain HTTP and tells
@@ -8,11 +8,13 @@ mod checks;
 mod process;
 mod series;
 mod serve;
+mod verbosity;
 
 pub use checks::Check;
 pub use prometheus_client;
 pub use series::{Gauge, count, encode};
 pub use serve::{bind, serve};
+pub use verbosity::Verbosity;
 
 use checks::Checks;
 use prometheus_client::registry::Registry;

@@ -5,6 +5,7 @@
 use super::kubeconfig::{self, Server};
 use crate::Error;
 use crate::work::Backoff;
+use crate::work::objects::{self, RequestError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::TryStreamExt as _;
@@ -183,6 +184,19 @@ impl Source {
             Some(path) => format!("{} or {}", path.display(), self.secret_name.display()),
             None => self.secret_name.display().to_string(),
         }
+    }
+}
+
+/// What a Secret holds now; nothing when there is none.
+pub async fn read_secret(spoke: &Client, namespace: &str, name: &str) -> Result<Option<Data>, RequestError> {
+    match objects::get(spoke, &format!("/api/v1/namespaces/{namespace}/secrets/{name}")).await {
+        Ok(secret) => {
+            let data = secret["data"].as_object().into_iter().flatten();
+            let decoded = data.filter_map(|(k, v)| Some((k.clone(), STANDARD.decode(v.as_str()?).ok()?)));
+            Ok(Some(decoded.collect()))
+        }
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

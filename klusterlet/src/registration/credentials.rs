@@ -1,6 +1,7 @@
 //! The agent's credentials at the hub: a Secret on the managed cluster, and the same as files for everything that reads
 //! files. Whether they are good is decided from their bytes alone (wire §2.2).
 
+use super::bootstrap;
 use super::kubeconfig::{self, Server};
 use super::session::Identity;
 use crate::Error;
@@ -145,15 +146,8 @@ impl Credentials {
 
     /// What the Secret holds; empty when there is none.
     pub async fn read_secret(spoke: &Client, namespace: &str, name: &str) -> Result<Self, RequestError> {
-        match objects::get(spoke, &format!("/api/v1/namespaces/{namespace}/secrets/{name}")).await {
-            Ok(secret) => {
-                let data = secret["data"].as_object().into_iter().flatten();
-                let decoded = data.filter_map(|(k, v)| Some((k.clone(), STANDARD.decode(v.as_str()?).ok()?)));
-                Ok(Self(decoded.collect()))
-            }
-            Err(error) if error.is_not_found() => Ok(Self::default()),
-            Err(error) => Err(error),
-        }
+        let found = bootstrap::read_secret(spoke, namespace, name).await?;
+        Ok(found.map_or_else(Self::default, Self::from))
     }
 
     /// Writes the Secret, keeping keys it does not know.

@@ -7,9 +7,12 @@ use super::credentials::{self, Credentials, Validity};
 use super::hub_client::HubClient;
 use super::kubeconfig::Server;
 use super::machine::{Action, Event, Failure, Probe, State};
+use super::register::Registered;
+use super::rights::Rights;
 use super::rotation::Holding;
 use super::session::{Identity, News, Session};
 use super::standing::{self, Standing};
+use super::trouble::{self, Connection};
 use super::{Context, hubs, register};
 use crate::Error;
 use futures::future::BoxFuture;
@@ -25,9 +28,10 @@ const TRIES: u32 = 1;
 enum Done {
     /// The wait before it is over.
     Waited(Action),
-    Chosen(Option<usize>),
+    /// The hub to work for, or what is wrong with each.
+    Chosen(Result<usize, String>),
     Probed(Probe),
-    Registered(Box<(Credentials, Validity)>),
+    Registered(Box<Registered>),
     Failed(Error),
 }
 
@@ -43,6 +47,8 @@ struct Driver {
     /// The Secret does not hold them yet.
     unsaved: bool,
     rewritten: Option<tokio::time::Instant>,
+    /// Where the certificate is there and they may not be.
+    rights: Option<Rights>,
     session: Option<Session>,
     doing: Option<BoxFuture<'static, Done>>,
     news: mpsc::UnboundedSender<News>,
@@ -91,10 +97,10 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), E
             .as_deref()
             .is_none_or(|f| !f.exists())
     {
-        let known = bootstrap_secret.wait_for(Option::is_some);
-        let known = tokio::time::timeout(super::FIRST_CONTACT, known).await;
-        if let Ok(Ok(found)) = known {
-            source.secret_is(found.clone().flatten(), true);
+        let name = &options.bootstrap_kubeconfig_secret;
+        // What can not be read may come by the watch.
+        if let Ok(found) = bootstrap::read_secret(spoke, &options.namespace, name).await {
+            source.secret_is(found, true);
             first = false;
         }
     }
@@ -108,6 +114,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), E
         credentials,
         unsaved: false,
         rewritten: None,
+        rights: None,
         session: None,
         doing: None,
         news,
@@ -224,6 +231,7 @@ impl Driver {
                     identity,
                     holding,
                     client,
+                    self.rights.take(),
                     self.news.clone(),
                 ));
             }
@@ -239,6 +247,7 @@ impl Driver {
             Err(error) if !self.joined => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the bootstrap data are of no use; the agent goes on without them");
+                self.tell(Connection::Degraded, error.to_string());
                 self.bootstrap = None;
             }
         }
@@ -333,6 +342,12 @@ impl Driver {
         }
     }
 
+    /// Tells the cluster's own operator, beside what is going on.
+    fn tell(&self, connection: Connection, message: String) {
+        let context = self.context.clone();
+        tokio::spawn(async move { trouble::tell(&context, connection, &message).await });
+    }
+
     async fn event(&mut self, event: Event) -> Result<(), Error> {
         match self.step(event) {
             Action::Look => self.look().await,
@@ -344,6 +359,12 @@ impl Driver {
         let (next, action) = self.state.step(event, self.bootstrap.is_some());
         if next != self.state {
             tracing::debug!(from = ?self.state, to = ?next, ?event, "registration");
+            if next == State::Working {
+                self.tell(
+                    Connection::Functional,
+                    "the cluster works with its hub again".to_owned(),
+                );
+            }
         }
         self.state = next;
         match action {
@@ -374,7 +395,9 @@ impl Driver {
                 Box::pin(async move {
                     let files = &context.options.bootstrap_kubeconfigs;
                     let asked = hubs::ask(&context, files, &identity.cluster).await;
-                    Done::Chosen(hubs::choose(&asked, present.as_deref()))
+                    Done::Chosen(
+                        hubs::choose(&asked, present.as_deref()).ok_or_else(|| hubs::problems(&asked)),
+                    )
                 })
             }
             Action::Probe(_) => match hub {
@@ -433,17 +456,24 @@ impl Driver {
         match done {
             Done::Waited(action) => self.begin(action).await,
             Done::Probed(probe) => self.event(Event::Probed(probe)).await,
-            Done::Chosen(None) => {
+            Done::Chosen(Err(problems)) => {
                 tracing::warn!("none of the hubs takes this cluster now; what is applied stays");
+                let message = format!("none of the hubs takes this cluster now: {problems}");
+                self.tell(Connection::Degraded, message);
                 self.event(Event::Chosen(false)).await
             }
-            Done::Chosen(Some(index)) => {
+            Done::Chosen(Ok(index)) => {
                 let file = self.context.options.bootstrap_kubeconfigs.get(index).cloned();
                 self.chosen = Some(Source::new(file, &self.context.place.namespace, ""));
                 self.event(Event::Chosen(true)).await
             }
             Done::Registered(made) => {
-                let (credentials, validity) = *made;
+                let Registered {
+                    credentials,
+                    validity,
+                    rights,
+                } = *made;
+                self.rights = rights;
                 let held = credentials.server().map(|server| Holding {
                     server,
                     validity,
@@ -457,6 +487,8 @@ impl Driver {
                         } else {
                             Event::Failed(Failure::Other)
                         };
+                        // A session that goes on does not need them.
+                        self.rights = None;
                         self.event(event).await
                     }
                     Err(_) => self.event(Event::Failed(Failure::Other)).await,
@@ -468,6 +500,7 @@ impl Driver {
             Done::Failed(error) => {
                 let failure = error.failure();
                 tracing::warn!(%error, "the cluster could not be registered, it is tried again");
+                self.tell(Connection::Degraded, error.to_string());
                 let tried = matches!(self.state, State::Registering { attempt: TRIES.., .. });
                 let event = if self.chosen.is_some() && tried {
                     Event::Lost

@@ -5,7 +5,7 @@ use super::clock::Clock;
 use arc_swap::ArcSwap;
 use kube::Client;
 use std::sync::Arc;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// A client whose credentials can be exchanged: requests begun after an exchange use the new ones.
 #[derive(Clone)]
@@ -13,6 +13,8 @@ pub struct HubClient {
     inner: Arc<ArcSwap<Client>>,
     clock: Clock,
     refused: Arc<Notify>,
+    /// Requests wait until this is true, or its sender gone.
+    open: watch::Receiver<bool>,
 }
 
 impl HubClient {
@@ -22,7 +24,18 @@ impl HubClient {
             inner: Arc::new(ArcSwap::from_pointee(client)),
             clock,
             refused: Arc::default(),
+            open: watch::channel(true).1,
         }
+    }
+
+    /// The same, but nothing is asked before `true` is sent, or the sender dropped.
+    pub fn held(client: Client, clock: Clock) -> (Self, watch::Sender<bool>) {
+        let (tell, open) = watch::channel(false);
+        let held = Self {
+            open,
+            ..Self::new(client, clock)
+        };
+        (held, tell)
     }
 
     /// Exchanges the client.
@@ -41,6 +54,8 @@ impl HubClient {
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let this = this.clone();
             async move {
+                // Gone is as good as open.
+                let _ = this.open.clone().wait_for(|open| *open).await;
                 let client = this.inner.load_full();
                 let sent = this.clock.here();
                 let answer = client.send(request).await?;

@@ -47,6 +47,15 @@ pub fn choose(asked: &[Asked], present: Option<&str>) -> Option<usize> {
     kept.or_else(|| asked.iter().position(good))
 }
 
+/// What is wrong with each, in one line.
+pub fn problems(asked: &[Asked]) -> String {
+    let each = asked.iter().filter_map(|hub| {
+        let url = hub.url.as_deref().unwrap_or("no URL");
+        Some(format!("{url}: {}", hub.problem.as_deref()?))
+    });
+    each.collect::<Vec<_>>().join("; ")
+}
+
 /// Asks all hubs at once.
 pub async fn ask(context: &Context, files: &[PathBuf], cluster: &str) -> Vec<Asked> {
     join_all(files.iter().map(|path| async move {

@@ -18,16 +18,19 @@ pub mod namespaces;
 mod prepare;
 pub mod quantity;
 pub mod register;
+mod rights;
 pub mod rotation;
 pub mod session;
 pub mod standing;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use crate::gates::Gates;
 use crate::metrics::Metrics;
 use crate::work::Backoff;
+use crate::work::objects::{self, RequestError};
 use crate::{Error, Options};
 use bootstrap::Bootstrap;
 use clock::Clock;
@@ -37,8 +40,10 @@ use kube::Client;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use trouble::Connection;
 
-/// A first contact that fails is tried again this long: the cluster may be starting.
+/// A first contact that fails is tried again this long: hub, cluster and klusterlet may be starting together. Who answers late
+/// is waited for instead, up to [`objects::REQUEST_TIMEOUT`].
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
 
 /// The managed cluster and the way to it.
@@ -179,10 +184,20 @@ pub async fn run_by(options: Options, clock: Clock, stop: CancellationToken) -> 
         metrics,
         options,
     };
-    if !joined {
-        something_to_join_with(&context).await?;
+    let context = Arc::new(context);
+    let ended = if joined {
+        Ok(())
+    } else {
+        something_to_join_with(&context).await
+    };
+    let ended = match ended {
+        Ok(()) => driver::run(context.clone(), stop).await,
+        error => error,
+    };
+    if let Err(error) = &ended {
+        trouble::tell(&context, Connection::Degraded, &error.to_string()).await;
     }
-    driver::run(Arc::new(context), stop).await
+    ended
 }
 
 /// Serves metrics and health checks, where that is asked for, until the guard goes.
@@ -253,29 +268,54 @@ async fn connect_spoke(options: &Options) -> Result<Spoke, Error> {
         (Client::try_from(config).map_err(|e| problem(&e))?, (url, ca))
     };
     let (url, ca) = server;
-    let deadline = tokio::time::Instant::now() + FIRST_CONTACT;
+    match answers(&client, &url).await {
+        Ok(()) => Ok(Spoke {
+            client,
+            url,
+            ca,
+            uid: None,
+        }),
+        Err(problem) => Err(Error::Unreachable {
+            role: "managed cluster",
+            server: url,
+            problem,
+        }),
+    }
+}
+
+/// Waits until a managed cluster answers, whatever it says.
+async fn answers(spoke: &Client, url: &str) -> Result<(), String> {
+    let begun = tokio::time::Instant::now();
     let mut backoff = Backoff::default();
     loop {
-        let error = match tokio::time::timeout(FIRST_CONTACT, client.apiserver_version()).await {
-            // Any answer is an answer.
-            Ok(Ok(_) | Err(kube::Error::Api(_))) => {
-                return Ok(Spoke {
-                    client,
-                    url,
-                    ca,
-                    uid: None,
-                });
+        let asked = objects::get(spoke, "/version");
+        let problem = match patiently("managed cluster", url, asked).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.code() != 0 => return Ok(()),
+            Err(RequestError::Kube(error)) => {
+                register::untrusted(&error).unwrap_or_else(|| register::innermost(&*error))
             }
-            Ok(Err(error)) => register::untrusted(&error).unwrap_or_else(|| register::innermost(&error)),
-            Err(_) => "no answer".to_owned(),
+            Err(error) => error.to_string(),
         };
-        if tokio::time::Instant::now() >= deadline {
-            return Err(Error::Unreachable {
-                role: "managed cluster",
-                server: url,
-                problem: error,
-            });
+        if begun.elapsed() >= FIRST_CONTACT {
+            return Err(problem);
         }
         backoff.wait().await;
     }
+}
+
+/// Waits for a first answer. Where hundreds of clusters join at once, or a server has just started, it may come late: asking
+/// again, or ending and being started again, would only add to what the server has to do.
+async fn patiently<T>(role: &'static str, server: &str, answer: impl Future<Output = T>) -> T {
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => return answer,
+        () = tokio::time::sleep(FIRST_CONTACT) => {}
+    }
+    tracing::info!(
+        server,
+        "the {role} has not answered for {} s; it is waited for",
+        FIRST_CONTACT.as_secs()
+    );
+    answer.await
 }

@@ -6,8 +6,9 @@ use super::credentials::{Credentials, Validity};
 use super::csr::{self, CsrError};
 use super::kubeconfig::Server;
 use super::machine::Failure;
+use super::rights::Rights;
 use super::session::Identity;
-use super::{Context, credentials};
+use super::{Context, FIRST_CONTACT, credentials, patiently};
 use crate::Error;
 use crate::work::Backoff;
 use crate::work::objects::{self, RequestError};
@@ -22,13 +23,21 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A first contact that fails is tried again this long: hub and klusterlet may be starting together.
-const FIRST_CONTACT: Duration = Duration::from_secs(5);
 /// A question whose answer is not needed to go on.
 const ASKED_IN_PASSING: Duration = Duration::from_secs(2);
 /// A hub that is just starting has yet to install its API.
 const BECOMES_A_HUB: Duration = Duration::from_secs(15);
 const CLUSTERS: &str = "/apis/cluster.open-cluster-management.io/v1/managedclusters";
+
+/// What an attempt that succeeds comes to.
+pub struct Registered {
+    /// The agent's own.
+    pub credentials: Credentials,
+    /// When they are good.
+    pub validity: Validity,
+    /// What becomes of the cluster at the hub.
+    pub rights: Option<Rights>,
+}
 
 /// Registers: contact, ManagedCluster, certificate request, then the wait for the hub's decision, however long it takes.
 pub async fn register(
@@ -36,11 +45,12 @@ pub async fn register(
     hub: &Client,
     bootstrap: &Bootstrap,
     identity: &Identity,
-) -> Result<(Credentials, Validity), Error> {
+) -> Result<Registered, Error> {
     let server = &bootstrap.server;
     let made = ensure_cluster(context, hub, bootstrap, identity).await?;
     let certificate = certificate(context, hub, identity);
-    let certified = if made {
+    let rights = made.map(|cluster| Rights::follow(hub, *cluster));
+    let certified = if rights.is_some() {
         certificate.await
     } else {
         tracing::warn!(
@@ -61,7 +71,11 @@ pub async fn register(
     let validity = credentials
         .check(Some(server), cluster, agent, context.clock.at_hub())
         .map_err(|problem| Error::Csr(Box::new(CsrError::Wrong(problem))))?;
-    Ok((credentials, validity))
+    Ok(Registered {
+        credentials,
+        validity,
+        rights,
+    })
 }
 
 /// Tries to make the ManagedCluster until it may: the hub may be giving the right to at this moment. Ends only with an
@@ -71,23 +85,24 @@ async fn make_cluster(context: &Context, hub: &Client, bootstrap: &Bootstrap, id
     loop {
         backoff.wait().await;
         match ensure_cluster(context, hub, bootstrap, identity).await {
-            Ok(true) => return std::future::pending().await,
-            Ok(false) => {}
+            Ok(Some(_)) => return std::future::pending().await,
+            Ok(None) => {}
             Err(error) if error.failure() == Failure::NameTaken => return error,
             Err(error) => tracing::debug!(%error, "the ManagedCluster could not be made, it is tried again"),
         }
     }
 }
 
-/// Makes the ManagedCluster when it is not there, and finds out whether it is this cluster's. False when the credential may
+/// Makes the ManagedCluster when it is not there, and finds out whether it is this cluster's. Nothing when the credential may
 /// neither see nor make it.
 pub async fn ensure_cluster(
     context: &Context,
     hub: &Client,
     bootstrap: &Bootstrap,
     identity: &Identity,
-) -> Result<bool, Error> {
+) -> Result<Option<Box<ManagedCluster>>, Error> {
     let server = &bootstrap.server;
+    let there = |cluster| Some(Box::new(serde_json::from_value(cluster).unwrap_or_default()));
     match first_contact(hub, bootstrap, &identity.cluster).await? {
         Found::Cluster(cluster) => match taken(&cluster, context.spoke.uid.as_deref()) {
             Some(problem) => Err(Error::NameTaken {
@@ -95,18 +110,16 @@ pub async fn ensure_cluster(
                 server: server.url.clone(),
                 problem,
             }),
-            None => Ok(true),
+            None => Ok(there(cluster)),
         },
-        Found::Nothing => create_cluster(context, hub, server, identity)
-            .await
-            .map(|()| true),
+        Found::Nothing => create_cluster(context, hub, server, identity).await.map(there),
         // Where clusters may not be read, the hub's operator may make them too.
         Found::Hidden => match create_cluster(context, hub, server, identity).await {
             Err(Error::NameForbidden { problem, .. }) => {
                 tracing::debug!(problem, "the ManagedCluster can neither be read nor made");
-                Ok(false)
+                Ok(None)
             }
-            other => other.map(|()| true),
+            other => other.map(there),
         },
     }
 }
@@ -117,29 +130,13 @@ enum Found {
     Hidden,
 }
 
-/// Waits for a first answer. Where hundreds of clusters join at once, or a hub has just started, it may come late: asking
-/// again, or ending and being started again, would only add to what the hub has to do.
-async fn patiently<T>(server: &str, answer: impl Future<Output = T>) -> T {
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => return answer,
-        () = tokio::time::sleep(FIRST_CONTACT) => {}
-    }
-    tracing::info!(
-        server,
-        "the hub has not answered for {} s; it is waited for",
-        FIRST_CONTACT.as_secs()
-    );
-    answer.await
-}
-
 /// Whether the hub is there, is a hub, and knows the credential; and the ManagedCluster.
 async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Result<Found, Error> {
     let server = &bootstrap.server.url;
     let begun = tokio::time::Instant::now();
     let mut backoff = Backoff::default();
     loop {
-        let answer = patiently(server, objects::get(hub, &format!("{CLUSTERS}/{cluster}"))).await;
+        let answer = patiently("hub", server, objects::get(hub, &format!("{CLUSTERS}/{cluster}"))).await;
         let problem = match answer {
             Ok(cluster) => return Ok(Found::Cluster(cluster)),
             Err(error) if error.code() == 401 => {
@@ -336,16 +333,17 @@ pub fn taken(cluster: &Value, uid: Option<&str>) -> Option<String> {
     })
 }
 
+/// Makes the ManagedCluster; what it is then, when that is known.
 async fn create_cluster(
     context: &Context,
     hub: &Client,
     server: &Server,
     identity: &Identity,
-) -> Result<(), Error> {
+) -> Result<Value, Error> {
     let object = cluster_object(context, identity);
     match objects::create(hub, CLUSTERS, &object).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.already_exists() => Ok(()),
+        Ok(made) => Ok(made),
+        Err(error) if error.already_exists() => Ok(Value::Null),
         Err(error) if error.code() == 403 => Err(Error::NameForbidden {
             cluster: identity.cluster.clone(),
             server: server.url.clone(),

@@ -4,6 +4,7 @@
 use super::facts::Facts;
 use super::hub_client::HubClient;
 use super::namespaces::{self, Namespaces};
+use super::rights::Rights;
 use super::rotation::{self, Holding};
 use super::standing::{self, Standing};
 use super::status::{self, Health, Observed};
@@ -92,9 +93,16 @@ impl Session {
         identity: Identity,
         holding: Holding,
         client: Client,
+        rights: Option<Rights>,
         news: mpsc::UnboundedSender<News>,
     ) -> Self {
-        let exchange = HubClient::new(client, context.clock.clone());
+        let (exchange, held) = match rights {
+            None => (HubClient::new(client, context.clock.clone()), None),
+            Some(rights) => {
+                let (exchange, open) = HubClient::held(client, context.clock.clone());
+                (exchange, Some((rights, open)))
+            }
+        };
         let shared = Arc::new(Shared {
             hub: exchange.client(),
             exchange,
@@ -112,6 +120,16 @@ impl Session {
             news,
         });
         let ended = CancellationToken::new();
+        if let Some((rights, open)) = held {
+            let shared = Arc::downgrade(&shared);
+            tokio::spawn(async move {
+                // What is known is not asked for once more before anything is told.
+                if let (Some(cluster), Some(shared)) = (rights.there().await, shared.upgrade()) {
+                    shared.saw(cluster);
+                }
+                open.send_replace(true);
+            });
+        }
         let task = tokio::spawn(run(shared.clone(), ended.clone()));
         Self { shared, ended, task }
     }

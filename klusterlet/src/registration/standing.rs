@@ -94,9 +94,7 @@ impl Shared {
                 Ok(Some(watcher::Event::InitApply(cluster) | watcher::Event::Apply(cluster))) => {
                     backoff = Backoff::default();
                     seen = true;
-                    let ours = self.stands(of(&cluster, &self.identity, self.context.spoke.uid.as_deref()));
-                    // Of another's cluster there is nothing to tell, and no lease to renew.
-                    self.cluster.send_replace(ours.then(|| Arc::new(cluster)));
+                    self.saw(cluster);
                 }
                 Ok(Some(watcher::Event::InitDone)) => {
                     backoff = Backoff::default();
@@ -127,6 +125,13 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// The ManagedCluster is so.
+    pub fn saw(&self, cluster: ManagedCluster) {
+        let ours = self.stands(of(&cluster, &self.identity, self.context.spoke.uid.as_deref()));
+        // Of another's cluster there is nothing to tell, and no lease to renew.
+        self.cluster.send_replace(ours.then(|| Arc::new(cluster)));
     }
 
     fn no_cluster(&self) {

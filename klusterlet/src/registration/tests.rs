@@ -2,4 +2,5 @@
 
 mod errors;
 mod flow;
+mod patience;
 mod stub;

@@ -37,6 +37,19 @@ impl Requests {
         Ok(Self(all))
     }
 
+    /// Those that a server refused until now, for want of rights.
+    pub async fn refused(target: &Target) -> Result<u64> {
+        let text = target.connect().await?.get("/metrics").await?;
+        let mut all = 0;
+        for line in std::str::from_utf8(&text)?.lines() {
+            if line.starts_with("apiserver_request_total{") && line.contains("code=\"403\"") {
+                let (_, count) = line.rsplit_once("} ").context("a line without a value")?;
+                all += count.parse::<u64>()?;
+            }
+        }
+        Ok(all)
+    }
+
     /// Only what came after `before`.
     pub fn since(&self, before: &Self) -> Self {
         let rest = self.0.iter().map(|(what, count)| {

@@ -3,6 +3,7 @@
 //! of its own.
 
 use crate::common::process::{Server, mb};
+use crate::common::requests::Requests;
 use crate::common::{Table, Times, ms};
 use crate::{Events, Hub};
 use anyhow::{Context as _, Result};
@@ -33,6 +34,7 @@ pub async fn measure(table: &Table, program: &Program, hub: &Hub, count: usize) 
     let dir = tempfile::TempDir::with_prefix("muster-bench-agents-")?;
     let mut events = Events::of(&hub.admin, CLUSTERS).await?;
     let (before, computed) = (hub.memory()?, hub.computed()?);
+    let refused = Requests::refused(&hub.admin).await?;
     let stop = CancellationToken::new();
     let mut agents = JoinSet::new();
     let mut started = HashMap::new();
@@ -74,6 +76,8 @@ pub async fn measure(table: &Table, program: &Program, hub: &Hub, count: usize) 
         &times.show(),
         target,
     );
+    let refused = Requests::refused(&hub.admin).await? - refused;
+    table.row("  requests refused for want of rights", &refused.to_string(), "0");
     if count > 1 {
         #[allow(clippy::cast_precision_loss)] // one digit is shown
         let rate = count as f64 / took.as_secs_f64();

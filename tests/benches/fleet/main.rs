@@ -3,7 +3,9 @@
 //!
 //! `cargo bench -p muster-tests --bench fleet [-- work scale agents register]`. Sizes are set by environment: ROUNDS (50),
 //! WORKS (300), MANY (5000) works of one object, OBJECTS (1000) of one work, AGENTS (1,100,1000), CLUSTERS (200,1000),
-//! MUSTER_BENCH_PROGRAM (another build of the program), MUSTER_BENCH_DIR (where the hub's data go).
+//! MUSTER_BENCH_PROGRAM (another build of the program), MUSTER_BENCH_DIR (where the hub's data go). With KUBEBUILDER_ASSETS,
+//! `agents` and `register` have a hub on kube-apiserver and etcd instead, started from that folder; managed clusters stay
+//! embedded.
 #![allow(clippy::print_stdout)] // tables are what benches are for
 
 mod agents;
@@ -19,6 +21,9 @@ use common::process::{Memory, Server, computed, program};
 use common::{Table, ms, wanted};
 use muster_apiserver::kubeconfig::{Credentials, kubeconfig, write};
 use muster_tests::Program;
+use muster_tests::assets::{Assets, RealPlane};
+use muster_tests::control_plane::ASSETS;
+use muster_tests::objects::CLUSTERS;
 use muster_tests::program::Process;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -46,13 +51,13 @@ async fn run() -> Result<()> {
     let program = program()?;
     if wanted("work") {
         let table = Table::new("hub (on disk), managed cluster (in memory) and klusterlet, a process each");
-        let hub = Hub::start(&program, &dir.path().join("hub")).await?;
+        let hub = Hub::standalone(&program, &dir.path().join("hub")).await?;
         table.row("hub standalone, start to ready", &ms(hub.started_in), "");
         work::measure(&table, &program, &hub).await?;
     }
     if wanted("scale") {
         let table = Table::new("very many works and very large ones, and restarts over them");
-        let mut hub = Hub::start(&program, &dir.path().join("scale")).await?;
+        let mut hub = Hub::standalone(&program, &dir.path().join("scale")).await?;
         scale::measure(&table, &program, &mut hub).await?;
     }
     if wanted("agents") {
@@ -74,9 +79,11 @@ async fn run() -> Result<()> {
     Ok(())
 }
 
-/// A standalone hub.
+/// A hub.
 pub struct Hub {
     process: Process,
+    /// The API server beside it, where it is not standalone.
+    _plane: Option<RealPlane>,
     data: PathBuf,
     /// From its start until clusters may come.
     pub started_in: Duration,
@@ -89,10 +96,50 @@ pub struct Hub {
 }
 
 impl Hub {
+    /// Standalone, or on the control plane that the environment names.
     async fn start(program: &Program, data: &Path) -> Result<Self> {
+        match std::env::var_os(ASSETS) {
+            Some(assets) => Self::on(program, data, Path::new(&assets)).await,
+            None => Self::standalone(program, data).await,
+        }
+    }
+
+    async fn standalone(program: &Program, data: &Path) -> Result<Self> {
         let (process, started_in) = Self::run(program, data, "127.0.0.1:0").await?;
-        let path = data.join("admin.kubeconfig");
-        let admin = Target::from_kubeconfig(&path)?;
+        Self::of(process, started_in, None, data, &data.join("admin.kubeconfig")).await
+    }
+
+    async fn on(program: &Program, data: &Path, assets: &Path) -> Result<Self> {
+        let plane = Assets::durable(assets).await?;
+        std::fs::create_dir_all(data)?;
+        let path = plane.kubeconfig();
+        let start = Instant::now();
+        let shown = format!("--kubeconfig={}", path.display());
+        let [gates, user] = policy();
+        let process = program.spawn(&["hub", &shown, "--disable-leader-election", &gates, &user])?;
+        let hub = Self::of(process, Duration::ZERO, Some(plane), data, &path).await?;
+        // Clusters may come once the API and the right to ask are there, and the hub knows what is there.
+        let bootstrap = Target::from_kubeconfig(&hub.bootstrap)?;
+        while let Err(error) = bootstrap.connect().await?.get(CLUSTERS).await {
+            anyhow::ensure!(start.elapsed() < LONG, "the hub does not begin: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        while !hub.process.stderr().contains("hub is ready") {
+            anyhow::ensure!(start.elapsed() < LONG, "the hub does not become ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let started_in = start.elapsed();
+        Ok(Self { started_in, ..hub })
+    }
+
+    async fn of(
+        process: Process,
+        started_in: Duration,
+        plane: Option<RealPlane>,
+        data: &Path,
+        path: &Path,
+    ) -> Result<Self> {
+        let admin = Target::from_kubeconfig(path)?;
         let object = json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
             "metadata": {"name": format!("bootstrap-token-{}", TOKEN.0), "namespace": "kube-system"},
             "stringData": {"token-id": TOKEN.0, "token-secret": TOKEN.1, "usage-bootstrap-authentication": "true",
@@ -101,7 +148,7 @@ impl Hub {
         connection
             .post("/api/v1/namespaces/kube-system/secrets", object.to_string())
             .await?;
-        let file: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path)?)?;
+        let file: Value = serde_saphyr::from_str(&std::fs::read_to_string(path)?)?;
         let ca = file["clusters"][0]["cluster"]["certificate-authority-data"].as_str();
         let ca = base64::Engine::decode(
             &base64::engine::general_purpose::STANDARD,
@@ -114,6 +161,7 @@ impl Hub {
         write(&bootstrap, &text)?;
         Ok(Self {
             process,
+            _plane: plane,
             data: data.to_owned(),
             started_in,
             admin,
@@ -126,16 +174,9 @@ impl Hub {
     async fn run(program: &Program, data: &Path, bind: &str) -> Result<(Process, Duration)> {
         let start = Instant::now();
         let (bind, shown) = (format!("--bind={bind}"), data.display().to_string());
-        let user = format!("--auto-approved-csr-users=system:bootstrap:{}", TOKEN.0);
-        let mut process = program.spawn(&[
-            "hub",
-            "--standalone",
-            &bind,
-            "--data-dir",
-            &shown,
-            "--feature-gates=ManagedClusterAutoApproval=true",
-            &user,
-        ])?;
+        let [gates, user] = policy();
+        let mut process =
+            program.spawn(&["hub", "--standalone", &bind, "--data-dir", &shown, &gates, &user])?;
         process.until_file(&data.join("admin.kubeconfig")).await?;
         Ok((process, start.elapsed()))
     }
@@ -161,6 +202,14 @@ impl Hub {
     pub fn computed(&self) -> Result<Duration> {
         computed(self.process.id())
     }
+}
+
+/// Who comes is let in.
+fn policy() -> [String; 2] {
+    [
+        "--feature-gates=ManagedClusterAutoApproval=true".to_owned(),
+        format!("--auto-approved-csr-users=system:bootstrap:{}", TOKEN.0),
+    ]
 }
 
 /// A managed cluster's API server and what runs its klusterlet.

@@ -6,8 +6,9 @@ use crate::{MUSTER, Result};
 use muster_crds::constants::names;
 use muster_tests::control_plane::redirected;
 use muster_tests::objects::CLUSTERS;
+use muster_tests::wait::{SOON, eventually};
 use muster_tests::{ControlPlane, Fleet, FleetOptions, Program, tokens};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_bootstrap_credential_is_told_at_once() -> Result {
@@ -95,6 +96,76 @@ async fn a_wrong_ca_and_a_wrong_server_are_told_at_once() -> Result {
         "a ManagedCluster was made"
     );
     Ok(())
+}
+
+/// The Events beside the bootstrap Secret: reason, count, message.
+async fn told_beside_the_secret(fleet: &Fleet) -> anyhow::Result<Vec<(String, i64, String)>> {
+    let cluster = &fleet.clusters[0];
+    let path = format!("/api/v1/namespaces/{}/events", cluster.options.namespace);
+    let secret = cluster.options.bootstrap_kubeconfig_secret.as_str();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let events = cluster.kube().list(&path).await?;
+    Ok(events
+        .iter()
+        .filter(|event| event["involvedObject"]["name"] == secret)
+        .map(|event| {
+            let count = event["count"].as_i64().unwrap_or_default();
+            (text(&event["reason"]), count, text(&event["message"]))
+        })
+        .collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_cluster_from_its_hub_is_told_on_the_cluster() -> Result {
+    if !not_somebodys() {
+        return Ok(());
+    }
+    // With no more rights than deploy/ gives.
+    let mut fleet = Fleet::prepare(FleetOptions {
+        deployed: true,
+        ..FleetOptions::default()
+    })
+    .await?;
+    let (hub, link) = (fleet.hub.plane.address(), fleet.clusters[0].link.address());
+    let right = fleet.clusters[0].options.bootstrap_kubeconfig.clone();
+    let other = ControlPlane::embedded("another", muster_apiserver::server::ServerOptions::default()).await?;
+    let kubeconfig = other.bootstrap_kubeconfig(other.address()).await?;
+    let text = std::fs::read_to_string(&kubeconfig)?;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let dir = fleet.clusters[0].dir();
+    let (wrong_ca, nowhere) = (dir.join("wrong-ca.kubeconfig"), dir.join("nowhere.kubeconfig"));
+    std::fs::write(&wrong_ca, redirected(&text, hub)?)?;
+    std::fs::write(&nowhere, redirected(&text, nobody)?)?;
+    let expired = tokens::make(&fleet.kube(), &["--ttl", "1s"]).await?;
+    let bad_token = fleet.hub.plane.token_kubeconfig(&expired, link)?;
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    for (count, (file, mention)) in (1..).zip([
+        (&wrong_ca, "can not be trusted with the CA of"),
+        (&nowhere, "can not be reached"),
+        (&bad_token, "refuses the credential of"),
+        // Started again and again, as Pods are: still one Event.
+        (&bad_token, "refuses the credential of"),
+    ]) {
+        let cluster = &mut fleet.clusters[0];
+        cluster.options.bootstrap_kubeconfig = Some(file.clone());
+        cluster.start();
+        let error = cluster.failure().await?;
+        let told = told_beside_the_secret(&fleet).await?;
+        let wanted = ("HubConnectionDegraded".to_owned(), count, error);
+        assert_eq!(told, [wanted], "{mention}");
+        assert!(told[0].2.contains(mention), "{told:?}");
+    }
+    fleet.clusters[0].options.bootstrap_kubeconfig = right;
+    fleet.clusters[0].start();
+    fleet.until_available().await?;
+    eventually(SOON, "that all is well is told", async || {
+        let told = told_beside_the_secret(&fleet).await.map_err(|e| e.to_string())?;
+        let reasons: Vec<&str> = told.iter().map(|(reason, _, _)| reason.as_str()).collect();
+        (reasons == ["HubConnectionDegraded", "HubConnectionFunctional"])
+            .then_some(())
+            .ok_or_else(|| format!("{told:?}"))
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

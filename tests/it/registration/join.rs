@@ -1,16 +1,18 @@
 //! Joining a hub: how a cluster becomes Available, by whose leave, and with what it needs for that.
 
-use super::{accept, approve, csr_of, not_somebodys, until_signed};
+use super::{accept, answered, approve, csr_of, not_somebodys, until_signed};
 use crate::Result;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_crds::constants::{conditions, labels, names};
 use muster_tests::control_plane::is_embedded;
-use muster_tests::objects::{CLUSTERS, cluster_path, has_condition};
+use muster_tests::objects::{CLUSTERS, cluster_path, configmap, has_condition, work};
 use muster_tests::wait::SOON;
-use muster_tests::{Fleet, FleetOptions};
+use muster_tests::{Fleet, FleetOptions, tokens};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_clusters_join() -> Result {
@@ -71,6 +73,48 @@ async fn three_clusters_join() -> Result {
             );
         }
         assert_eq!(secret["data"]["cluster-name"], STANDARD.encode(name));
+    }
+    Ok(())
+}
+
+/// What a cluster that joins asks in vain.
+async fn refused_of_one_join(fleet: &mut Fleet) -> anyhow::Result<BTreeMap<String, u64>> {
+    let hub = fleet.kube();
+    let before = answered(&hub, 403).await?;
+    fleet.clusters[0].start();
+    let begun = Instant::now();
+    fleet.until_available().await?;
+    eprintln!("available after {} ms", begun.elapsed().as_millis());
+    // Works are followed too.
+    let (cluster, ns) = (&fleet.clusters[0].name, fleet.clusters[0].namespace());
+    fleet
+        .create(&work(cluster, "first", &[configmap(&ns, "first", "1")]))
+        .await?;
+    fleet.until_applied(cluster, "first").await?;
+    let mut refused = answered(&hub, 403).await?;
+    for (what, count) in &mut refused {
+        *count -= before.get(what).copied().unwrap_or_default();
+    }
+    refused.retain(|_, count| *count > 0);
+    Ok(refused)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_let_in_asks_for_nothing_in_vain() -> Result {
+    for by_token in [false, true] {
+        let mut fleet = Fleet::prepare(FleetOptions {
+            auto_approve: !by_token,
+            ..FleetOptions::default()
+        })
+        .await?;
+        if by_token {
+            let token = tokens::make(&fleet.kube(), &["--accept"]).await?;
+            let cluster = &mut fleet.clusters[0];
+            let file = fleet.hub.plane.token_kubeconfig(&token, cluster.link.address())?;
+            cluster.options.bootstrap_kubeconfig = Some(file);
+        }
+        let refused = refused_of_one_join(&mut fleet).await?;
+        assert!(refused.is_empty(), "by token {by_token}: {refused:?}");
     }
     Ok(())
 }

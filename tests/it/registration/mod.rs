@@ -30,6 +30,7 @@ use muster_tests::objects::{CSRS, cluster_path, condition, has_condition};
 use muster_tests::wait::SOON;
 use muster_tests::{Fleet, Kube};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Needs the embedded server; says so where it is not.
@@ -149,6 +150,33 @@ pub(crate) fn lease_path(cluster: &str) -> String {
         "/apis/coordination.k8s.io/v1/namespaces/{cluster}/leases/{}",
         names::CLUSTER_LEASE
     )
+}
+
+/// Requests that the hub's API server answered with this code until now, by what was asked.
+async fn answered(hub: &Kube, code: u16) -> anyhow::Result<BTreeMap<String, u64>> {
+    let request = http::Request::get("/metrics").body(Vec::new())?;
+    let metrics = hub.client().request_text(request).await?;
+    let lines = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("apiserver_request_total{"));
+    let mut all = BTreeMap::new();
+    let mut counters = 0;
+    for line in lines {
+        counters += 1;
+        let (labels, count) = line.rsplit_once("} ").context("a counter has a value")?;
+        let label = |name: &str| {
+            let value = labels
+                .split(',')
+                .find_map(|l| l.strip_prefix(name)?.strip_prefix("=\""));
+            value.map_or("", |v| v.trim_end_matches('"'))
+        };
+        if label("code") == code.to_string() {
+            let what = format!("{} {}", label("verb"), label("resource"));
+            *all.entry(what).or_insert(0) += count.parse::<u64>()?;
+        }
+    }
+    anyhow::ensure!(counters > 0, "no counters in /metrics");
+    Ok(all)
 }
 
 /// Sets the lease back, so that its next renewal is the klusterlet's that is started after this.

@@ -1,8 +1,7 @@
 //! Certificates that are renewed in place: nothing is refused and nothing is lost on the way.
 
-use super::{csrs_path, embedded_only, name};
+use super::{answered, csrs_path, embedded_only, name};
 use crate::Result;
-use anyhow::Context as _;
 use muster_apiserver::server::ServerOptions;
 use muster_crds::constants::conditions;
 use muster_tests::objects::{CSRS, cluster_path, configmap, has_condition, work};
@@ -17,25 +16,9 @@ use std::time::Duration;
 /// How often the certificate is renewed.
 const ROTATIONS: usize = 100;
 
-/// Requests that the hub's API server answered with 401.
+/// How many requests the hub's API server answered with 401.
 async fn refused(hub: &Kube) -> anyhow::Result<u64> {
-    let request = http::Request::get("/metrics").body(Vec::new())?;
-    let metrics = hub.client().request_text(request).await?;
-    anyhow::ensure!(
-        metrics.contains("apiserver_request_total{"),
-        "no counters in /metrics"
-    );
-    let mut sum = 0;
-    for line in metrics.lines().filter(|line| line.contains("code=\"401\"")) {
-        if line.starts_with("apiserver_request_total{") {
-            sum += line
-                .rsplit(' ')
-                .next()
-                .context("a counter has a value")?
-                .parse::<u64>()?;
-        }
-    }
-    Ok(sum)
+    Ok(answered(hub, 401).await?.values().sum())
 }
 
 /// Takes away the requests that were answered once there are others, as the hub's garbage collector does after an hour; counts

@@ -11,19 +11,19 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-const CLUSTER: &str = "/apis/cluster.open-cluster-management.io/v1/managedclusters/c1";
+pub(super) const CLUSTER: &str = "/apis/cluster.open-cluster-management.io/v1/managedclusters/c1";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/c1/leases/managed-cluster-lease";
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests/";
-const AGENT_NS: &str = "/api/v1/namespaces/open-cluster-management-agent/secrets";
+pub(super) const AGENT_NS: &str = "/api/v1/namespaces/open-cluster-management-agent/secrets";
 
-struct Run {
+pub(super) struct Run {
     spoke: Stub,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), Error>>,
+    pub(super) task: JoinHandle<Result<(), Error>>,
     dir: tempfile::TempDir,
 }
 
-fn start_in(dir: tempfile::TempDir, spoke: &Stub, hubs: &Hubs, args: &[&str]) -> Run {
+pub(super) fn start_in(dir: tempfile::TempDir, spoke: &Stub, hubs: &Hubs, args: &[&str]) -> Run {
     let place = dir.path().join("hub-kubeconfig");
     let place = place.to_str().unwrap().to_owned();
     let all = [&["--cluster-name=c1", "--hub-kubeconfig-dir", &place], args].concat();
@@ -44,14 +44,14 @@ fn file(dir: &Path, name: &str, text: &str) -> String {
 }
 
 /// One hub, one cluster, a bootstrap file.
-fn one() -> (Stub, Stub, Hubs) {
+pub(super) fn one() -> (Stub, Stub, Hubs) {
     let clock = clock();
     let (hub, spoke) = (Stub::new("hub", &clock), Stub::new("spoke", &clock));
     let hubs = Hubs([("https://hub".to_owned(), hub.clone())].into());
     (hub, spoke, hubs)
 }
 
-fn start(spoke: &Stub, hubs: &Hubs, args: &[&str]) -> Run {
+pub(super) fn start(spoke: &Stub, hubs: &Hubs, args: &[&str]) -> Run {
     let dir = tempfile::tempdir().unwrap();
     let bootstrap = file(dir.path(), "bootstrap", &kubeconfig("https://hub", "t0ken"));
     start_in(
@@ -63,7 +63,7 @@ fn start(spoke: &Stub, hubs: &Hubs, args: &[&str]) -> Run {
 }
 
 impl Run {
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
         let deleted = self.spoke.with(|s| {
@@ -80,7 +80,7 @@ impl Run {
     }
 }
 
-async fn eventually(what: &str, within: u64, mut holds: impl FnMut() -> bool) {
+pub(super) async fn eventually(what: &str, within: u64, mut holds: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(within);
     while !holds() {
         assert!(
@@ -92,7 +92,7 @@ async fn eventually(what: &str, within: u64, mut holds: impl FnMut() -> bool) {
 }
 
 /// What a hub does on acceptance.
-fn accept(hub: &Stub) {
+pub(super) fn accept(hub: &Stub) {
     hub.change(CLUSTER, |c| {
         c["spec"]["hubAcceptsClient"] = true.into();
         c["status"]["conditions"] = json!([{"type": types::HUB_ACCEPTED, "status": "True", "reason": "R", "message": "",
@@ -107,11 +107,11 @@ fn condition(hub: &Stub, type_: &str) -> Option<Value> {
     list.into_iter().find(|c| c["type"] == type_)
 }
 
-fn is(hub: &Stub, type_: &str, status: &str) -> bool {
+pub(super) fn is(hub: &Stub, type_: &str, status: &str) -> bool {
     condition(hub, type_).is_some_and(|c| c["status"] == status)
 }
 
-async fn joined(hub: &Stub) {
+pub(super) async fn joined(hub: &Stub) {
     eventually("the ManagedCluster is there", 30, || hub.get(CLUSTER).is_some()).await;
     accept(hub);
     eventually("available", 30, || is(hub, types::CLUSTER_AVAILABLE, "True")).await;
@@ -130,7 +130,7 @@ fn requests(hub: &Stub) -> usize {
     })
 }
 
-fn hub_secret(spoke: &Stub) -> Option<Value> {
+pub(super) fn hub_secret(spoke: &Stub) -> Option<Value> {
     spoke.get(&format!("{AGENT_NS}/hub-kubeconfig-secret"))
 }
 
@@ -266,6 +266,27 @@ async fn a_hub_that_refuses_everybody_for_a_while_gets_its_agent_back() {
         tries < 900,
         "{tries} refusals are too many for a quarter of an hour"
     );
+    // On the cluster it is told by one Event, which counts.
+    let events = |spoke: &Stub| -> Vec<(String, Value)> {
+        let of = |key: &str| key.contains("/namespaces/open-cluster-management-agent/events/");
+        spoke.with(|s| {
+            let all = s.objects.iter().filter(|(key, _)| of(key));
+            all.map(|(_, o)| (o["reason"].as_str().unwrap().to_owned(), o.clone()))
+                .collect()
+        })
+    };
+    let told = events(&spoke);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let (reason, event) = &told[0];
+    assert_eq!(
+        (reason.as_str(), &event["type"]),
+        ("HubConnectionDegraded", &json!("Warning"))
+    );
+    let message = event["message"].as_str().unwrap();
+    assert!(
+        message.contains("refuses the credential") && event["count"].as_i64() > Some(3),
+        "{event}"
+    );
     hub.with(|s| s.revoked_before = None);
     let before = hub.get(LEASE).unwrap()["spec"]["renewTime"].clone();
     eventually("the old credentials work again", 600, || {
@@ -273,6 +294,11 @@ async fn a_hub_that_refuses_everybody_for_a_while_gets_its_agent_back() {
     })
     .await;
     assert_eq!(csrs(&hub), 1, "nothing was asked for anew");
+    eventually("that all is well is told", 600, || {
+        let reasons: Vec<String> = events(&spoke).into_iter().map(|(reason, _)| reason).collect();
+        reasons == ["HubConnectionDegraded", "HubConnectionFunctional"]
+    })
+    .await;
     run.end().await;
 }
 

@@ -44,6 +44,8 @@ pub struct State {
     pub signing: Signing,
     pub lifetime: SignedDuration,
     pub down: bool,
+    /// How late it answers.
+    pub slow: Duration,
     pub bootstrap_tokens: Vec<String>,
     /// Certificates signed before this are refused.
     pub revoked_before: Option<Timestamp>,
@@ -107,6 +109,7 @@ impl Stub {
             signing: Signing::Approve,
             lifetime: SignedDuration::from_hours(24),
             down: false,
+            slow: Duration::ZERO,
             bootstrap_tokens: vec!["t0ken".into()],
             revoked_before: None,
             ahead: SignedDuration::ZERO,
@@ -147,7 +150,7 @@ impl Stub {
             return Err(std::io::Error::other("connection refused"));
         }
         // The way there and back takes time, as everywhere.
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2) + self.with(|s| s.slow)).await;
         let query: BTreeMap<String, String> = head
             .uri
             .query()
