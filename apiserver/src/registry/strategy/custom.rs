@@ -22,16 +22,22 @@ pub(super) fn prepare_create(custom: &Custom, object: &mut Value) {
 fn apart_from(object: &Value, without: &[&str]) -> Value {
     let fields = object.as_object().into_iter().flatten();
     let kept = fields.filter(|(field, _)| !without.contains(&field.as_str()));
-    Value::Object(kept.map(|(field, value)| (field.clone(), value.clone())).collect())
+    Value::Object(
+        kept.map(|(field, value)| (field.clone(), value.clone()))
+            .collect(),
+    )
 }
 
 /// Whether anything differs that counts as another generation: neither metadata nor, where it is apart, the status.
 fn is_another(custom: &Custom, a: &Value, b: &Value) -> bool {
     let none = Map::new();
     let [a, b] = [a, b].map(|object| object.as_object().unwrap_or(&none));
-    let counts = |field: &str| !matches!(field, "metadata" | "apiVersion") && !(custom.status && field == "status");
+    let counts =
+        |field: &str| !matches!(field, "metadata" | "apiVersion") && !(custom.status && field == "status");
     let fields = |of: &'_ Map<String, Value>| of.keys().filter(|field| counts(field)).count();
-    fields(a) != fields(b) || a.iter().any(|(field, value)| counts(field) && b.get(field) != Some(value))
+    fields(a) != fields(b)
+        || a.iter()
+            .any(|(field, value)| counts(field) && b.get(field) != Some(value))
 }
 
 pub(super) fn prepare_update(custom: &Custom, subresource: &str, new: &mut Value, old: &Value) {
