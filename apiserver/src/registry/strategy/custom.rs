@@ -33,7 +33,7 @@ fn is_another(custom: &Custom, a: &Value, b: &Value) -> bool {
     let none = Map::new();
     let [a, b] = [a, b].map(|object| object.as_object().unwrap_or(&none));
     let counts =
-        |field: &str| !matches!(field, "metadata" | "apiVersion") && !(custom.status && field == "status");
+        |field: &str| !(matches!(field, "metadata" | "apiVersion") || custom.status && field == "status");
     let fields = |of: &'_ Map<String, Value>| of.keys().filter(|field| counts(field)).count();
     fields(a) != fields(b)
         || a.iter()

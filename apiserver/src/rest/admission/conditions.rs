@@ -99,13 +99,12 @@ pub fn evaluation<'s>(
     matched: &Matched,
     params: Option<&Value>,
 ) -> Evaluation<'s> {
-    let mut evaluation = match seen.given(matched) {
-        Some(given) => Evaluation::over(scope, given),
-        None => {
-            let mut evaluation = Evaluation::new(scope);
-            seen.give(matched, evaluation.given());
-            evaluation
-        }
+    let mut evaluation = if let Some(given) = seen.given(matched) {
+        Evaluation::over(scope, given)
+    } else {
+        let mut evaluation = Evaluation::new(scope);
+        seen.give(matched, evaluation.given());
+        evaluation
     };
     if let Some(params) = params {
         evaluation.given().give("params", Converted::of(params));
