@@ -368,28 +368,27 @@ pub fn keep_times(live: &Value, new: &mut Value) {
     let (Some(old), Some(fresh)) = (live.as_object(), new.as_object()) else {
         return;
     };
-    let meta = |o: &Map<String, Value>| {
-        o.get("metadata")
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_default()
+    let same_but = |a: &Map<String, Value>, b: &Map<String, Value>, apart: &[&str]| {
+        let rest = |map: &'_ Map<String, Value>| map.keys().filter(|k| !apart.contains(&k.as_str())).count();
+        let same = |(k, v): (&String, &Value)| apart.contains(&k.as_str()) || b.get(k) == Some(v);
+        rest(a) == rest(b) && a.iter().all(same)
     };
-    let (mut old_meta, mut new_meta) = (meta(old), meta(fresh));
-    for m in [&mut old_meta, &mut new_meta] {
-        m.remove("resourceVersion");
+    // Most writes change something, and are not looked at more closely.
+    if !same_but(old, fresh, &["metadata"]) {
+        return;
     }
+    let (Some(old_meta), Some(new_meta)) = (live["metadata"].as_object(), new["metadata"].as_object()) else {
+        return;
+    };
     let (Some(old_managed), Some(new_managed)) = (
-        old_meta.remove(typed::MANAGED_FIELDS),
-        new_meta.remove(typed::MANAGED_FIELDS),
+        old_meta.get(typed::MANAGED_FIELDS),
+        new_meta.get(typed::MANAGED_FIELDS),
     ) else {
         return;
     };
-    let same_but_meta = old.len() == fresh.len()
-        && old
-            .iter()
-            .filter(|(k, _)| *k != "metadata")
-            .all(|(k, v)| fresh.get(k) == Some(v));
-    if same_but_meta && old_meta == new_meta && times_apart(&old_managed, &new_managed) {
+    let apart = ["resourceVersion", typed::MANAGED_FIELDS];
+    if same_but(old_meta, new_meta, &apart) && times_apart(old_managed, new_managed) {
+        let old_managed = old_managed.clone();
         object::set_meta(new, typed::MANAGED_FIELDS, Some(old_managed));
     }
 }

@@ -63,25 +63,26 @@ fn is_of_metadata(path: &str) -> bool {
 }
 
 /// The patched object of a PATCH, made whole again. What is wrong with it is the 422 that shows the patch's result, or
-/// the `patch` itself where it was a strategic one. `noticed` is what is wrong with the patch.
+/// the `patch` itself where it was a strategic one: `before` makes that result once more. `noticed` is what is wrong with the
+/// patch.
 pub fn patched(
     r: &Resource,
     mut value: Value,
+    before: impl Fn() -> Value,
     patch: Option<&Value>,
     validation: FieldValidation,
     noticed: &[String],
 ) -> Result<(Value, Warnings), ApiError> {
-    let before = value.clone();
     let refused = |why: &str| {
         let shown = match patch {
             Some(patch) => Value::String(crate::patch::go_plain(patch)),
-            None => Value::String(before.to_string()),
+            None => Value::String(before().to_string()),
         };
         let error = FieldError::invalid("patch", &shown, why);
         ApiError::invalid("", "", "", vec![error])
     };
     let unknown = typed(r, &mut value).map_err(|why| {
-        let shown = Value::String(before.to_string());
+        let shown = Value::String(before().to_string());
         let error = FieldError::invalid("patch", &shown, &why);
         ApiError::invalid("", "", "", vec![error])
     })?;

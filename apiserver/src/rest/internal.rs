@@ -365,7 +365,15 @@ impl Api {
         };
         let mut merged = applier.apply(live, config)?;
         check_namespace(r, target.namespace, &mut merged)?;
-        decode::patched(r, merged, None, options.validation, &options.noticed)
+        let before = merged.clone();
+        decode::patched(
+            r,
+            merged,
+            || before.clone(),
+            None,
+            options.validation,
+            &options.noticed,
+        )
     }
 
     /// One attempt at a write. `None`: someone else wrote, try again.

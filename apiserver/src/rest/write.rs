@@ -231,14 +231,18 @@ pub fn patched(
     current: &Value,
     options: &WriteOptions,
 ) -> Result<(Value, decode::Warnings), ApiError> {
-    let mut raw = patch.onto(r.schema(), current)?;
-    if let PatchBody::Strategic(_) = patch {
-        // It is merged into fields that these two are none of.
-        for field in ["apiVersion", "kind"] {
-            raw[field] = current[field].clone();
+    let make = || {
+        let mut raw = patch.onto(r.schema(), current)?;
+        if let PatchBody::Strategic(_) = patch {
+            // It is merged into fields that these two are none of.
+            for field in ["apiVersion", "kind"] {
+                raw[field] = current[field].clone();
+            }
         }
-    }
-    decode::check_patched_type(registry, r, &mut raw)?;
+        decode::check_patched_type(registry, r, &mut raw)?;
+        Ok::<_, ApiError>(raw)
+    };
+    let raw = make()?;
     let nameless = match &raw["metadata"] {
         Value::Null => true,
         Value::Object(metadata) => metadata.get("name").is_none_or(|n| n.is_null() || n == ""),
@@ -254,7 +258,8 @@ pub fn patched(
         PatchBody::Strategic(patch) => Some(patch),
         _ => None,
     };
-    decode::patched(r, raw, strategic, options.validation, &options.noticed)
+    let before = || make().unwrap_or_default();
+    decode::patched(r, raw, before, strategic, options.validation, &options.noticed)
 }
 
 impl Outcome {

@@ -8,10 +8,13 @@ use super::trust::{HubSeen, Told};
 use crate::limits::Server;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource as _;
 use muster_crds::constants::annotations;
-use muster_crds::work::v1::ManifestWork;
+use muster_crds::work::v1::{ManifestWork, ManifestWorkSpec};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -260,7 +263,7 @@ fn damaged(name: &str, problem: &dyn std::error::Error) -> SavedError {
 fn shards(works: &[Arc<ManifestWork>]) -> Vec<Vec<u8>> {
     let mut texts: Vec<(String, String)> = works
         .iter()
-        .filter_map(|w| Some((w.metadata.name.clone()?, stripped(w)?.to_string())))
+        .filter_map(|w| Some((w.metadata.name.clone()?, stripped(w)?)))
         .collect();
     texts.sort();
     let total: usize = texts.iter().map(|(_, t)| t.len()).sum();
@@ -287,18 +290,31 @@ fn shard_of(name: &str, count: usize) -> usize {
     usize::from(u16::from_be_bytes([digest.as_ref()[0], digest.as_ref()[1]])) % count
 }
 
+/// A work as it is saved.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept<'a> {
+    api_version: Cow<'static, str>,
+    kind: Cow<'static, str>,
+    metadata: ObjectMeta,
+    spec: &'a ManifestWorkSpec,
+}
+
 /// Without what changes on every write: a status update must not rewrite the Secret.
-fn stripped(work: &ManifestWork) -> Option<Value> {
-    let mut value = serde_json::to_value(work).ok()?;
-    value.as_object_mut()?.remove("status");
-    if let Some(metadata) = value["metadata"].as_object_mut() {
-        metadata.remove("resourceVersion");
-        metadata.remove("managedFields");
-        if let Some(given) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-            given.remove(annotations::DRY_RUN);
-        }
+fn stripped(work: &ManifestWork) -> Option<String> {
+    let mut metadata = work.metadata.clone();
+    metadata.resource_version = None;
+    metadata.managed_fields = None;
+    if let Some(given) = &mut metadata.annotations {
+        given.remove(annotations::DRY_RUN);
     }
-    Some(value)
+    let kept = Kept {
+        api_version: ManifestWork::api_version(&()),
+        kind: ManifestWork::kind(&()),
+        metadata,
+        spec: &work.spec,
+    };
+    serde_json::to_string(&kept).ok()
 }
 
 fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -5,7 +5,7 @@ use crate::error::FieldError;
 use crate::object;
 use crate::registry::{Custom, ScalePaths};
 use crate::schema::{default, validate as schema_validate};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 pub(super) fn defaults(custom: &Custom, object: &mut Value) {
     default::apply_defaults(&custom.schema, object);
@@ -18,32 +18,40 @@ pub(super) fn prepare_create(custom: &Custom, object: &mut Value) {
     object::set_meta(object, "generation", Some(1.into()));
 }
 
-fn without_metadata(custom: &Custom, object: &Value) -> Value {
-    let mut rest = object.clone();
-    remove(&mut rest, "metadata");
-    remove(&mut rest, "apiVersion");
-    if custom.status {
-        remove(&mut rest, "status");
-    }
-    rest
+/// A copy without some fields.
+fn apart_from(object: &Value, without: &[&str]) -> Value {
+    let fields = object.as_object().into_iter().flatten();
+    let kept = fields.filter(|(field, _)| !without.contains(&field.as_str()));
+    Value::Object(
+        kept.map(|(field, value)| (field.clone(), value.clone()))
+            .collect(),
+    )
+}
+
+/// Whether anything differs that counts as another generation: neither metadata nor, where it is apart, the status.
+fn is_another(custom: &Custom, a: &Value, b: &Value) -> bool {
+    let none = Map::new();
+    let [a, b] = [a, b].map(|object| object.as_object().unwrap_or(&none));
+    let counts =
+        |field: &str| !(matches!(field, "metadata" | "apiVersion") || custom.status && field == "status");
+    let fields = |of: &'_ Map<String, Value>| of.keys().filter(|field| counts(field)).count();
+    fields(a) != fields(b)
+        || a.iter()
+            .any(|(field, value)| counts(field) && b.get(field) != Some(value))
 }
 
 pub(super) fn prepare_update(custom: &Custom, subresource: &str, new: &mut Value, old: &Value) {
     if subresource == "status" {
         // Nothing but the status is taken from the request.
-        let status = new.get("status").cloned();
-        let fields = new["metadata"].get("managedFields").cloned();
-        let (api_version, version) = (
-            new["apiVersion"].clone(),
-            new["metadata"].get("resourceVersion").cloned(),
-        );
-        *new = old.clone();
-        new["apiVersion"] = api_version;
-        object::set_meta(new, "managedFields", fields);
-        object::set_meta(new, "resourceVersion", version);
-        match status {
-            Some(status) => new["status"] = status,
-            None => remove(new, "status"),
+        let mut given = std::mem::replace(new, Value::Null);
+        *new = apart_from(old, &["status"]);
+        new["apiVersion"] = given["apiVersion"].take();
+        for field in ["managedFields", "resourceVersion"] {
+            let value = given["metadata"].as_object_mut().and_then(|m| m.remove(field));
+            object::set_meta(new, field, value);
+        }
+        if let Some(status) = given.as_object_mut().and_then(|o| o.remove("status")) {
+            new["status"] = status;
         }
         return;
     }
@@ -51,7 +59,7 @@ pub(super) fn prepare_update(custom: &Custom, subresource: &str, new: &mut Value
         copy(old, new, "status");
     }
     let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-    let changed = without_metadata(custom, new) != without_metadata(custom, old);
+    let changed = is_another(custom, new, old);
     if changed || generation > 0 {
         let next = if changed { generation + 1 } else { generation };
         object::set_meta(new, "generation", Some(next.into()));

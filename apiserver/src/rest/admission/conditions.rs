@@ -1,7 +1,7 @@
 //! `matchConditions` of webhooks and policies: all must hold for it to be asked at all.
 
 use super::seen::{Matched, Seen};
-use crate::schema::cel::free::{Evaluation, Expression, Gives, Scope};
+use crate::schema::cel::free::{Converted, Evaluation, Expression, Gives, Needs, Scope};
 use serde_json::Value;
 
 /// Compiled conditions, or what is wrong with one.
@@ -35,6 +35,15 @@ impl Conditions {
         });
         let compiled = compiled.collect();
         Self { scope, compiled }
+    }
+
+    /// What they look at.
+    pub fn needs(&self) -> Needs {
+        let mut needs = Needs::default();
+        for condition in self.compiled.iter().flatten() {
+            needs.add(condition.needs());
+        }
+        needs
     }
 
     /// Whether there are none.
@@ -86,17 +95,19 @@ impl Conditions {
 /// An evaluation of expressions about a write.
 pub fn evaluation<'s>(
     scope: &'s Scope,
-    seen: &Seen<'_>,
+    seen: &'s Seen<'_>,
     matched: &Matched,
     params: Option<&Value>,
 ) -> Evaluation<'s> {
-    let mut evaluation = Evaluation::new(scope);
-    for (name, value) in seen.values(matched) {
-        evaluation.give(name, value);
-    }
-    evaluation.set_authorizer(&seen.api.authorizer, seen.review.user, seen.attributes());
+    let mut evaluation = if let Some(given) = seen.given(matched) {
+        Evaluation::over(scope, given)
+    } else {
+        let mut evaluation = Evaluation::new(scope);
+        seen.give(matched, evaluation.given());
+        evaluation
+    };
     if let Some(params) = params {
-        evaluation.set("params", params);
+        evaluation.given().give("params", Converted::of(params));
     }
     evaluation
 }

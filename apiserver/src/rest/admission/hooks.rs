@@ -5,6 +5,7 @@
 
 use super::policy::{Binding, Policy};
 use super::webhook::Hook;
+use crate::schema::cel::free::Needs;
 use crate::store::{Entry, Range, Store, StoreError, Watch};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,6 +45,8 @@ pub struct Index {
     pub policies: BTreeMap<String, Arc<Policy>>,
     /// Where and how they apply.
     pub bindings: BTreeMap<String, Arc<Binding>>,
+    /// What all their expressions together look at.
+    pub needs: Needs,
 }
 
 impl Index {
@@ -69,6 +72,17 @@ impl Index {
             }
             Kind::Bindings => drop(self.bindings.insert(name, Arc::new(Binding::new(&value)))),
         }
+    }
+
+    fn sum_up(&mut self) {
+        let mut needs = Needs::default();
+        for hook in self.mutating.values().chain(self.validating.values()).flatten() {
+            needs.add(&hook.needs());
+        }
+        for policy in self.policies.values() {
+            needs.add(&policy.needs());
+        }
+        self.needs = needs;
     }
 
     /// Whether a mutating webhook exists.
@@ -122,7 +136,11 @@ fn follow(followed: &mut Followed) -> Result<bool, StoreError> {
     for (kind, watch) in watches {
         while let Some(next) = watch.try_next() {
             match next {
-                Ok(event) => Arc::make_mut(index).set(*kind, &event.entry, event.deleted),
+                Ok(event) => {
+                    let index = Arc::make_mut(index);
+                    index.set(*kind, &event.entry, event.deleted);
+                    index.sum_up();
+                }
                 Err(StoreError::Compacted(_)) => return Ok(false),
                 Err(error) => return Err(error),
             }
@@ -145,5 +163,6 @@ fn load(store: &Store) -> Result<(Index, Vec<(Kind, Watch)>), StoreError> {
         }
         watches.push((kind, store.watch(&stored, None, page.revision)?));
     }
+    index.sum_up();
     Ok((index, watches))
 }

@@ -169,7 +169,7 @@ pub async fn mutate(
         return Ok(Vec::new());
     }
     // Most writes are none of a webhook's business: those are not copied for it.
-    if !webhook::concerns_mutating(&Seen::new(api, review, new.as_deref(), old), &index) {
+    if !webhook::concerns_mutating(&Seen::new(api, review, &index, new.as_deref(), old), &index) {
         return Ok(Vec::new());
     }
     webhook::mutate(api, review, old, &index, new).await
@@ -203,7 +203,7 @@ pub async fn validate_hooks(
     if !index.validates() || matching::is_exempt(review.resource) {
         return Ok(Vec::new());
     }
-    let seen = Seen::new(api, review, new, old);
+    let seen = Seen::new(api, review, &index, new, old);
     let mut warnings = policy::validate(&seen, &index)?;
     warnings.extend(webhook::validate(&seen, &index).await?);
     Ok(warnings)

@@ -7,7 +7,7 @@ use crate::object;
 use crate::registry::split_api_version;
 use crate::registry::strategy::selector;
 use crate::rest::subject;
-use crate::schema::cel::free::{Evaluation, Expression, Gives, Scope};
+use crate::schema::cel::free::{Evaluation, Expression, Gives, Needs, Scope};
 use crate::store::{Key, Range};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -123,6 +123,19 @@ impl Policy {
             scope,
             validations,
         }
+    }
+
+    /// What its expressions look at.
+    pub fn needs(&self) -> Needs {
+        let mut needs = self.conditions.needs();
+        needs.add(&self.scope.needs());
+        for validation in self.validations.iter().flatten() {
+            needs.add(validation.expression.needs());
+            if let Some(message) = &validation.message_expression {
+                needs.add(message.needs());
+            }
+        }
+        needs
     }
 
     /// Whether this was made of that object, as far as its specification goes.
@@ -324,7 +337,9 @@ fn refusals(seen: &Seen<'_>, matched: &Matched, policy: &Policy, binding: &Bindi
             }
         }
         let mut evaluation = conditions::evaluation(&policy.scope, seen, matched, Some(&params));
-        evaluation.give("namespaceObject", seen.namespace_object());
+        evaluation
+            .given()
+            .give("namespaceObject", seen.namespace_object());
         refusals.extend(
             validations
                 .iter()

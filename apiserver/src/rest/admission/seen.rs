@@ -1,11 +1,12 @@
 //! A write as webhooks and policies see it: in the version they asked for, with who, where and how.
 
+use super::hooks::Index;
 use super::{Operation, Review, matching};
 use crate::auth::Attributes;
 use crate::object;
 use crate::registry::{Resource, convert};
 use crate::rest::{Api, scale};
-use crate::schema::cel::free::Converted;
+use crate::schema::cel::free::{Converted, Given, Needs};
 use crate::store::Key;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -21,6 +22,7 @@ pub struct Seen<'a> {
     pub new: Option<&'a Value>,
     /// The object as it was; `None` for a creation.
     pub old: Option<&'a Value>,
+    needs: &'a Needs,
     known: Known,
 }
 
@@ -31,9 +33,7 @@ struct Known {
     versions: OnceLock<Vec<Arc<Resource>>>,
     namespace: OnceLock<Option<Value>>,
     // As expressions see them, in the request's own version.
-    object: OnceLock<Converted>,
-    old_object: OnceLock<Converted>,
-    request: OnceLock<Converted>,
+    given: OnceLock<Given<'static>>,
     namespace_object: OnceLock<Converted>,
 }
 
@@ -47,13 +47,20 @@ pub struct Matched {
 }
 
 impl<'a> Seen<'a> {
-    /// A write as it is now.
-    pub fn new(api: &'a Api, review: &'a Review<'a>, new: Option<&'a Value>, old: Option<&'a Value>) -> Self {
+    /// A write as it is now, to be held against what is in `index`.
+    pub fn new(
+        api: &'a Api,
+        review: &'a Review<'a>,
+        index: &'a Index,
+        new: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> Self {
         Self {
             api,
             review,
             new,
             old,
+            needs: &index.needs,
             known: Known::default(),
         }
     }
@@ -128,28 +135,25 @@ impl<'a> Seen<'a> {
         found.as_ref()
     }
 
-    /// `object`, `oldObject` and `request` of expressions, as `matched` sees them.
-    pub fn values(&self, matched: &Matched) -> [(&'static str, Converted); 3] {
-        let (object, old_object, request) = (
-            || Converted::of(&self.object(matched)),
-            || Converted::of(&self.old_object(matched)),
-            || Converted::of(&self.request(matched, "")),
-        );
-        let known = &self.known;
-        let [object, old_object, request] = if matched.converted {
-            [object(), old_object(), request()]
-        } else {
-            [
-                known.object.get_or_init(object).clone(),
-                known.old_object.get_or_init(old_object).clone(),
-                known.request.get_or_init(request).clone(),
-            ]
+    /// `object`, `oldObject`, `request` and `authorizer` of expressions in the request's own version, for all who see it so.
+    pub fn given(&self, matched: &Matched) -> Option<&Given<'static>> {
+        let make = || {
+            let mut given = Given::default();
+            self.give(matched, &mut given);
+            given
         };
-        [
-            ("object", object),
-            ("oldObject", old_object),
-            ("request", request),
-        ]
+        (!matched.converted).then(|| self.known.given.get_or_init(make))
+    }
+
+    /// Gives expressions the same as `matched` sees it.
+    pub fn give(&self, matched: &Matched, given: &mut Given<'_>) {
+        given.give("object", Converted::part(&self.object(matched), self.needs));
+        given.give(
+            "oldObject",
+            Converted::part(&self.old_object(matched), self.needs),
+        );
+        given.give("request", Converted::of(&self.request(matched, "")));
+        given.set_authorizer(&self.api.authorizer, self.review.user, self.attributes());
     }
 
     /// `namespaceObject` of expressions.

@@ -7,7 +7,7 @@ use super::seen::{Matched, Seen};
 use super::{Operation, Review};
 use crate::registry::{convert, strategy};
 use crate::rest::{Api, subject};
-use crate::schema::cel::free::Scope;
+use crate::schema::cel::free::{Needs, Scope};
 use crate::{ApiError, object, patch};
 use base64::Engine as _;
 use futures::future::join_all;
@@ -60,6 +60,11 @@ impl Hook {
                 })
             })
             .collect()
+    }
+
+    /// What its conditions look at.
+    pub fn needs(&self) -> Needs {
+        self.conditions.needs()
     }
 
     fn ignores(&self) -> bool {
@@ -250,7 +255,7 @@ pub async fn mutate(
     index: &Index,
     new: Option<&mut Value>,
 ) -> Result<Vec<String>, ApiError> {
-    let write = (api, review, old);
+    let write = (api, review, index, old);
     let hooks: Vec<&Arc<Hook>> = index.mutating.values().flatten().collect();
     let mut object = new.as_deref().cloned();
     let mut warnings = Vec::new();
@@ -278,12 +283,12 @@ pub async fn mutate(
 
 /// Calls one mutating webhook if it wants to see the write: whether it did, and whether it changed the object.
 async fn one(
-    (api, review, old): (&Api, &Review<'_>, Option<&Value>),
+    (api, review, index, old): (&Api, &Review<'_>, &Index, Option<&Value>),
     hook: &Hook,
     object: &mut Option<Value>,
     warnings: &mut Vec<String>,
 ) -> Result<(bool, bool), ApiError> {
-    let now = Seen::new(api, review, object.as_ref(), old);
+    let now = Seen::new(api, review, index, object.as_ref(), old);
     let Some(matched) = hook.wants(&now)? else {
         return Ok((false, false));
     };

@@ -5,15 +5,18 @@
 
 use super::authorizer;
 use super::infer::{Infer, Ty, shown};
+pub use super::needs::Needs;
 use super::nodes::{Nodes, untyped};
 use super::{LONGEST_MESSAGE, evaluate, parse};
 use crate::auth::{Attributes, Authorizer, UserInfo};
 use kube::core::cel::KubeCelExt as _;
 use kube::core::cel::cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
 use kube::core::cel::cel::context::VariableResolver;
+use kube::core::cel::cel::objects::{Key, Map};
 use kube::core::cel::cel::{Context, ExecutionError, IdedExpr, Value as Cel};
 use serde_json::Value;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
@@ -87,6 +90,7 @@ impl Gives {
 pub struct Expression {
     text: Box<str>,
     ast: Arc<IdedExpr>,
+    needs: Needs,
 }
 
 impl fmt::Debug for Expression {
@@ -99,6 +103,11 @@ impl Expression {
     /// As written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What it looks at, the variables it uses aside.
+    pub fn needs(&self) -> &Needs {
+        &self.needs
     }
 }
 
@@ -125,6 +134,15 @@ impl Scope {
         Ok(())
     }
 
+    /// What the variables look at.
+    pub fn needs(&self) -> Needs {
+        let mut needs = Needs::default();
+        for (_, variable) in &self.variables {
+            needs.add(variable.needs());
+        }
+        needs
+    }
+
     /// Compiles; the error is what Kubernetes' validation says about the expression.
     pub fn compile(&self, text: &str, gives: Gives) -> Result<Expression, String> {
         let failed = |e: String| format!("compilation failed: {e}");
@@ -148,6 +166,7 @@ impl Scope {
         }
         Ok(Expression {
             text: text.into(),
+            needs: Needs::of(&named),
             ast: Arc::new(counted(named).0),
         })
     }
@@ -271,21 +290,84 @@ impl Converted {
             weight: i64::from(weight),
         }
     }
+
+    /// Of what is needed of an object.
+    pub fn part(object: &Value, needs: &Needs) -> Self {
+        let Value::Object(fields) = object else {
+            return Self::of(object);
+        };
+        if needs.is_whole() {
+            return Self::of(object);
+        }
+        let fields = fields.iter().filter(|(name, _)| needs.has(name));
+        Self::map(fields.map(|(name, field)| match field {
+            Value::Object(metadata) if name == "metadata" => {
+                let metadata = metadata.iter().filter(|(name, _)| needs.has_metadata(name));
+                (
+                    name,
+                    Self::map(metadata.map(|(name, field)| (name, Self::of(field)))),
+                )
+            }
+            _ => (name, Self::of(field)),
+        }))
+    }
+
+    fn map<'v>(fields: impl Iterator<Item = (&'v String, Self)>) -> Self {
+        let (mut map, mut weight) = (HashMap::new(), 1);
+        for (name, field) in fields {
+            weight += field.weight;
+            map.insert(Key::String(Arc::new(name.clone())), field.value);
+        }
+        Self {
+            value: Cel::Map(Map { map: Arc::new(map) }),
+            weight,
+        }
+    }
+}
+
+/// Names with their values, which many evaluations may share.
+pub struct Given<'a> {
+    values: Context<'a>,
+    weight: i64,
+}
+
+impl Default for Given<'_> {
+    fn default() -> Self {
+        Self {
+            values: FUNCTIONS.new_inner_scope(),
+            weight: 0,
+        }
+    }
+}
+
+impl Given<'_> {
+    /// Gives a name its value.
+    pub fn give(&mut self, name: &str, converted: Converted) {
+        self.weight += converted.weight;
+        self.values.add_variable_from_value(name, converted.value);
+    }
+
+    /// Gives `authorizer` its value: questions about `user`, with the request itself as `requestResource`.
+    pub fn set_authorizer(&mut self, authorizer: &Arc<Authorizer>, user: &UserInfo, request: Attributes) {
+        self.values
+            .add_variable_from_value("authorizer", authorizer::root(authorizer, user));
+        let resource = authorizer::request_resource(authorizer, user, request);
+        self.values.add_variable_from_value(REQUEST_RESOURCE, resource);
+    }
 }
 
 /// The values of a scope's names for one request; runs its expressions.
 pub struct Evaluation<'a> {
-    values: Context<'static>,
+    given: Given<'a>,
     variables: &'a [(Box<str>, Expression)],
     computed: Vec<OnceLock<Result<Cel, String>>>,
     failure: Mutex<Option<String>>,
-    weight: i64,
     left: Cell<i64>,
 }
 
 /// Computes variables when they are asked for.
 struct Lazy<'a> {
-    values: &'a Context<'static>,
+    values: &'a Context<'a>,
     variables: &'a [(Box<str>, Expression)],
     computed: &'a [OnceLock<Result<Cel, String>>],
     failure: &'a Mutex<Option<String>>,
@@ -317,35 +399,33 @@ impl VariableResolver for Lazy<'_> {
 }
 
 impl<'a> Evaluation<'a> {
-    /// An evaluation of expressions of `scope`, whose names are still to be [set](Self::set).
+    /// An evaluation of expressions of `scope`, whose names are still to be [given](Self::given).
     pub fn new(scope: &'a Scope) -> Self {
+        Self::with(scope, Given::default())
+    }
+
+    /// One whose names have these values; more can be given.
+    pub fn over(scope: &'a Scope, given: &'a Given<'_>) -> Self {
+        let more = Given {
+            values: given.values.new_inner_scope(),
+            weight: given.weight,
+        };
+        Self::with(scope, more)
+    }
+
+    fn with(scope: &'a Scope, given: Given<'a>) -> Self {
         Self {
-            values: FUNCTIONS.new_inner_scope(),
+            given,
             variables: &scope.variables,
             computed: scope.variables.iter().map(|_| OnceLock::new()).collect(),
             failure: Mutex::default(),
-            weight: 0,
             left: Cell::new(BUDGET),
         }
     }
 
-    /// Gives a name its value.
-    pub fn set(&mut self, name: &str, value: &Value) {
-        self.give(name, Converted::of(value));
-    }
-
-    /// Gives a name a value that others may have too.
-    pub fn give(&mut self, name: &str, converted: Converted) {
-        self.weight += converted.weight;
-        self.values.add_variable_from_value(name, converted.value);
-    }
-
-    /// Gives `authorizer` its value: questions about `user`, with the request itself as `requestResource`.
-    pub fn set_authorizer(&mut self, authorizer: &Arc<Authorizer>, user: &UserInfo, request: Attributes) {
-        self.values
-            .add_variable_from_value("authorizer", authorizer::root(authorizer, user));
-        let resource = authorizer::request_resource(authorizer, user, request);
-        self.values.add_variable_from_value(REQUEST_RESOURCE, resource);
+    /// The names and their values.
+    pub fn given(&mut self) -> &mut Given<'a> {
+        &mut self.given
     }
 
     fn run(&self, expression: &Expression) -> Result<Cel, String> {
@@ -354,14 +434,14 @@ impl<'a> Evaluation<'a> {
         }
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let lazy = Lazy {
-            values: &self.values,
+            values: &self.given.values,
             variables: self.variables,
             computed: &self.computed,
             failure: &self.failure,
         };
-        let mut scope = self.values.new_inner_scope();
+        let mut scope = self.given.values.new_inner_scope();
         scope.set_variable_resolver(&lazy);
-        LEFT.set((self.left.get(), 1 + self.weight / 256));
+        LEFT.set((self.left.get(), 1 + self.given.weight / 256));
         let outcome = evaluate(&expression.ast, &scope);
         self.left.set(LEFT.get().0);
         if self.left.get() < 0 {
@@ -410,7 +490,7 @@ mod tests {
         let expression = scope.compile(text, Gives::Bool)?;
         let mut evaluation = Evaluation::new(&scope);
         for (name, value) in names {
-            evaluation.set(name, value);
+            evaluation.given().give(name, Converted::of(value));
         }
         evaluation.check(&expression)
     }

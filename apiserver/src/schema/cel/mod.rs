@@ -7,6 +7,7 @@ mod authorizer;
 pub mod free;
 mod functions;
 mod infer;
+mod needs;
 mod nodes;
 mod rewrite;
 #[cfg(test)]
