@@ -177,7 +177,7 @@ impl Authorizer {
                     .map_err(|e| ApiError::Internal(e.to_string()))?
                     .role_rules(&role, namespace)
                     .map(<[Rule]>::to_vec)
-                    .ok_or_else(|| ApiError::NotFound(Subject::new(GROUP, role.plural(), &role.name)))?;
+                    .ok_or_else(|| ApiError::NotFound(Subject::new(GROUP, plural, &role.name)))?;
                 self.check_escalation(user, &rules, namespace, subject)
             }
         }

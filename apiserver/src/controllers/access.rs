@@ -7,6 +7,7 @@ use crate::object;
 use crate::registry::Resource;
 use crate::rest::internal::Target;
 use crate::rest::params::{DeleteOptions, WriteOptions};
+use crate::rest::write::PatchBody;
 use crate::rest::{Api, key};
 use crate::store::{Entry, Key, Range, Store};
 use jiff::Timestamp;
@@ -131,6 +132,23 @@ impl Access {
                 let target = Target::sub(&kind, subresource, &namespace, &name);
                 self.api
                     .update_object(&self.user, &target, object, &self.options)
+                    .await?;
+            }
+            Action::Apply {
+                resource,
+                manager,
+                config,
+            } => {
+                let kind = kind(&resource)?;
+                let (namespace, name) = (
+                    object::namespace(&config).to_owned(),
+                    object::name(&config).to_owned(),
+                );
+                let target = Target::object(&kind, &namespace, &name);
+                let mut options = WriteOptions::internal(manager);
+                options.force = true;
+                self.api
+                    .patch_object(&self.user, &target, &PatchBody::Apply(config), &options)
                     .await?;
             }
             Action::Delete {

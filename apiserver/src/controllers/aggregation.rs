@@ -54,7 +54,10 @@ fn labelled(role: &Entry) -> Value {
     json!({"metadata": {"labels": labels}})
 }
 
-/// The updates that make every aggregated role the sum of what it selects.
+/// Field manager of the rules that are gathered.
+const MANAGER: &str = "clusterrole-aggregation-controller";
+
+/// What makes every aggregated role the sum of what it selects.
 pub fn decide(roles: &[Value]) -> Plan {
     let mut sorted: Vec<&Value> = roles.iter().collect();
     sorted.sort_by_key(|r| object::name(r));
@@ -78,9 +81,17 @@ pub fn decide(roles: &[Value]) -> Plan {
             if current == rules {
                 return None;
             }
-            let mut role = role.clone();
-            role["rules"] = Value::Array(rules);
-            Some(Action::update(kinds::CLUSTER_ROLES, role))
+            let config = json!({
+                "apiVersion": role["apiVersion"], "kind": role["kind"],
+                // A role that came in its place is another's.
+                "metadata": {"name": object::name(role), "uid": object::uid(role)},
+                "rules": rules,
+            });
+            Some(Action::Apply {
+                resource: kinds::CLUSTER_ROLES.into(),
+                manager: MANAGER,
+                config,
+            })
         });
     Plan::of(actions)
 }

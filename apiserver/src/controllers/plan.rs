@@ -25,6 +25,15 @@ pub enum Action {
         /// The whole object.
         object: Value,
     },
+    /// Applies a configuration as this field manager, whoever had its fields before.
+    Apply {
+        /// Kind.
+        resource: Cow<'static, str>,
+        /// Field manager.
+        manager: &'static str,
+        /// What the manager wants of the object, and nothing else.
+        config: Value,
+    },
     /// Deletes the object of this uid.
     Delete {
         /// Kind.

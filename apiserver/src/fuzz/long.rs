@@ -6,7 +6,7 @@ use crate::patch::{FieldSet, json_patch, managed, merge_patch, strategic_merge};
 use crate::rest::body::{BODY_LIMIT, parse_json, parse_yaml};
 use crate::rest::params::Query;
 use crate::rest::selector::{FieldSelector, LabelSelector};
-use crate::schema::cel::Rules;
+use crate::schema::cel::{Cost, Rules};
 use crate::schema::validate::validate;
 use crate::schema::{builtin, decode, prune, structural, validate_custom};
 use jiff::Timestamp;
@@ -190,7 +190,7 @@ fn values_that_are_slow_to_judge() {
         "ruled": {"type": "array", "maxItems": 100_000, "items": {"type": "integer"},
             "x-kubernetes-validations": [{"rule": "self.all(x, x >= 0)"}]}}});
     let schema = structural::parse(&schema, "").unwrap();
-    let rules = Rules::compile(&schema, "").unwrap();
+    let rules = Rules::compile(&schema, "", Cost::Any).unwrap();
     let set: Vec<String> = many(12).map(|n| format!("{n:08}")).collect();
     let map: Vec<Value> = many(24)
         .map(|n| json!({"k": format!("{n:08}"), "v": n}))

@@ -2,7 +2,7 @@
 //! their own.
 
 use super::{any_json, fuzz};
-use crate::schema::cel::Rules;
+use crate::schema::cel::{Cost, Rules};
 use crate::schema::default::apply_defaults;
 use crate::schema::openapi::to_openapi_v3;
 use crate::schema::prune::prune;
@@ -377,7 +377,7 @@ fn rules() {
     fuzz("rules", &input, |(a, b, term)| {
         let schema = parse(&ruled(&term.text), "").map_err(|e| TestCaseError::fail(format!("{e:?}")))?;
         // What is too dear to be allowed is refused, and says so.
-        let rules = match Rules::compile(&schema, "") {
+        let rules = match Rules::compile(&schema, "", Cost::Any) {
             Ok(rules) => rules,
             Err(errors) => {
                 let text = format!("{errors:?}");
@@ -495,7 +495,7 @@ fn anything_as_a_rule() {
         text["properties"]["spec"]["properties"]["m"] =
             json!({"type": "object", "maxProperties": 3, "additionalProperties": {"type": "string"}});
         if let Ok(schema) = parse(&text, "")
-            && let Ok(rules) = Rules::compile(&schema, "")
+            && let Ok(rules) = Rules::compile(&schema, "", Cost::Any)
         {
             let words = || {
                 rules
@@ -596,7 +596,7 @@ fn anything_as_a_schema() {
             let once = filled.clone();
             apply_defaults(&schema, &mut filled);
             prop_assert_eq!(filled, once);
-            if let Ok(rules) = Rules::compile(&schema, "p") {
+            if let Ok(rules) = Rules::compile(&schema, "p", Cost::Any) {
                 let _ = validate_custom(&schema, &rules, &value, None);
             }
         }

@@ -55,6 +55,8 @@ pub(super) enum Items<'a> {
 pub(super) struct List<'a> {
     pub(super) by: Items<'a>,
     pub(super) items: Ty<'a>,
+    /// Keys that are not there have the zero value of their type: Go's structs always have them.
+    zero: bool,
 }
 
 /// A map or struct.
@@ -87,6 +89,9 @@ static TEXT: LazyLock<Schema> = LazyLock::new(|| Schema {
     kind: Type::String,
     ..Schema::default()
 });
+
+static NO_TEXT: LazyLock<Value> = LazyLock::new(|| "".into());
+static NO_NUMBER: LazyLock<Value> = LazyLock::new(|| 0.into());
 
 fn inline(schema: Schema) -> Ref {
     Ref::Inline(Box::new(schema))
@@ -234,6 +239,7 @@ impl<'a> Ty<'a> {
             return List {
                 by: Items::Atomic,
                 items: Ty::Whole,
+                zero: false,
             };
         };
         let by = match (&node.list_type, &node.patch_strategy, &node.patch_merge_key) {
@@ -246,7 +252,8 @@ impl<'a> Ty<'a> {
             (Some(ListType::Atomic) | None, ..) => Items::Atomic,
         };
         let items = node.items.as_ref().map_or(Ty::Whole, |r| Ty::of(r, preserve));
-        List { by, items }
+        let zero = matches!(node.items, Some(Ref::Named(_)));
+        List { by, items, zero }
     }
 
     fn is_map(self) -> bool {
@@ -350,7 +357,15 @@ impl List<'_> {
 
     fn default_of(&self, name: &str) -> Option<&Value> {
         match self.items {
-            Ty::Known { node, .. } => resolve(node.properties.get(name)?)?.default.as_ref(),
+            Ty::Known { node, .. } => {
+                let key = resolve(node.properties.get(name)?)?;
+                let zero = match key.kind {
+                    Type::String if self.zero => Some(&*NO_TEXT),
+                    Type::Integer if self.zero => Some(&*NO_NUMBER),
+                    _ => None,
+                };
+                key.default.as_ref().or(zero)
+            }
             _ => None,
         }
     }

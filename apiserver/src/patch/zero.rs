@@ -67,6 +67,7 @@ const WRITTEN: &[(&str, &str)] = &[
     ("DeviceClaim", "requests"),
     ("CustomResourceDefinitionStatus", "conditions"),
     ("CustomResourceDefinitionStatus", "storedVersions"),
+    ("TokenRequestSpec", "boundObjectRef"),
 ];
 const OMITTED: &[(&str, &str)] = &[
     ("ValidatingAdmissionPolicyBindingSpec", "policyName"),

@@ -1,8 +1,10 @@
-//! Between the version an object is stored in and the one it is served in. Custom resources differ in apiVersion only
-//! (conversion None); two built-in kinds have two shapes: Events and HorizontalPodAutoscalers.
+//! Between the version an object is stored in and the one it is served in. Of custom resources apiVersion is another
+//! (conversion None) and what the schema of a version does not know is dropped; two built-in kinds have two shapes: Events
+//! and HorizontalPodAutoscalers.
 
-use super::Resource;
+use super::{Custom, Resource, split_api_version};
 use crate::object;
+use crate::schema::{default, prune};
 use serde_json::{Map, Value, json};
 
 /// core/v1 name and events.k8s.io/v1 name of an Event's fields that differ.
@@ -28,18 +30,60 @@ pub fn to_storage(resource: &Resource, mut value: Value) -> Value {
         _ => {}
     }
     value["apiVersion"] = resource.storage_api_version.as_str().into();
+    if let Some(custom) = &resource.custom {
+        conform(custom, &resource.storage_version, &mut value, true);
+    }
     value
+}
+
+/// Makes a custom object one of a version's schema.
+fn conform(custom: &Custom, version: &str, value: &mut Value, fill: bool) {
+    let Some(schema) = custom.schema_of(version) else {
+        return;
+    };
+    prune::prune(schema, value, true);
+    if fill {
+        default::apply_defaults(schema, value);
+    }
+}
+
+/// A stored object as it would be stored today.
+pub fn refreshed(resource: &Resource, mut value: Value) -> Value {
+    if let Some(custom) = &resource.custom {
+        let revision = object::resource_version(&value).parse().unwrap_or_default();
+        if !is_current(resource, revision) {
+            let stored = value["apiVersion"].as_str().unwrap_or_default().to_owned();
+            conform(custom, split_api_version(&stored).1, &mut value, true);
+        }
+    }
+    value
+}
+
+/// Whether an object stored at this revision is as it would be stored today.
+pub fn is_current(resource: &Resource, revision: u64) -> bool {
+    resource.custom.as_ref().is_none_or(|c| revision >= c.since)
 }
 
 /// A stored object as this resource serves it.
 pub fn from_storage(resource: &Resource, mut value: Value) -> Value {
     let wanted = resource.api_version();
-    if value["apiVersion"] == wanted || !value.is_object() {
+    if !value.is_object() {
         return value;
     }
     let stored = value["apiVersion"].as_str().unwrap_or_default().to_owned();
+    if let Some(custom) = &resource.custom {
+        value = refreshed(resource, value);
+        if stored != wanted {
+            value["apiVersion"] = wanted.into();
+            conform(custom, &resource.version, &mut value, false);
+        }
+        return value;
+    }
+    if stored == wanted {
+        return value;
+    }
     match (resource.plural.as_str(), stored.as_str()) {
-        ("events", "v1") if resource.custom.is_none() => {
+        ("events", "v1") => {
             rename(&mut value, |pair| pair);
             // Empty they are written in the core's version only.
             for key in ["reportingController", "reportingInstance"] {

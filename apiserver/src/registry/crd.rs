@@ -6,6 +6,7 @@ use super::crd_versions::{schema, schema_path, uniform};
 use super::names;
 use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
+use crate::schema::cel::Cost;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -38,6 +39,10 @@ pub(super) fn defaults(crd: &mut Value) {
         if !kind.is_empty() {
             fill(list, "listKind", &format!("{kind}List"));
         }
+    }
+    let stored = crd["status"]["storedVersions"].as_array();
+    if stored.is_none_or(Vec::is_empty) {
+        remember_storage(crd);
     }
     let conversion = object::child_mut(&mut crd["spec"], "conversion");
     fill(conversion, "strategy", "None");
@@ -280,7 +285,20 @@ fn validate_subresources(version: &Value, at: &str, errors: &mut Vec<FieldError>
     }
 }
 
-fn validate_versions(spec: &Value, errors: &mut Vec<FieldError>) {
+/// A schema that is stored stays, whatever its rules cost.
+fn cost(version: &Value, old: Option<&Value>) -> Cost {
+    let mut before = old
+        .into_iter()
+        .filter_map(|spec| spec["versions"].as_array())
+        .flatten();
+    if before.any(|v| v["schema"] == version["schema"]) {
+        Cost::Any
+    } else {
+        Cost::Bounded
+    }
+}
+
+fn validate_versions(spec: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let list: Vec<&Value> = spec["versions"].as_array().into_iter().flatten().collect();
     let mut seen = BTreeSet::new();
     let (mut unique, mut storage) = (true, 0);
@@ -322,7 +340,7 @@ fn validate_versions(spec: &Value, errors: &mut Vec<FieldError>) {
                 "",
             ));
         } else if (!one || i == 0)
-            && let Err(found) = schema(version, &schema_path(spec, i))
+            && let Err(found) = schema(version, &schema_path(spec, i), cost(version, old))
         {
             errors.extend(found);
         }
@@ -454,8 +472,9 @@ pub fn validate(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if group.is_empty() {
         errors.push(FieldError::required("spec.group", ""));
     } else {
-        check(&mut errors, "spec.group", group, &names::dns_subdomain(group));
-        if !group.contains('.') {
+        let messages = names::dns_subdomain(group);
+        check(&mut errors, "spec.group", group, &messages);
+        if messages.is_empty() && !group.contains('.') {
             let message = "should be a domain with at least one dot";
             errors.push(FieldError::invalid("spec.group", &json!(group), message));
         }
@@ -476,7 +495,7 @@ pub fn validate(crd: &Value, old: Option<&Value>) -> Vec<FieldError> {
             message,
         ));
     }
-    validate_versions(spec, &mut errors);
+    validate_versions(spec, old.map(|o| &o["spec"]), &mut errors);
     validate_names(spec, &mut errors);
     validate_conversion(spec, &mut errors);
     errors.extend(validate_stored(crd));

@@ -1,6 +1,6 @@
 //! From a CustomResourceDefinition to the resources it makes: one for each served version.
 
-use super::{Custom, PrinterColumn, Resource, ScalePaths, Subresource, api_version};
+use super::{Custom, PrinterColumn, Resource, ScalePaths, Subresource, VersionSchema, api_version};
 use crate::error::FieldError;
 use crate::object;
 use crate::schema::{Schema, cel, structural};
@@ -68,7 +68,11 @@ pub(super) fn schema_path(spec: &Value, index: usize) -> String {
 }
 
 /// Schema and compiled rules of one version.
-pub(super) fn schema(version: &Value, path: &str) -> Result<(Schema, cel::Rules), Vec<FieldError>> {
+pub(super) fn schema(
+    version: &Value,
+    path: &str,
+    cost: cel::Cost,
+) -> Result<(Schema, cel::Rules), Vec<FieldError>> {
     let schema = match &version["schema"]["openAPIV3Schema"] {
         Value::Null => Schema {
             preserve_unknown: true,
@@ -76,7 +80,7 @@ pub(super) fn schema(version: &Value, path: &str) -> Result<(Schema, cel::Rules)
         },
         openapi => structural::parse(openapi, path)?,
     };
-    let rules = cel::Rules::compile(&schema, path)?;
+    let rules = cel::Rules::compile(&schema, path, cost)?;
     Ok((schema, rules))
 }
 
@@ -114,9 +118,31 @@ fn digest(document: &Value) -> u64 {
     hasher.finish()
 }
 
-fn custom(crd: &Value, version: &Value, index: usize) -> Result<Custom, Vec<FieldError>> {
+/// The schemas of all versions, and their rules.
+type Schemas = (Arc<[VersionSchema]>, Vec<cel::Rules>);
+
+/// The schema and rules of every version, served or not, in their order.
+fn schemas(spec: &Value) -> Result<Schemas, Vec<FieldError>> {
+    let (mut schemas, mut all) = (Vec::new(), Vec::new());
+    for (index, version) in spec["versions"].as_array().into_iter().flatten().enumerate() {
+        let (schema, rules) = schema(version, &schema_path(spec, index), cel::Cost::Any)?;
+        schemas.push(VersionSchema {
+            name: text(version, "name").to_owned(),
+            schema: Arc::new(schema),
+        });
+        all.push(rules);
+    }
+    Ok((schemas.into(), all))
+}
+
+fn custom(
+    crd: &Value,
+    version: &Value,
+    versions: &Arc<[VersionSchema]>,
+    index: usize,
+    rules: cel::Rules,
+) -> Custom {
     let spec = &crd["spec"];
-    let (schema, rules) = schema(version, &schema_path(spec, index))?;
     let scale = &version["subresources"]["scale"];
     let deprecated = version["deprecated"] == json!(true);
     let warning = version["deprecationWarning"].as_str().map_or_else(
@@ -129,9 +155,11 @@ fn custom(crd: &Value, version: &Value, index: usize) -> Result<Custom, Vec<Fiel
         },
         str::to_owned,
     );
-    Ok(Custom {
+    Custom {
         crd: object::name(crd).to_owned(),
-        schema,
+        schema: Arc::clone(&versions[index].schema),
+        versions: Arc::clone(versions),
+        since: object::resource_version(crd).parse().unwrap_or_default(),
         rules,
         openapi_digest: digest(&version["schema"]["openAPIV3Schema"]),
         status: version["subresources"]["status"].is_object(),
@@ -152,7 +180,7 @@ fn custom(crd: &Value, version: &Value, index: usize) -> Result<Custom, Vec<Fiel
         columns: columns(version),
         deprecation: deprecated.then_some(warning),
         webhook_conversion: text(&spec["conversion"], "strategy") == "Webhook",
-    })
+    }
 }
 
 /// The resources a CustomResourceDefinition makes. Names are those accepted, or else those asked for.
@@ -173,12 +201,13 @@ pub fn resources(crd: &Value) -> Result<Vec<Resource>, Vec<FieldError>> {
         .map_or("", |v| text(v, "name"));
     let storage: Arc<str> = format!("{group}/{plural}").into();
     let mut out = Vec::new();
-    for (index, version) in versions().enumerate() {
+    let (schemas, rules) = schemas(spec)?;
+    for (index, (version, rules)) in versions().zip(rules).enumerate() {
         if version["served"] != json!(true) {
             continue;
         }
         let name = text(version, "name");
-        let custom = custom(crd, version, index)?;
+        let custom = custom(crd, version, &schemas, index, rules);
         let mut subresources = Vec::new();
         if custom.status {
             subresources.push(Subresource {

@@ -75,7 +75,11 @@ pub struct Custom {
     /// Name of the CustomResourceDefinition.
     pub crd: String,
     /// Structural schema of this version.
-    pub schema: Schema,
+    pub schema: Arc<Schema>,
+    /// Those of all versions of the definition, served or not.
+    pub versions: Arc<[VersionSchema]>,
+    /// The revision of the definition: objects stored before may be of another schema.
+    pub since: u64,
     /// Compiled `x-kubernetes-validations`.
     pub rules: cel::Rules,
     /// Digest of `openAPIV3Schema` as written: the OpenAPI documents change with it. The document itself is in the CRD.
@@ -92,6 +96,25 @@ pub struct Custom {
     pub deprecation: Option<String>,
     /// True when the CRD asks for a conversion webhook: versions are then served by rewriting apiVersion only.
     pub webhook_conversion: bool,
+}
+
+/// The schema of one version of a CustomResourceDefinition.
+#[derive(Debug)]
+pub struct VersionSchema {
+    /// The version.
+    pub name: String,
+    /// Its structural schema.
+    pub schema: Arc<Schema>,
+}
+
+impl Custom {
+    /// The schema of a version.
+    pub fn schema_of(&self, version: &str) -> Option<&Schema> {
+        self.versions
+            .iter()
+            .find(|v| v.name == version)
+            .map(|v| &*v.schema)
+    }
 }
 
 /// JSON paths of a scale subresource, as `.spec.replicas`.

@@ -192,3 +192,43 @@ fn names_follow_their_rules() {
         assert_eq!(check(name).is_empty(), good, "{name}: {:?}", check(name));
     }
 }
+
+#[test]
+fn custom_objects_follow_the_schemas_of_their_versions() {
+    let text = json!({"type": "string"});
+    let version = |name: &str, storage: bool, fields: Value| {
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {
+            "type": "object", "properties": {"spec": {"type": "object", "properties": fields}}}}})
+    };
+    let crd = json!({
+        "metadata": {"name": "ages.x.io", "resourceVersion": "10"},
+        "spec": {"group": "x.io", "scope": "Namespaced", "names": {"plural": "ages", "kind": "Age"}, "versions": [
+            version("v1", true, json!({"a": text, "c": {"type": "string", "default": "filled"}})),
+            version("v2", false, json!({"a": text, "b": text})),
+        ]},
+    });
+    let registry = Registry::new();
+    registry.set_crd(&crd).unwrap();
+    let of = |version: &str| registry.find("x.io", version, "ages").unwrap();
+    let (v1, v2) = (of("v1"), of("v2"));
+    let object = |version: &str, revision: &str, spec: Value| {
+        json!({"apiVersion": format!("x.io/{version}"), "kind": "Age", "spec": spec,
+            "metadata": {"name": "o", "resourceVersion": revision}})
+    };
+    // Stored by the schema of the storage version.
+    assert_eq!(
+        convert::to_storage(&v2, object("v2", "", json!({"a": "a", "b": "b"}))),
+        object("v1", "", json!({"a": "a", "c": "filled"}))
+    );
+    // Read by that of the version read.
+    assert_eq!(
+        convert::from_storage(&v2, object("v1", "11", json!({"a": "a", "c": "c"}))),
+        object("v2", "11", json!({"a": "a"}))
+    );
+    // What was stored before the schema was this one is made one of it.
+    assert!(convert::is_current(&v1, 10) && !convert::is_current(&v1, 9));
+    let old = object("v1", "9", json!({"a": "a", "gone": 1}));
+    let fresh = object("v1", "9", json!({"a": "a", "c": "filled"}));
+    assert_eq!(convert::from_storage(&v1, old.clone()), fresh);
+    assert_eq!(convert::refreshed(&v1, old), fresh);
+}

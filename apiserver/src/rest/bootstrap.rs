@@ -6,6 +6,7 @@ use super::params::WriteOptions;
 use crate::ApiError;
 use crate::auth::{UserInfo, bootstrap_policy};
 use crate::object;
+use crate::registry::strategy;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 
@@ -42,7 +43,13 @@ impl Api {
                 "value": value, "description": description})
         });
         try_join_all(classes.into_iter().map(|c| self.ensure(c))).await?;
-        Ok(())
+        // Clients look it up to learn what the cluster's addresses are. Nothing routes to it here.
+        self.ensure(json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {"type": "ClusterIP", "clusterIP": strategy::kubernetes_address(), "sessionAffinity": "None",
+                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": 6443}]}}))
+            .await
     }
 
     /// Tells extension API servers and controllers who vouches for clients. It follows the CA.
@@ -82,7 +89,7 @@ impl Api {
         {
             return Ok(());
         }
-        crate::registry::strategy::default(&r, &mut object);
+        strategy::default(&r, &mut object);
         let user = UserInfo::loopback();
         match self
             .create_object(&user, &r, &namespace, object, &WriteOptions::internal(MANAGER))

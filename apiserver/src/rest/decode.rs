@@ -5,7 +5,7 @@ use super::params::FieldValidation;
 use crate::ApiError;
 use crate::error::FieldError;
 use crate::registry::{Registry, Resource, strategy};
-use crate::schema::{decode, prune};
+use crate::schema::{Schema, Type, decode, prune};
 use serde_json::Value;
 
 /// Warnings of a decoded object, one each for what was dropped.
@@ -45,7 +45,11 @@ fn typed(r: &Resource, value: &mut Value) -> Result<Vec<String>, String> {
             return Err(why);
         }
         if let Some(metadata) = value["metadata"].as_object_mut() {
-            metadata.retain(|_, v| !v.is_null());
+            let is_empty = |v: &Value| {
+                v.as_array().is_some_and(Vec::is_empty)
+                    || v.as_object().is_some_and(serde_json::Map::is_empty)
+            };
+            metadata.retain(|_, v| !v.is_null() && !is_empty(v));
         }
         drop_empty_metadata(value);
         return Ok(prune::prune(r.schema(), value, true));
@@ -81,6 +85,10 @@ pub fn patched(
         let error = FieldError::invalid("patch", &shown, why);
         ApiError::invalid("", "", "", vec![error])
     };
+    // A strategic patch is put together before it is read as the kind's Go type.
+    if let Some(why) = patch.and_then(|_| misshapen(r.schema(), &value)) {
+        return Err(refused(&why));
+    }
     let unknown = typed(r, &mut value).map_err(|why| {
         let shown = Value::String(before().to_string());
         let error = FieldError::invalid("patch", &shown, &why);
@@ -89,6 +97,34 @@ pub fn patched(
     let warnings = body::strictness(validation, &unknown, noticed).map_err(|e| refused(&e))?;
     strategy::default(r, &mut value);
     Ok((value, warnings))
+}
+
+/// What of a value is neither the map, the list nor the struct its type wants, as Go's converter says it.
+fn misshapen(schema: &Schema, value: &Value) -> Option<String> {
+    let go = match value {
+        Value::Null => return None,
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+    };
+    match (schema.kind, value) {
+        (Type::Object, Value::Object(map)) => map
+            .iter()
+            .find_map(|(key, value)| misshapen(schema.child(key)?, value)),
+        (Type::Array, Value::Array(list)) => {
+            let items = schema.items()?;
+            list.iter().find_map(|item| misshapen(items, item))
+        }
+        (Type::Object, _) if schema.additional.is_some() => Some(format!("cannot restore map from {go}")),
+        (Type::Object, _) if !schema.properties.is_empty() => {
+            Some(format!("cannot restore struct from: {go}"))
+        }
+        (Type::Array, _) => Some(format!("cannot restore slice from {go}")),
+        _ => None,
+    }
 }
 
 /// A patch makes no object of another kind, and no kind of something that is no object.

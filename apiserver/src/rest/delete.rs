@@ -9,6 +9,7 @@ use super::{Api, Call, body, key, modified, negotiate, rfc3339, store_error, sub
 use crate::ApiError;
 use crate::auth::UserInfo;
 use crate::controllers::crd::CLEANUP as CRD_CLEANUP;
+use crate::controllers::plan::set_condition;
 use crate::error::Subject;
 use crate::object::{self, set_meta};
 use crate::registry::{Resource, convert};
@@ -121,6 +122,17 @@ fn marked(r: &Resource, current: &Value, options: &DeleteOptions, now: &str) -> 
     } else {
         set_meta(&mut new, "finalizers", Some(finalizers.into()));
     }
+    if is_crd && !object::is_deleting(current) {
+        let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+        set_condition(
+            &mut new,
+            "Terminating",
+            "True",
+            "InstanceDeletionPending",
+            message,
+            now,
+        );
+    }
     if !object::is_deleting(current) {
         set_meta(&mut new, "deletionTimestamp", Some(now.into()));
         if !is_marked_only(r) {
@@ -168,7 +180,7 @@ impl Api {
         options: &DeleteOptions,
     ) -> Result<Deleted, StoreOrApi> {
         let r = &target.resource;
-        let current = entry.value();
+        let current = convert::refreshed(r, entry.value());
         check_preconditions(r, &current, options)?;
         let review = Review {
             operation: Operation::Delete,
@@ -190,10 +202,12 @@ impl Api {
             let outcome = if options.dry_run {
                 Outcome::Unstored(current)
             } else {
-                let last = self
-                    .store
-                    .delete(entry.key.clone(), current, entry.revision)
-                    .await?;
+                // A pod that nothing has to stop is marked all the same, and then removed.
+                let last = match new {
+                    Some(marked) if &*r.storage == "/pods" => marked,
+                    _ => current,
+                };
+                let last = self.store.delete(entry.key.clone(), last, entry.revision).await?;
                 self.after_crd_write(r, target.name);
                 Outcome::Unstored(last.value())
             };
@@ -240,7 +254,30 @@ impl From<ApiError> for StoreOrApi {
     }
 }
 
+/// Kinds whose dependents stay unless the request says otherwise, as they did before there was a garbage collector.
+fn orphans_by_default(r: &Resource) -> bool {
+    matches!(
+        (r.group.as_str(), r.plural.as_str()),
+        ("", "replicationcontrollers") | ("batch", "jobs")
+    )
+}
+
+const ORPHANED_PODS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+     remove them or set propagationPolicy=Orphan to suppress this warning";
+
+/// What the request asks for, and what its kind does where it asks for nothing.
 fn options(call: &Call<'_>, bytes: &Bytes) -> Result<DeleteOptions, ApiError> {
+    let mut options = asked(call, bytes)?;
+    if options.propagation.is_none() && orphans_by_default(&call.resource) {
+        options.propagation = Some(Propagation::Orphan);
+        if call.resource.plural == "jobs" {
+            call.warn(vec![ORPHANED_PODS.to_owned()]);
+        }
+    }
+    Ok(options)
+}
+
+fn asked(call: &Call<'_>, bytes: &Bytes) -> Result<DeleteOptions, ApiError> {
     if bytes.is_empty() {
         return DeleteOptions::parse(None, call.query);
     }
@@ -268,13 +305,15 @@ fn options(call: &Call<'_>, bytes: &Bytes) -> Result<DeleteOptions, ApiError> {
 /// DELETE of one object.
 pub async fn delete(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
+    view.check_shape(false)?;
     let options = options(call, bytes)?;
     let target = super::write::target(call, "");
     let deleted = api.delete_object(call.user, &target, &options).await?;
     if !deleted.gone || returns_object(&call.resource) {
         let waits = !deleted.gone && options.cascades;
         let code = if waits { 202 } else { 200 };
-        let mut response = respond::stored(code, view.object(&deleted.outcome.json()), view.accept.format);
+        let shown = view.object(&deleted.outcome.json(), deleted.outcome.revision());
+        let mut response = respond::stored(code, shown, view.accept.format);
         respond::warn(&mut response, &deleted.warnings);
         return Ok(response);
     }
@@ -295,6 +334,7 @@ pub async fn delete(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respons
 /// DELETE of a selection. Answers with the objects as they were when they were chosen.
 pub async fn collection(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
+    view.check_shape(true)?;
     let mut list = ListOptions::parse(call.query, false)?;
     list.limit = 0;
     let delete = options(call, bytes)?;

@@ -1,7 +1,8 @@
 //! What the server serves, as clients ask for it: one path at a time (`/api`, `/apis`, `/apis/<group>/<version>`) or all
 //! at once (aggregated discovery, KEP-3352).
 
-use super::respond::Body;
+use super::negotiate::{self, Format, SERVED, Shape};
+use super::respond::{Body, to_yaml};
 use crate::error::ApiError;
 use crate::registry::{Registry, Resource, Snapshot, api_version, split_api_version};
 use base64::Engine as _;
@@ -18,7 +19,7 @@ pub(super) const VERSION: &str = "v1.36.0";
 /// Which form of the root documents the client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    Plain,
+    Plain(Format),
     /// Aggregated, in this version of apidiscovery.k8s.io.
     Aggregated(&'static str),
 }
@@ -44,12 +45,23 @@ pub fn serve(
             Some(document) => document,
             None => return Some(Err(ApiError::NoSuchResource)),
         },
-        ["version"] => version(),
+        ["version"] => return Some(answer(&version(), "application/json", headers)),
         ["apis", name] => group(&snapshot, name)?,
         ["apis", group, version] => resources(&snapshot, group, version)?,
         _ => return None,
     };
-    Some(answer(&document, "application/json", headers))
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok());
+    Some(negotiate::accept(accept).and_then(|accept| match accept.shape {
+        Shape::Object => written(&document, accept.format, headers),
+        _ => Err(ApiError::NotAcceptable(SERVED.to_owned())),
+    }))
+}
+
+fn written(document: &Value, format: Format, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+    match format {
+        Format::Json | Format::Protobuf => answer(document, "application/json", headers),
+        Format::Yaml => tagged(to_yaml(document).into(), "application/yaml", headers),
+    }
 }
 
 /// `/version`: the Kubernetes whose API this is, and what serves it.
@@ -76,7 +88,7 @@ fn root_document(snapshot: &Snapshot, root: &str, headers: &HeaderMap) -> Result
             let kind = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
             answer(&aggregated(snapshot, version, core), &kind, headers)
         }
-        Form::Plain if core => {
+        Form::Plain(format) if core => {
             let host = headers
                 .get(HOST)
                 .and_then(|h| h.to_str().ok())
@@ -85,14 +97,14 @@ fn root_document(snapshot: &Snapshot, root: &str, headers: &HeaderMap) -> Result
                 "kind": "APIVersions", "versions": ["v1"],
                 "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host}],
             });
-            answer(&document, "application/json", headers)
+            written(&document, format, headers)
         }
-        Form::Plain => {
+        Form::Plain(format) => {
             let groups: Vec<Value> = named_groups(snapshot)
                 .map(|(name, versions)| group_object(&name, &versions))
                 .collect();
             let document = json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups});
-            answer(&document, "application/json", headers)
+            written(&document, format, headers)
         }
     }
 }
@@ -106,14 +118,16 @@ fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
         .collect();
     let accept = accept.join(",");
     if accept.trim().is_empty() {
-        return Ok(Form::Plain);
+        return Ok(Form::Plain(Format::Json));
     }
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
-        if !matches!(media, "application/json" | "application/*" | "*/*") {
-            continue;
-        }
+        let format = match media {
+            "application/json" | "application/*" | "*/*" => Format::Json,
+            "application/yaml" => Format::Yaml,
+            _ => continue,
+        };
         let parameters: Vec<(&str, &str)> = parts.filter_map(|p| p.split_once('=')).collect();
         let of = |key: &str| {
             parameters
@@ -122,13 +136,14 @@ fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
                 .map(|(_, v)| v.trim())
         };
         match (of("as"), of("v")) {
-            (None, _) => return Ok(Form::Plain),
+            (None, _) => return Ok(Form::Plain(format)),
+            _ if format == Format::Yaml => {}
             (Some("APIGroupDiscoveryList"), Some("v2")) => return Ok(Form::Aggregated("v2")),
             (Some("APIGroupDiscoveryList"), Some("v2beta1")) => return Ok(Form::Aggregated("v2beta1")),
             _ => {}
         }
     }
-    Err(ApiError::NotAcceptable("application/json".to_owned()))
+    Err(ApiError::NotAcceptable(SERVED.to_owned()))
 }
 
 fn named_groups(snapshot: &Snapshot) -> impl Iterator<Item = (String, Vec<String>)> {

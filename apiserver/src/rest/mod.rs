@@ -33,6 +33,7 @@ pub mod selector;
 pub mod service;
 pub mod subresource;
 pub mod table;
+pub mod view;
 pub mod watch;
 pub mod write;
 

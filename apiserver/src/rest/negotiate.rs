@@ -11,8 +11,10 @@ pub enum Shape {
     Object,
     /// `meta.k8s.io` Table.
     Table,
-    /// PartialObjectMetadata (List).
+    /// PartialObjectMetadata.
     Partial,
+    /// PartialObjectMetadataList.
+    PartialList,
 }
 
 /// How an answer is written.
@@ -34,9 +36,23 @@ pub struct Accept {
     pub shape: Shape,
     /// Serialisation.
     pub format: Format,
+    /// The shape is wanted in meta.k8s.io/v1beta1.
+    pub beta: bool,
 }
 
-const SERVED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+impl Accept {
+    /// The version of Tables and PartialObjectMetadata.
+    pub fn meta_version(self) -> &'static str {
+        if self.beta {
+            "meta.k8s.io/v1beta1"
+        } else {
+            "meta.k8s.io/v1"
+        }
+    }
+}
+
+/// What is served.
+pub const SERVED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// The 406 that lists what is served, as kube-apiserver words it.
 fn not_acceptable() -> ApiError {
@@ -98,12 +114,14 @@ fn clause(text: &str) -> (f32, Option<Accept>) {
     };
     let shape = match kind {
         "" => Shape::Object,
-        _ if group != "meta.k8s.io" || version != "v1" => return (quality, None),
+        _ if group != "meta.k8s.io" || !matches!(version, "v1" | "v1beta1") => return (quality, None),
         "Table" => Shape::Table,
-        "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Partial,
+        "PartialObjectMetadata" => Shape::Partial,
+        "PartialObjectMetadataList" => Shape::PartialList,
         _ => return (quality, None),
     };
-    (quality, Some(Accept { shape, format }))
+    let beta = shape != Shape::Object && version == "v1beta1";
+    (quality, Some(Accept { shape, format, beta }))
 }
 
 /// Type of a body, without parameters.
@@ -176,8 +194,13 @@ mod tests {
             (table, Ok((Shape::Table, Format::Json))),
             (
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Ok((Shape::PartialList, Format::Json)),
+            ),
+            (
+                "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1beta1",
                 Ok((Shape::Partial, Format::Json)),
             ),
+            ("application/json;as=Table;g=meta.k8s.io;v=v1alpha1", Err(406)),
             ("application/yaml", Ok((Shape::Object, Format::Yaml))),
             (
                 "application/json;q=0.5,application/yaml;q=0.9",

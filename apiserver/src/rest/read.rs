@@ -1,106 +1,24 @@
 //! GET and LIST: stored bytes go out as they are wherever nothing has to be left out or turned over.
 
-use super::negotiate::{self, Accept, Format, Shape};
+use super::negotiate::{Format, Shape};
 use super::params::{ListOptions, Match, parse_revision};
 use super::respond::{self, Body};
 use super::rules::builtin_fields;
 use super::selector::{FieldSelector, LabelSelector};
-use super::table::{self, IncludeObject};
-use super::{Api, Call, key, raw, too_large};
+use super::table;
+pub use super::view::View;
+use super::{Api, Call, key, too_large};
 use crate::ApiError;
-use crate::registry::{Resource, convert};
+use crate::registry::Resource;
 use crate::store::{Entry, Page, Range, StoreError};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
-use http::{Response, header};
+use http::Response;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// How stored objects are shown to one client.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// Version and kind asked for.
-    pub resource: Arc<Resource>,
-    /// Representation asked for.
-    pub accept: Accept,
-    /// What a Table carries of each object.
-    pub include: IncludeObject,
-}
-
-impl View {
-    /// The view a request asks for.
-    pub fn of(call: &Call<'_>) -> Result<Self, ApiError> {
-        let accept = negotiate::accept(call.header(header::ACCEPT))?;
-        let wanted = call.query.text("includeObject");
-        let include = IncludeObject::parse(wanted).ok_or_else(|| {
-            ApiError::BadRequest(format!(
-                "Unable to convert to Table as requested: includeObject: Invalid value: {wanted:?}: must be 'Metadata', 'Object', 'None', or empty"
-            ))
-        })?;
-        Ok(Self {
-            resource: Arc::clone(&call.resource),
-            accept,
-            include,
-        })
-    }
-
-    /// Whether stored objects are what the client wants, byte for byte.
-    pub fn is_plain(&self) -> bool {
-        self.accept.shape == Shape::Object && self.is_storage_version()
-    }
-
-    fn is_storage_version(&self) -> bool {
-        self.resource.api_version() == self.resource.storage_api_version
-    }
-
-    /// A stored object in the version asked for, parsed.
-    pub fn value(&self, stored: &[u8]) -> Value {
-        let value = serde_json::from_slice(stored).unwrap_or_default();
-        if self.is_storage_version() {
-            value
-        } else {
-            convert::from_storage(&self.resource, value)
-        }
-    }
-
-    /// A stored object in the version asked for, as bytes.
-    pub fn converted(&self, stored: &Bytes) -> Bytes {
-        if self.is_storage_version() {
-            stored.clone()
-        } else if self.resource.custom.is_some() {
-            raw::with_version(stored, &self.resource.api_version())
-        } else {
-            respond::to_bytes(&self.value(stored))
-        }
-    }
-
-    /// A stored object in the shape asked for, as bytes.
-    pub fn object(&self, stored: &Bytes) -> Bytes {
-        match self.accept.shape {
-            Shape::Object => self.converted(stored),
-            Shape::Partial => raw::partial(stored),
-            Shape::Table => {
-                let value = self.value(stored);
-                let version = value["metadata"]["resourceVersion"].clone();
-                let mut table = table::table(&self.resource, &[value], self.include);
-                table["metadata"] = json!({ "resourceVersion": version });
-                respond::to_bytes(&table)
-            }
-        }
-    }
-
-    /// A stored object as an item of a list. Built-in kinds leave the type out there, custom ones do not.
-    fn item(&self, entry: &Entry) -> Bytes {
-        match self.accept.shape {
-            Shape::Partial => raw::partial(&entry.json),
-            _ if self.resource.custom.is_some() => self.converted(&entry.json),
-            _ => raw::without_type(&self.converted(&entry.json)),
-        }
-    }
-}
 
 /// What a list or watch lets through.
 #[derive(Debug, Clone)]
@@ -189,7 +107,9 @@ pub fn get(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         .store
         .get(&key(&call.resource, &call.info.namespace, &call.info.name))
         .ok_or_else(|| ApiError::NotFound(call.subject()))?;
-    Ok(respond::stored(200, view.object(&entry.json), view.accept.format))
+    view.check_shape(false)?;
+    let shown = view.object(&entry.json, entry.revision);
+    Ok(respond::stored(200, shown, view.accept.format))
 }
 
 /// Go's `base64.RawURLEncoding`: no padding, loose trailing bits are not looked at.
@@ -402,12 +322,12 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
         let values: Vec<Value> = found.entries.iter().map(|e| view.value(&e.json)).collect();
         let mut table = table::table(r, &values, view.include);
         table["metadata"] = list_meta(found, r, view.accept.shape);
-        return respond::value(200, &table, view.accept.format);
+        return respond::value(200, &view.of_meta_version(table), view.accept.format);
     }
     let (kind, version) = match view.accept.shape {
-        Shape::Partial => (
+        Shape::Partial | Shape::PartialList => (
             "PartialObjectMetadataList".to_owned(),
-            "meta.k8s.io/v1".to_owned(),
+            view.accept.meta_version().to_owned(),
         ),
         _ => (r.list_kind.clone(), r.api_version()),
     };
@@ -450,5 +370,6 @@ pub fn list(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let options = ListOptions::parse(call.query, false)?;
     let filter = Filter::new(&view, &options)?;
     let found = find(api, &filter, &call.info.namespace, &options)?;
+    view.check_shape(true)?;
     Ok(list_response(&view, &found))
 }

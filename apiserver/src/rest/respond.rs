@@ -96,7 +96,8 @@ pub fn to_bytes(value: &Value) -> Bytes {
     serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
 }
 
-fn to_yaml(value: &Value) -> String {
+/// Writes a value as YAML.
+pub fn to_yaml(value: &Value) -> String {
     serde_saphyr::to_string(value).unwrap_or_default()
 }
 

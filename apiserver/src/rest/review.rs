@@ -110,6 +110,9 @@ pub fn token_request(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respon
     let now = api.clock.now();
     let mut answer = review::token_request(&object, &account, &api.store, api.authenticator.keys(), now)?;
     if let Some(schema) = builtin::for_gvk(GROUP, "v1", "TokenRequest") {
+        object::child_mut(&mut object, "spec")
+            .entry("expirationSeconds")
+            .or_insert_with(|| answer["spec"]["expirationSeconds"].clone());
         managed::update(
             schema,
             None,

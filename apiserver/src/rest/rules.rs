@@ -17,7 +17,7 @@ pub fn reset_fields(r: &Resource, sub: &str) -> FieldSet {
             FieldSet::of(&[&["spec"], &["metadata", "labels"], &["metadata", "annotations"]])
         }
         "status" => FieldSet::of(&[&["spec"]]),
-        "" if r.has_status() => FieldSet::of(&[&["status"]]),
+        "" | "finalize" if r.has_status() => FieldSet::of(&[&["status"]]),
         _ => FieldSet::default(),
     }
 }

@@ -1,12 +1,12 @@
 //! The scale subresource: a small object of its own that reads and writes the replicas of another.
 
 use super::internal::{Outcome, Target};
-use super::negotiate::{self, PatchKind};
+use super::negotiate::{self, PatchKind, Shape};
 use super::params::{OptionsKind, WriteOptions};
-use super::read::View;
 use super::respond::{self, Body};
+use super::view::{View, not_a_list};
 use super::write::{PatchBody, check_name, check_namespace, target};
-use super::{Api, Call, body, decode, modified};
+use super::{Api, Call, body, decode, modified, table};
 use crate::ApiError;
 use crate::error::FieldError;
 use crate::object;
@@ -119,7 +119,7 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
     let info = call.info;
     if info.verb == "get" {
         let object = api.get_object(r, &info.namespace, &info.name)?;
-        return Ok(respond::value(200, &of(r, &object), view.accept.format));
+        return shown(&view, of(r, &object));
     }
     let content_type = call.header(header::CONTENT_TYPE);
     let target = target(call, "scale");
@@ -128,7 +128,7 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
         if kind == PatchKind::Apply {
             let outcome = apply(api, call, &target, bytes).await?;
             let object = convert::from_storage(r, outcome.value());
-            return Ok(respond::value(200, &of(r, &object), view.accept.format));
+            return shown(&view, of(r, &object));
         }
         let options = WriteOptions::parse(call.query, OptionsKind::Patch, call.user_agent())?;
         let patch = PatchBody::parse(kind, bytes)?.0;
@@ -154,7 +154,18 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
         change(api, call, &target, &options, &|_| Ok(scale.clone())).await?
     };
     let object = convert::from_storage(r, outcome.value());
-    Ok(respond::value(200, &of(r, &object), view.accept.format))
+    shown(&view, of(r, &object))
+}
+
+/// A Scale in the shape asked for.
+fn shown(view: &View, scale: Value) -> Result<Response<Body>, ApiError> {
+    let shown = match view.accept.shape {
+        Shape::Object => scale,
+        Shape::Table => view.of_meta_version(table::scale(&view.resource, &scale, view.include)),
+        Shape::Partial => table::partial(&view.resource, &scale, view.accept.meta_version()),
+        Shape::PartialList => return Err(not_a_list("autoscaling.Scale")),
+    };
+    Ok(respond::value(200, &shown, view.accept.format))
 }
 
 /// Server-side apply of a Scale is one of the object that says nothing but its replicas.

@@ -7,7 +7,7 @@ use super::{Api, Call, pods, review, scale, write};
 use crate::ApiError;
 use crate::registry::Subresource;
 use bytes::Bytes;
-use http::Response;
+use http::{Response, header};
 use serde_json::json;
 
 /// Answers a request on a subresource whose verbs allow it.
@@ -36,7 +36,12 @@ pub async fn serve(
                 .store
                 .get(&super::key(&call.resource, &call.info.namespace, &call.info.name));
             let entry = object.ok_or_else(|| ApiError::NotFound(call.subject()))?;
-            Ok(respond::stored(200, view.object(&entry.json), view.accept.format))
+            view.check_shape(false)?;
+            Ok(respond::stored(
+                200,
+                view.object(&entry.json, entry.revision),
+                view.accept.format,
+            ))
         }
         "update" => write::update(api, call, &sub.name, bytes).await,
         "patch" => write::patch(api, call, &sub.name, bytes).await,
@@ -65,7 +70,9 @@ fn log(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     // Without a node, but running: simulated.
     let waits = matches!(pod["status"]["phase"].as_str(), None | Some("Pending"));
     if waits && pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
-        return Ok(respond::text(204, ""));
+        let mut response = respond::text(204, "");
+        response.headers_mut().remove(header::CONTENT_TYPE);
+        return Ok(response);
     }
     Err(refused(call))
 }

@@ -120,8 +120,8 @@ fn transition(before: bool, now: bool) -> Option<&'static str> {
 
 impl Watcher {
     /// The object of one event in the shape asked for. Only the first Table of a watch describes its columns.
-    fn shaped(&mut self, json: &Bytes) -> Bytes {
-        let bytes = self.view.object(json);
+    fn shaped(&mut self, json: &Bytes, revision: u64) -> Bytes {
+        let bytes = self.view.object(json, revision);
         if self.view.accept.shape != Shape::Table {
             return bytes;
         }
@@ -149,7 +149,12 @@ impl Watcher {
             "DELETED" => event.deleted,
             _ => true,
         };
-        if as_stored && self.plain {
+        // What is deleted was last written at some revision before.
+        let written = match &event.prev {
+            Some(prev) if event.deleted => prev.revision,
+            _ => event.entry.revision,
+        };
+        if as_stored && self.plain && self.view.is_as_stored(written) {
             return Some(event.frame());
         }
         let json = match &event.prev {
@@ -165,7 +170,7 @@ impl Watcher {
             }
             _ => event.entry.json.clone(),
         };
-        let object = self.shaped(&json);
+        let object = self.shaped(&json, written);
         Some(frame(kind, &object))
     }
 
@@ -176,13 +181,16 @@ impl Watcher {
         }
         let r = &self.view.resource;
         let (kind, version) = match self.view.accept.shape {
-            Shape::Partial => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
+            Shape::Partial | Shape::PartialList => (
+                "PartialObjectMetadata",
+                self.view.accept.meta_version().to_owned(),
+            ),
             _ => (r.kind.as_str(), r.api_version()),
         };
         let object = json!({"kind": kind, "apiVersion": version, "metadata": metadata});
         let object = respond::to_bytes(&object);
         if self.view.accept.shape == Shape::Table {
-            let table = self.shaped(&object);
+            let table = self.shaped(&object, revision);
             return frame("BOOKMARK", &table);
         }
         frame("BOOKMARK", &object)
@@ -192,7 +200,7 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(entry) = self.initial.next() {
-                let object = self.shaped(&entry.json);
+                let object = self.shaped(&entry.json, entry.revision);
                 return Some(frame("ADDED", &object));
             }
             if let Some(revision) = self.initial_end.take() {

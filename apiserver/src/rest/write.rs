@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// Answers a write.
 pub fn respond_written(view: &View, written: &Written) -> Response<Body> {
     let code = if written.created { 201 } else { 200 };
-    let mut response = respond::stored(code, view.object(&written.outcome.json()), view.accept.format);
+    let shown = view.object(&written.outcome.json(), written.outcome.revision());
+    let mut response = respond::stored(code, shown, view.accept.format);
     respond::warn(&mut response, &written.warnings);
     response
 }
@@ -69,6 +70,7 @@ fn content_type<'a>(call: &'a Call<'_>) -> Option<&'a str> {
 /// POST.
 pub async fn create(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
+    view.check_shape(false)?;
     let r = &call.resource;
     let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
     let format = negotiate::body_format(content_type(call), r.custom.is_some())?;
@@ -98,6 +100,7 @@ pub async fn update(
     bytes: &Bytes,
 ) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
+    view.check_shape(false)?;
     let r = &call.resource;
     let options = WriteOptions::parse(call.query, OptionsKind::Update, call.user_agent())?;
     let format = negotiate::body_format(content_type(call), r.custom.is_some())?;
@@ -196,6 +199,7 @@ fn cannot_unmarshal(value: &Value) -> String {
 /// PATCH of an object or of a subresource that speaks the object's own kind.
 pub async fn patch(api: &Api, call: &Call<'_>, sub: &str, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
+    view.check_shape(false)?;
     let r = &call.resource;
     let kind = negotiate::patch_kind(content_type(call), r.custom.is_some())?;
     let options_kind = if kind == PatchKind::Apply {
@@ -268,6 +272,14 @@ impl Outcome {
         match self {
             Self::Stored(entry) => entry.json.clone(),
             Self::Unstored(value) => respond::to_bytes(value),
+        }
+    }
+
+    /// The revision it is stored at; 0 when it is not.
+    pub fn revision(&self) -> u64 {
+        match self {
+            Self::Stored(entry) => entry.revision,
+            Self::Unstored(_) => 0,
         }
     }
 

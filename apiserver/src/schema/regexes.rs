@@ -23,14 +23,7 @@ pub(super) fn compile(pattern: &str) -> Result<Arc<Regex>, String> {
         .size_limit(PROGRAM_LIMIT)
         .dfa_size_limit(PROGRAM_LIMIT)
         .build()
-        .map_err(|e| {
-            e.to_string()
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-                .to_owned()
-        })?;
+        .map_err(|e| in_go(pattern, e.to_string().lines().last().unwrap_or_default()))?;
     let compiled = Arc::new(compiled);
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     if cache.len() >= KEPT {
@@ -38,6 +31,31 @@ pub(super) fn compile(pattern: &str) -> Result<Arc<Regex>, String> {
     }
     cache.insert(pattern.into(), compiled.clone());
     Ok(compiled)
+}
+
+/// The error as Go words it, for the mistakes that are made most.
+fn in_go(pattern: &str, error: &str) -> String {
+    let error = error.trim_start_matches("error: ");
+    let (what, place) = match error {
+        "unclosed group" => ("missing closing )", pattern),
+        "unopened group" => ("unexpected )", pattern),
+        "unclosed character class" => (
+            "missing closing ]",
+            pattern.rfind('[').map_or(pattern, |at| &pattern[at..]),
+        ),
+        "repetition operator missing expression" => {
+            let at = pattern.find(['*', '+', '?']).unwrap_or_default();
+            (
+                "missing argument to repetition operator",
+                pattern.get(at..=at).unwrap_or(pattern),
+            )
+        }
+        "incomplete escape sequence, reached end of pattern prematurely" => {
+            ("trailing backslash at end of expression", "")
+        }
+        _ => return error.to_owned(),
+    };
+    format!("error parsing regexp: {what}: `{place}`")
 }
 
 /// Writes a Go expression in the `regex` crate's syntax: Go's `\d \w \s \b` know only ASCII, its classes do not nest, and

@@ -149,6 +149,15 @@ impl Run {
             _ => false,
         };
         if !ok {
+            let format = schema
+                .format
+                .as_deref()
+                .filter(|f| matches!(*f, "int32" | "int64"));
+            if let (Type::Integer, Value::Number(_), Some(format)) = (schema.kind, new, format) {
+                self.wrong_type(format, "float64");
+                self.not_of_format(format);
+                return;
+            }
             let wanted = match schema.kind {
                 Type::Any => "any",
                 Type::Object => "object",
@@ -277,6 +286,15 @@ impl Run {
         }
     }
 
+    fn not_of_format(&mut self, format: &str) {
+        let message = format!(
+            "Invalid value: \"\": Checked value must be of type integer with format {format} in {}",
+            self.path
+        );
+        self.errors
+            .push(FieldError::new(FieldErrorKind::Invalid, "<nil>", message));
+    }
+
     fn number(&mut self, schema: &Schema, new: &Value, number: &serde_json::Number) {
         let value = number.as_f64().unwrap_or(f64::NAN);
         if let (Type::Integer, Some(format)) = (schema.kind, schema.format.as_deref()) {
@@ -287,12 +305,7 @@ impl Run {
                 _ => true,
             };
             if !fits {
-                let message = format!(
-                    "Invalid value: \"\": Checked value must be of type integer with format {format} in {}",
-                    self.path
-                );
-                self.errors
-                    .push(FieldError::new(FieldErrorKind::Invalid, "<nil>", message));
+                self.not_of_format(format);
             }
         }
         if let Some(factor) = schema.multiple_of {

@@ -131,7 +131,10 @@ async fn nobody_grants_more_than_they_have() {
     let missing = check("rolebindings", &binding("t", "b", "Role/none", &["User:x"]), None);
     assert_eq!(
         missing,
-        Err((404, "roles.rbac.authorization.k8s.io \"none\" not found".into()))
+        Err((
+            404,
+            "rolebindings.rbac.authorization.k8s.io \"none\" not found".into()
+        ))
     );
 }
 

@@ -258,7 +258,7 @@ fn a_namespace_goes_pods_first() {
         let names = plan.actions.iter().map(|a| match a {
             Action::Delete { name, .. } => name.clone(),
             Action::Update { subresource, .. } => format!("({subresource})"),
-            Action::Create { .. } => panic!("{a:?}"),
+            Action::Create { .. } | Action::Apply { .. } => panic!("{a:?}"),
         });
         names.collect()
     };
@@ -303,12 +303,12 @@ fn aggregated_roles_are_the_sum_of_what_they_select() {
         role("v", "c", json!([rule("leases")])),
     ];
     let plan = aggregation::decide(&roles);
-    let [Action::Update { object, .. }] = plan.actions.as_slice() else {
+    let [Action::Apply { config, .. }] = plan.actions.as_slice() else {
         panic!("{plan:?}")
     };
     let want = json!([rule("nodes"), rule("pods"), rule("secrets"), rule("events")]);
-    assert_eq!(object["rules"], want);
-    roles[0] = object.clone();
+    assert_eq!(config["rules"], want);
+    roles[0]["rules"] = want;
     assert_eq!(aggregation::decide(&roles), Plan::default());
     for (selector, selected) in [
         (json!({}), true),

@@ -58,14 +58,67 @@ fn validate_rules(rules: impl Iterator<Item = Value>, field: &str, errors: &mut 
     const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
     for (i, rule) in rules.enumerate() {
         let at = format!("{field}[{i}]");
-        for key in ["operations", "apiGroups", "apiVersions", "resources"] {
-            if items(&rule, key).next().is_none() {
-                errors.push(FieldError::required(format!("{at}.{key}"), ""));
+        for (key, others) in [
+            ("operations", "operations"),
+            ("apiGroups", "API groups"),
+            ("apiVersions", "API versions"),
+            ("resources", "resources"),
+        ] {
+            let field = format!("{at}.{key}");
+            let list: Vec<&str> = items(&rule, key).filter_map(Value::as_str).collect();
+            if list.is_empty() {
+                errors.push(FieldError::required(field, ""));
+                continue;
+            }
+            if key == "resources" {
+                validate_resources(&list, &field, errors);
+                continue;
+            }
+            if list.len() > 1 && list.contains(&"*") {
+                let message = format!("if '*' is present, must not specify other {others}");
+                errors.push(FieldError::invalid(field.clone(), &rule[key], &message));
+            }
+            for (j, operation) in items(&rule, key).enumerate().filter(|_| key == "operations") {
+                one_of(errors, &format!("{field}[{j}]"), operation, &OPERATIONS);
             }
         }
-        for (j, operation) in items(&rule, "operations").enumerate() {
-            one_of(errors, &format!("{at}.operations[{j}]"), operation, &OPERATIONS);
+    }
+}
+
+/// No wildcard makes another resource of the list superfluous.
+fn validate_resources(list: &[&str], field: &str, errors: &mut Vec<FieldError>) {
+    let (mut all_below, mut everywhere) = (BTreeSet::new(), BTreeSet::new());
+    let mut plain = false;
+    for (i, resource) in list.iter().enumerate() {
+        let at = format!("{field}[{i}]");
+        let Some((name, sub)) = resource.split_once('/') else {
+            if resource.is_empty() {
+                errors.push(FieldError::required(at, ""));
+            }
+            plain |= *resource != "*";
+            continue;
+        };
+        if all_below.contains(name) {
+            let message = format!("if '{name}/*' is present, must not specify {resource}");
+            errors.push(FieldError::invalid(at.clone(), &json!(resource), &message));
         }
+        if everywhere.contains(sub) {
+            let message = format!("if '*/{sub}' is present, must not specify {resource}");
+            errors.push(FieldError::invalid(at, &json!(resource), &message));
+        }
+        if sub == "*" {
+            all_below.insert(name);
+        }
+        if name == "*" {
+            everywhere.insert(sub);
+        }
+    }
+    let mut refuse = |message: &str| errors.push(FieldError::invalid(field, &json!(list), message));
+    if list.len() > 1 && list.contains(&"*/*") {
+        refuse("if '*/*' is present, must not specify other resources");
+    }
+    if plain && list.contains(&"*") {
+        refuse("if '*' is present, must not specify other resources without subresources");
     }
 }
 
@@ -206,18 +259,21 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
             let message = "validations or auditAnnotations must contain at least one item";
             errors.push(FieldError::required("spec.validations", message));
         }
+        let mut found: Vec<FieldError> = crate::rest::admission::policy::problems(spec)
+            .into_iter()
+            .map(|(field, expression, why)| FieldError::invalid(field, &expression.into(), &why))
+            .collect();
         for (i, validation) in items(spec, "validations").enumerate() {
+            let at = format!("spec.validations[{i}].");
+            let (here, later) = found.into_iter().partition(|e| e.field.starts_with(&at));
+            found = later;
             if text(validation, "expression").trim().is_empty() {
                 let message = "expression is not specified";
-                errors.push(FieldError::required(
-                    format!("spec.validations[{i}].expression"),
-                    message,
-                ));
+                errors.push(FieldError::required(format!("{at}expression"), message));
             }
+            errors.extend::<Vec<_>>(here);
         }
-        for (field, expression, why) in crate::rest::admission::policy::problems(spec) {
-            errors.push(FieldError::invalid(field, &expression.into(), &why));
-        }
+        errors.extend(found);
     } else if items(spec, "mutations").next().is_none() {
         let message = "mutations must contain at least one item";
         errors.push(FieldError::required("spec.mutations", message));

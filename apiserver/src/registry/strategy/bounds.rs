@@ -284,11 +284,9 @@ fn validate_scaler(spec: &Value, is_new: bool) -> Vec<FieldError> {
             }
             None => {
                 let kinds = SOURCES.map(|(name, _)| name);
-                errors.push(FieldError::not_supported(
-                    format!("{at}.type"),
-                    &metric["type"],
-                    &kinds,
-                ));
+                let error = FieldError::not_supported(format!("{at}.type"), &metric["type"], &kinds);
+                // Once for the type, and once because no source goes with it.
+                errors.extend([error.clone(), error]);
             }
         }
     }

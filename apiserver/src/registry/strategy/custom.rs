@@ -75,6 +75,24 @@ pub fn scale_value<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     Some(at)
 }
 
+/// Where a scale path leads.
+enum At<'a> {
+    Value(&'a Value),
+    /// To something that has no fields, before its end.
+    Blocked(&'a Value),
+}
+
+fn reach<'a>(object: &'a Value, path: &str) -> Option<At<'a>> {
+    let mut at = object;
+    for part in path.trim_start_matches('.').split('.') {
+        if !at.is_object() {
+            return Some(At::Blocked(at));
+        }
+        at = at.get(part)?;
+    }
+    Some(At::Value(at))
+}
+
 fn go_type(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "string",
@@ -89,10 +107,22 @@ fn go_type(value: &Value) -> &'static str {
 fn validate_scale(paths: &ScalePaths, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for path in [&paths.spec, &paths.status] {
-        let Some(value) = scale_value(object, path) else {
+        let Some(value) = reach(object, path) else {
             continue;
         };
         let field = path.clone();
+        let value = match value {
+            At::Value(value) => value,
+            At::Blocked(value) => {
+                let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let message = format!(
+                    "{path} accessor error: {shown} is of the type {}, expected map[string]interface{{}}",
+                    go_type(value)
+                );
+                errors.push(FieldError::invalid(field, &json!(0), &message));
+                continue;
+            }
+        };
         match value.as_i64() {
             None => {
                 let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -120,8 +150,29 @@ fn validate_scale(paths: &ScalePaths, object: &Value) -> Vec<FieldError> {
 }
 
 /// What is wrong with a custom object: its schema's values, its scale paths, its CEL rules.
-pub(super) fn validate(custom: &Custom, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = schema_validate::validate(&custom.schema, object, old, "");
+pub(super) fn validate(
+    custom: &Custom,
+    subresource: &str,
+    object: &Value,
+    old: Option<&Value>,
+) -> Vec<FieldError> {
+    let mut errors = match custom.schema.property("status") {
+        Some(status) if subresource == "status" => {
+            let before = old.and_then(|o| o.get("status"));
+            let mut errors = match object.get("status") {
+                Some(value) => schema_validate::validate(status, value, before, ""),
+                None => Vec::new(),
+            };
+            for error in &mut errors {
+                error.field = match error.field.as_str() {
+                    "<nil>" => "status".to_owned(),
+                    below => format!("status.{below}"),
+                };
+            }
+            errors
+        }
+        _ => schema_validate::validate(&custom.schema, object, old, ""),
+    };
     if let Some(paths) = &custom.scale {
         errors.extend(validate_scale(paths, object));
     }

@@ -31,6 +31,7 @@ mod workloads;
 
 pub use custom::scale_value;
 pub use metadata::validate_labels;
+pub use service::kubernetes_address;
 
 use super::{Resource, crd};
 use crate::auth::UserInfo;
@@ -257,7 +258,7 @@ pub fn prepare_update(
 
 fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if let Some(custom) = &resource.custom {
-        return custom::validate(custom, object, old);
+        return custom::validate(custom, "", object, old);
     }
     let plural = resource.plural.as_str();
     match family(resource) {
@@ -289,6 +290,9 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
 /// What is wrong with a prepared new object; empty when it may be created.
 pub fn validate_create(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let mut errors = metadata::validate(resource, object);
+    if resource.group == "batch" && resource.plural == "jobs" {
+        errors.extend(workloads::validate_generated(object));
+    }
     errors.extend(validate(resource, object, None));
     errors
 }
@@ -306,8 +310,8 @@ pub fn validate_allocation(resource: &Resource, ctx: &Context<'_>, object: &Valu
 /// What is wrong with a prepared change; empty when it may be written.
 pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = metadata::validate_update(new, old);
-    if resource.is_custom() {
-        errors.extend(validate(resource, new, Some(old)));
+    if let Some(custom) = &resource.custom {
+        errors.extend(custom::validate(custom, subresource, new, Some(old)));
         return errors;
     }
     let plural = resource.plural.as_str();
@@ -326,13 +330,22 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
     if plural == "namespaces" && subresource == "status" {
         errors.extend(cluster::validate_phase(new));
     }
+    if plural == "pods" && subresource == "resize" {
+        errors.extend(pod_rules::validate_resize(new, old));
+    }
     if !subresource.is_empty() && subresource != "scale" {
         return errors;
     }
     match family {
         Family::Workload => {
-            errors.extend(validate(resource, new, Some(old)));
-            errors.extend(workload_changes::validate_update(plural, new, old));
+            let mut found = [
+                validate(resource, new, Some(old)),
+                workload_changes::validate_update(plural, new, old),
+            ];
+            if plural == "daemonsets" {
+                found.reverse();
+            }
+            errors.extend(found.concat());
             return errors;
         }
         Family::Pod => {

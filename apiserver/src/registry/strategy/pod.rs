@@ -244,7 +244,7 @@ pub(super) fn prepare_create(pod: &mut Value, now: &str) {
     pod["status"] = status;
 }
 
-fn qos_class(spec: &Value) -> &'static str {
+pub(super) fn qos_class(spec: &Value) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
     for container in ["initContainers", "containers"]
         .iter()

@@ -68,9 +68,16 @@ struct Taken {
     ports: BTreeSet<u16>,
 }
 
+/// The address of the Service `kubernetes`.
+pub fn kubernetes_address() -> String {
+    Ipv4Addr::from(KUBERNETES_ADDRESS).to_string()
+}
+
 fn taken(ctx: &Context<'_>, except: &Value) -> Taken {
     let mut taken = Taken::default();
-    taken.addresses.insert(KUBERNETES_ADDRESS);
+    if (object::namespace(except), object::name(except)) != ("default", "kubernetes") {
+        taken.addresses.insert(KUBERNETES_ADDRESS);
+    }
     let range = Range {
         resource: "/services".to_owned(),
         ..Range::default()

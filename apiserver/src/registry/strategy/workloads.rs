@@ -416,6 +416,21 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// A Job selects its pods by its own uid, unless it says that it does not.
+pub(super) fn validate_generated(job: &Value) -> Vec<FieldError> {
+    let spec = &job["spec"];
+    let selector = &spec["selector"];
+    let generated = json!({"matchLabels": {JOB_UID[0]: object::uid(job)}});
+    if spec["manualSelector"] == json!(true) || selector.is_null() || *selector == generated {
+        return Vec::new();
+    }
+    vec![FieldError::invalid(
+        "spec.selector",
+        selector,
+        "`selector` not auto-generated",
+    )]
+}
+
 fn validate_job(spec: &Value, field: &str, in_cronjob: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for key in [

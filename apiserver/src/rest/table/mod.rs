@@ -97,7 +97,7 @@ pub fn table_at(resource: &Resource, objects: &[Value], include: IncludeObject, 
     let rows: Vec<Value> = objects
         .iter()
         .zip(cells)
-        .map(|(o, cells)| json!({"cells": cells, "object": carried(o, include)}))
+        .map(|(o, cells)| json!({"cells": cells, "object": carried(resource, o, include)}))
         .collect();
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {},
@@ -153,14 +153,56 @@ fn builtin_table(resource: &Resource, objects: &[Value], now: Timestamp) -> Cell
     )
 }
 
-fn carried(object: &Value, include: IncludeObject) -> Value {
+fn carried(resource: &Resource, object: &Value, include: IncludeObject) -> Value {
     match include {
         IncludeObject::None => Value::Null,
         IncludeObject::Object => object.clone(),
-        IncludeObject::Metadata => json!({
-            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
-        }),
+        IncludeObject::Metadata => partial(resource, object, "meta.k8s.io/v1"),
     }
+}
+
+/// Whether the metadata alone of a kind's objects is less than all their metadata.
+pub fn hides_metadata(resource: &Resource) -> bool {
+    resource.custom.is_none() && resource.group == "apps" && resource.plural == "daemonsets"
+}
+
+/// The metadata of an object. What counts a DaemonSet's templates is an annotation only where the whole object is shown.
+pub fn partial(resource: &Resource, object: &Value, api_version: &str) -> Value {
+    let mut metadata = object["metadata"].clone();
+    if hides_metadata(resource)
+        && let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
+    {
+        annotations.remove("deprecated.daemonset.template.generation");
+        if annotations.is_empty()
+            && let Some(map) = metadata.as_object_mut()
+        {
+            map.remove("annotations");
+        }
+    }
+    json!({"kind": "PartialObjectMetadata", "apiVersion": api_version, "metadata": metadata})
+}
+
+/// The table of one Scale.
+pub fn scale(resource: &Resource, scale: &Value, include: IncludeObject) -> Value {
+    let columns = [
+        ("Name", "string"),
+        ("Desired", "integer"),
+        ("Available", "integer"),
+        ("Age", "string"),
+    ];
+    let definitions = columns.map(|(name, kind)| definition(name, kind, "", describe(name), 0));
+    let number = |part: &str| scale[part]["replicas"].as_i64().unwrap_or(0);
+    let cells = json!([
+        object::name(scale),
+        number("spec"),
+        number("status"),
+        age(scale, Timestamp::now())
+    ]);
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": scale["metadata"]["resourceVersion"]},
+        "columnDefinitions": definitions, "rows": [{"cells": cells, "object": carried(resource, scale, include)}],
+    })
 }
 
 /// Cells of a built-in object: its kind's function, and for the rest what every object has.

@@ -3,13 +3,13 @@
 //! With a CRD at hand only types matter: undeclared names and fields are errors. With an object at hand its sizes give a
 //! bound on the steps an evaluation takes, in the interpreter's way of working: it copies what it selects and iterates.
 
+mod operators;
+
 use super::authorizer::is_authorizer_function;
 use super::functions::{is_function, returns};
 use super::nodes::{Nodes, Sizes};
 use kube::core::cel::cel::IdedExpr;
-use kube::core::cel::cel::common::ast::{
-    CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators,
-};
+use kube::core::cel::cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue};
 
 /// A type, as far as it is known.
 #[derive(Debug, Clone, PartialEq)]
@@ -441,157 +441,6 @@ impl<'a> Infer<'a> {
                 cost: cost + characters / 10.0,
             },
         }
-    }
-
-    fn operator(&mut self, name: &str, args: &[Info], cost: f64) -> Option<Info> {
-        Some(match (name, args) {
-            (operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT, _) => {
-                for arg in args {
-                    let ty = self.nodes.scalar(&arg.ty);
-                    if ty != Ty::Bool && ty != Ty::Dyn {
-                        self.overload(name, args);
-                        break;
-                    }
-                }
-                Info::scalar(Ty::Bool, cost)
-            }
-            (operators::NOT_STRICTLY_FALSE | operators::IN, _) => Info::scalar(Ty::Bool, cost),
-            (
-                operators::EQUALS
-                | operators::NOT_EQUALS
-                | operators::LESS
-                | operators::LESS_EQUALS
-                | operators::GREATER
-                | operators::GREATER_EQUALS,
-                [left, right],
-            ) => {
-                self.comparable(name, left, right);
-                Info::scalar(Ty::Bool, cost)
-            }
-            (operators::CONDITIONAL, [_, left, right]) => {
-                let ty = if left.ty == right.ty || right.ty == Ty::List(Box::new(Ty::Dyn)) {
-                    left.ty.clone()
-                } else if left.ty == Ty::List(Box::new(Ty::Dyn)) {
-                    right.ty.clone()
-                } else {
-                    let (l, r) = (self.nodes.scalar(&left.ty), self.nodes.scalar(&right.ty));
-                    if l == r { l } else { Ty::Dyn }
-                };
-                Info {
-                    ty,
-                    length: left.length.max(right.length),
-                    weight: left.weight.max(right.weight),
-                    cost,
-                }
-            }
-            (operators::ADD, [left, right]) => {
-                let (l, r) = (self.nodes.scalar(&left.ty), self.nodes.scalar(&right.ty));
-                let nothing = Ty::List(Box::new(Ty::Dyn));
-                let ty = if l == r || r == nothing {
-                    l
-                } else if l == nothing {
-                    r
-                } else {
-                    Ty::Dyn
-                };
-                Info {
-                    ty,
-                    length: left.length + right.length,
-                    weight: left.weight + right.weight,
-                    cost,
-                }
-            }
-            (
-                operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE | operators::MODULO,
-                [left, right],
-            ) => {
-                let (l, r) = (self.nodes.scalar(&left.ty), self.nodes.scalar(&right.ty));
-                Info::scalar(
-                    if l == r && matches!(l, Ty::Int | Ty::Uint | Ty::Double) {
-                        l
-                    } else {
-                        Ty::Dyn
-                    },
-                    cost,
-                )
-            }
-            (operators::NEGATE, [value]) => Info::scalar(self.nodes.scalar(&value.ty), cost),
-            (operators::INDEX | operators::OPT_INDEX, [target, _]) => {
-                let found = self.indexed(target, cost);
-                let ty = if name == operators::INDEX {
-                    found.ty.clone()
-                } else {
-                    Ty::Optional(Box::new(found.ty.clone()))
-                };
-                Info { ty, ..found }
-            }
-            // The field is a literal, so nothing can be said about it from its type alone.
-            (operators::OPT_SELECT, [target, _]) => Info {
-                ty: Ty::Dyn,
-                cost,
-                ..target.clone()
-            },
-            _ => return None,
-        })
-    }
-
-    fn indexed(&self, target: &Info, cost: f64) -> Info {
-        match self.nodes.scalar(&target.ty) {
-            Ty::Node(id) => {
-                let ty = self.nodes.indexed(id);
-                if ty == Ty::Dyn {
-                    Info {
-                        ty,
-                        cost,
-                        ..target.clone()
-                    }
-                } else {
-                    self.of(ty, cost)
-                }
-            }
-            Ty::List(inner) => Info {
-                ty: *inner,
-                cost,
-                ..target.clone()
-            },
-            _ => Info {
-                ty: Ty::Dyn,
-                cost,
-                ..target.clone()
-            },
-        }
-    }
-
-    fn comparable(&mut self, name: &str, left: &Info, right: &Info) {
-        let (l, r) = (self.nodes.scalar(&left.ty), self.nodes.scalar(&right.ty));
-        let definite = |t: &Ty| {
-            matches!(
-                t,
-                Ty::Bool
-                    | Ty::Int
-                    | Ty::Uint
-                    | Ty::Double
-                    | Ty::String
-                    | Ty::Bytes
-                    | Ty::Timestamp
-                    | Ty::Duration
-            )
-        };
-        let numeric = |t: &Ty| matches!(t, Ty::Int | Ty::Uint | Ty::Double);
-        let ordered = name != operators::EQUALS && name != operators::NOT_EQUALS;
-        if definite(&l) && definite(&r) && l != r && !(ordered && numeric(&l) && numeric(&r)) {
-            self.overload(name, &[left.clone(), right.clone()]);
-        }
-    }
-
-    fn overload(&mut self, name: &str, args: &[Info]) {
-        let types: Vec<String> = args.iter().map(|a| shown(&self.nodes.scalar(&a.ty))).collect();
-        let sign = name.trim_matches('_').to_owned();
-        let message = format!(
-            "found no matching overload for '{name}' applied to '({})'",
-            types.join(", ")
-        );
-        self.error(&sign, &message);
     }
 }
 

@@ -4,6 +4,8 @@
 //! names when a CRD is written, and bounds an evaluation by the sizes of the actual values before it starts.
 
 mod authorizer;
+mod compile;
+mod cost;
 pub mod free;
 mod functions;
 mod infer;
@@ -15,7 +17,9 @@ mod tests;
 
 use super::Schema;
 use crate::error::{FieldError, FieldErrorKind};
-use infer::{Infer, Ty};
+use compile::Compiler;
+use cost::Total;
+use infer::Infer;
 use kube::core::cel::KubeCelExt as _;
 use kube::core::cel::cel::objects::OptionalValue;
 use kube::core::cel::cel::{Context, ExecutionError, IdedExpr, Program, Value as Cel};
@@ -72,183 +76,27 @@ fn parse(text: &str) -> Result<Arc<IdedExpr>, String> {
     }
 }
 
-/// Compiles the rules of one node and reports what is wrong with them, as CRD validation does.
-struct Compiler {
-    errors: Vec<FieldError>,
-    programs: HashMap<String, Result<Arc<IdedExpr>, String>>,
-}
-
-impl Compiler {
-    fn parse(&mut self, text: &str) -> Result<Arc<IdedExpr>, String> {
-        self.programs
-            .entry(text.to_owned())
-            .or_insert_with(|| parse(text))
-            .clone()
-    }
-
-    /// An expression that makes sense on values of node `id` and gives a `wanted`.
-    fn expression(
-        &mut self,
-        nodes: &Nodes,
-        id: u32,
-        optional: bool,
-        text: &str,
-        wanted: &Ty,
-    ) -> Result<Arc<IdedExpr>, String> {
-        let parsed = self.parse(text).map_err(|e| format!("compilation failed: {e}"))?;
-        let mut infer = Infer::new(nodes, id, optional, text, None);
-        let info = infer.expression(&parsed);
-        if !infer.errors.is_empty() {
-            return Err(format!("compilation failed: {}", infer.errors.join("\n")));
-        }
-        let found = nodes.scalar(&info.ty);
-        if found != Ty::Dyn && found != *wanted {
-            return Err(if *wanted == Ty::Bool {
-                "cel expression must evaluate to a bool".into()
-            } else {
-                "messageExpression must evaluate to a string".into()
-            });
-        }
-        Ok(parsed)
-    }
-
-    fn rules(
-        &mut self,
-        nodes: &Nodes,
-        id: u32,
-        rules: &[super::Rule],
-        uncorrelated: Option<&str>,
-        path: &str,
-    ) -> Vec<Compiled> {
-        let mut compiled = Vec::new();
-        for (i, source) in rules.iter().enumerate() {
-            let at = format!("{path}.x-kubernetes-validations[{i}]");
-            if let Some(one) = self.rule(nodes, id, source, uncorrelated, &at) {
-                compiled.push(one);
-            }
-        }
-        compiled
-    }
-
-    fn rule(
-        &mut self,
-        nodes: &Nodes,
-        id: u32,
-        source: &super::Rule,
-        uncorrelated: Option<&str>,
-        at: &str,
-    ) -> Option<Compiled> {
-        let invalid = |this: &mut Self, part: &str, shown: &str, detail: &str| {
-            let message = format!("Invalid value: {shown}: {detail}");
-            this.errors.push(FieldError::new(
-                FieldErrorKind::Invalid,
-                format!("{at}.{part}"),
-                message,
-            ));
-        };
-        if source.rule.trim().is_empty() {
-            self.errors.push(FieldError::required(
-                format!("{at}.rule"),
-                "rule is not specified",
-            ));
-            return None;
-        }
-        if let Some(message) = source.message.as_ref().filter(|m| m.contains(['\n', '\r'])) {
-            invalid(
-                self,
-                "message",
-                &format!("{message:?}"),
-                "must not contain line breaks",
-            );
-        } else if source.message.is_none()
-            && source.rule.trim().contains(['\n', '\r'])
-            && source.message_expression.is_none()
-        {
-            let field = format!("{at}.message");
-            self.errors.push(FieldError::required(
-                field,
-                "message must be specified if rule contains line breaks",
-            ));
-        }
-        let reasons = [
-            "FieldValueDuplicate",
-            "FieldValueForbidden",
-            "FieldValueInvalid",
-            "FieldValueRequired",
-        ];
-        if let Some(reason) = source.reason.as_ref().filter(|r| !reasons.contains(&&***r)) {
-            let field = format!("{at}.reason");
-            self.errors
-                .push(FieldError::not_supported(field, &(&**reason).into(), &reasons));
-        }
-        if let Some(path) = &source.field_path
-            && let Err(detail) = nodes.field_path(id, path)
-        {
-            invalid(self, "fieldPath", &format!("{path:?}"), &detail);
-        }
-        let rule = self.expression(nodes, id, source.optional_old_self, &source.rule, &Ty::Bool);
-        if let Err(detail) = &rule {
-            invalid(self, "rule", &go_shown(source), detail);
-        }
-        let message = source
-            .message_expression
-            .as_ref()
-            .map(|text| self.expression(nodes, id, source.optional_old_self, text, &Ty::String));
-        if let Some(Err(detail)) = &message {
-            let detail = detail.replace("compilation failed", "messageExpression compilation failed");
-            invalid(self, "messageExpression", &go_shown(source), &detail);
-        }
-        let rule = rule.ok()?;
-        let uses_old = rule.references().has_variable("oldSelf");
-        if uses_old {
-            if let Some(place) = uncorrelated {
-                let detail = format!(
-                    "oldSelf cannot be used on the uncorrelatable portion of the schema within {place}"
-                );
-                invalid(self, "rule", &format!("{:?}", source.rule), &detail);
-                return None;
-            }
-        } else if source.optional_old_self {
-            let detail = "may not be set to true if rule does not reference oldSelf";
-            invalid(self, "optionalOldSelf", "true", detail);
-        }
-        Some(Compiled {
-            source: source.clone(),
-            rule,
-            message: message.and_then(Result::ok),
-            uses_old,
-        })
-    }
-}
-
-/// The rule as Go prints its struct, which is what CRD errors show.
-fn go_shown(rule: &super::Rule) -> String {
-    let quoted = |text: &str| {
-        let json = Value::from(text).to_string();
-        json.replace('<', "\\u003c")
-            .replace('>', "\\u003e")
-            .replace('&', "\\u0026")
-    };
-    let part = |text: &Option<Box<str>>| quoted(text.as_deref().unwrap_or_default());
-    format!(
-        "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",
-        quoted(&rule.rule),
-        part(&rule.message),
-        part(&rule.message_expression),
-        rule.reason.as_deref().map_or_else(|| "null".into(), quoted),
-        part(&rule.field_path),
-        if rule.optional_old_self { "true" } else { "null" },
-    )
+/// Whether expressions are refused that may cost too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// They are: a definition is being written.
+    Bounded,
+    /// They are not: the definition is there.
+    Any,
 }
 
 impl Rules {
     /// Compiles all rules of a schema. `path` is where the schema stands in its CRD and begins the errors' paths.
-    pub fn compile(schema: &Schema, path: &str) -> Result<Rules, Vec<FieldError>> {
+    pub fn compile(schema: &Schema, path: &str, cost: Cost) -> Result<Rules, Vec<FieldError>> {
         let mut compiler = Compiler {
             errors: Vec::new(),
             programs: HashMap::new(),
+            costs: (cost == Cost::Bounded).then(Total::default),
         };
         let nodes = Nodes::build(schema, path, &mut compiler);
+        if let Some(costs) = compiler.costs.take() {
+            compiler.errors.extend(costs.errors(path));
+        }
         if compiler.errors.is_empty() {
             Ok(Rules { nodes })
         } else {

@@ -1,13 +1,15 @@
 //! The part of a schema that rules see: names as CEL spells them, types, and values made ready for evaluation.
 
+mod values;
+
+pub(super) use values::untyped;
+
+use super::Compiled;
+use super::compile::Compiler;
+use super::cost::Bound;
 use super::infer::Ty;
-use super::{Compiled, Compiler};
-use crate::schema::{Former, ListType, Ref, Schema, Type, formats};
-use base64::Engine as _;
-use kube::core::cel::cel::Value as Cel;
-use kube::core::cel::cel::objects::{Key, Map};
+use crate::schema::{Former, ListType, Ref, Schema, Type};
 use serde_json::Value;
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -66,6 +68,8 @@ struct Property {
 #[derive(Debug, Default)]
 pub(super) struct Node {
     kind: Type,
+    /// How large its values can be.
+    pub(super) bound: Bound,
     format: Option<Box<str>>,
     properties: Vec<Property>, // by name
     pub(super) additional: Option<u32>,
@@ -140,12 +144,14 @@ fn has_rules(schema: &Schema) -> bool {
         || schema.additional.as_ref().is_some_and(below)
 }
 
-struct Place<'a> {
-    path: &'a str,
+pub(super) struct Place<'a> {
+    pub(super) path: &'a str,
     /// A rule stands above, so values here may be read.
     read: bool,
     /// The list whose items have no identity, when there is one above.
-    uncorrelated: Option<&'a str>,
+    pub(super) uncorrelated: Option<&'a str>,
+    /// How many such values an object can have, as far as the schema says.
+    pub(super) count: Option<u64>,
 }
 
 impl Nodes {
@@ -160,6 +166,7 @@ impl Nodes {
                     path,
                     read: false,
                     uncorrelated: None,
+                    count: Some(1),
                 },
                 compiler,
             );
@@ -188,8 +195,10 @@ impl Nodes {
     }
 
     fn add(&mut self, schema: &Schema, resource: bool, place: &Place<'_>, compiler: &mut Compiler) -> u32 {
+        let read = place.read || !schema.validations.is_empty();
         let id = self.push(Node {
             kind: schema.kind,
+            bound: if read { Bound::of(schema) } else { Bound::default() },
             format: schema.format.clone(),
             list_keys: match &schema.list_type {
                 Some(ListType::Map(keys)) => keys.clone(),
@@ -197,46 +206,45 @@ impl Nodes {
             },
             ..Node::default()
         });
-        let read = place.read || !schema.validations.is_empty();
         let mut below = false;
-        let mut step = |this: &mut Self, reference: &Ref, segment: &str, uncorrelated: Option<&str>| {
-            let child = Schema::resolve(reference);
-            let rules = matches!(reference, Ref::Inline(s) if has_rules(s));
-            below |= rules;
-            (read || rules).then(|| {
-                let path = format!("{}.{segment}", place.path);
-                let inner = Place {
-                    path: &path,
-                    read,
-                    uncorrelated,
-                };
-                this.add(child, child.embedded_resource, &inner, compiler)
-            })
-        };
+        let times = |most: Option<u64>| Some(place.count?.saturating_mul(most?));
+        let mut step =
+            |this: &mut Self, reference: &Ref, segment: &str, inner: (Option<&str>, Option<u64>)| {
+                let (uncorrelated, count) = inner;
+                let child = Schema::resolve(reference);
+                let rules = matches!(reference, Ref::Inline(s) if has_rules(s));
+                below |= rules;
+                (read || rules).then(|| {
+                    let path = format!("{}.{segment}", place.path);
+                    let inner = Place {
+                        path: &path,
+                        read,
+                        uncorrelated,
+                        count,
+                    };
+                    this.add(child, child.embedded_resource, &inner, compiler)
+                })
+            };
         let mut properties = Vec::new();
         for (name, reference) in &schema.properties {
             let segment = format!("properties[{name}]");
-            if let Some(node) = step(self, reference, &segment, place.uncorrelated) {
+            if let Some(node) = step(self, reference, &segment, (place.uncorrelated, place.count)) {
                 properties.push((name.clone(), node));
             }
         }
-        let additional = schema
-            .additional
-            .as_ref()
-            .and_then(|r| step(self, r, "additionalProperties", place.uncorrelated));
+        let additional = schema.additional.as_ref().and_then(|r| {
+            let inner = (place.uncorrelated, times(schema.max_properties));
+            step(self, r, "additionalProperties", inner)
+        });
         let items = schema.items.as_ref().and_then(|r| {
             let correlated = matches!(schema.list_type, Some(ListType::Map(_)));
             let here = place.path.to_owned();
-            step(
-                self,
-                r,
-                "items",
-                if correlated {
-                    place.uncorrelated
-                } else {
-                    place.uncorrelated.or(Some(&here))
-                },
-            )
+            let uncorrelated = if correlated {
+                place.uncorrelated
+            } else {
+                place.uncorrelated.or(Some(&here))
+            };
+            step(self, r, "items", (uncorrelated, times(schema.max_items)))
         });
         if resource && read {
             self.add_identity(&mut properties);
@@ -253,7 +261,7 @@ impl Nodes {
             .collect();
         (node.additional, node.items, node.rules_below) = (additional, items, below);
         if !schema.validations.is_empty() {
-            let rules = compiler.rules(self, id, &schema.validations, place.uncorrelated, place.path);
+            let rules = compiler.rules(self, id, &schema.validations, place);
             self.list[id as usize].rules = rules;
         }
         id
@@ -364,150 +372,4 @@ impl Nodes {
             Ok(out)
         }
     }
-
-    /// A value of node `id` as rules see it; its sizes are noted.
-    pub(super) fn convert(&self, id: u32, value: &Value, sizes: &mut Sizes) -> Cel {
-        self.weigh(id, value, sizes).0
-    }
-
-    fn weigh(&self, id: u32, value: &Value, sizes: &mut Sizes) -> (Cel, u32) {
-        let node = self.at(id);
-        let mut weight: u32 = 1;
-        let (converted, length) = match value {
-            Value::Array(list) => {
-                let Some(items) = node.items else {
-                    return free(value, sizes);
-                };
-                let mut out = Vec::with_capacity(list.len());
-                for item in list {
-                    let (item, w) = self.weigh(items, item, sizes);
-                    weight = weight.saturating_add(w);
-                    out.push(item);
-                }
-                (Cel::List(Arc::new(out)), list.len())
-            }
-            Value::Object(map) => {
-                if node.properties.is_empty() && node.additional.is_none() {
-                    return free(value, sizes);
-                }
-                let mut out = HashMap::with_capacity(map.len());
-                for (key, child) in map {
-                    let found = node.properties.binary_search_by(|p| (*p.name).cmp(key));
-                    let (key, child) = match (found, node.additional) {
-                        (Ok(at), _) => {
-                            let property = &node.properties[at];
-                            let Some(escaped) = &property.escaped else {
-                                continue;
-                            };
-                            (escaped.clone(), self.weigh(property.node, child, sizes))
-                        }
-                        (Err(_), Some(additional)) => {
-                            (Arc::new(key.clone()), self.weigh(additional, child, sizes))
-                        }
-                        // Fields no schema knows are not for rules.
-                        (Err(_), None) => continue,
-                    };
-                    weight = weight.saturating_add(child.1);
-                    out.insert(Key::String(key), child.0);
-                }
-                (Cel::Map(Map { map: Arc::new(out) }), map.len())
-            }
-            Value::String(text) => {
-                weight = weight.saturating_add(u32::try_from(text.len() / 32).unwrap_or(u32::MAX));
-                (formatted(node, text), text.len())
-            }
-            Value::Number(n) if node.kind == Type::Number => (Cel::Float(n.as_f64().unwrap_or(f64::NAN)), 1),
-            Value::Number(n) if node.kind == Type::Integer && !n.is_i64() && !n.is_u64() => {
-                // `3.0` is an integer to JSON Schema.
-                #[allow(clippy::cast_possible_truncation)] // saturates
-                let whole = n.as_f64().unwrap_or_default() as i64;
-                (Cel::Int(whole), 1)
-            }
-            scalar => return free(scalar, sizes),
-        };
-        sizes.note(Some(id), length, weight);
-        (converted, weight)
-    }
-}
-
-fn formatted(node: &Node, text: &str) -> Cel {
-    let plain = || Cel::String(Arc::new(text.to_owned()));
-    if node.kind != Type::String {
-        return plain();
-    }
-    match node.format.as_deref() {
-        Some("date-time") => text.parse().map_or_else(|_| plain(), Cel::Timestamp),
-        Some("date") => format!("{text}T00:00:00Z")
-            .parse()
-            .map_or_else(|_| plain(), Cel::Timestamp),
-        Some("duration") => duration(text).unwrap_or_else(plain),
-        Some("byte") => base64::engine::general_purpose::STANDARD
-            .decode(text)
-            .map_or_else(|_| plain(), |bytes| Cel::Bytes(Arc::new(bytes))),
-        _ => plain(),
-    }
-}
-
-/// A duration, as the time between the epoch and that much later.
-fn duration(text: &str) -> Option<Cel> {
-    let nanos = formats::duration_nanos(text)?;
-    let later = jiff::Timestamp::from_nanosecond(i128::from(nanos))
-        .ok()?
-        .to_string();
-    let (Cel::Timestamp(later), Cel::Timestamp(epoch)) = (
-        Cel::Timestamp(later.parse().ok()?),
-        Cel::Timestamp("1970-01-01T00:00:00Z".parse().ok()?),
-    ) else {
-        return None;
-    };
-    Some(Cel::Duration(later - epoch))
-}
-
-/// A value as expressions see it that know no schema, and how many values are in it.
-pub(super) fn untyped(value: &Value) -> (Cel, u32) {
-    let mut sizes = Sizes {
-        sizes: Vec::new(),
-        free: (0, 0),
-    };
-    free(value, &mut sizes)
-}
-
-/// A value no schema describes.
-fn free(value: &Value, sizes: &mut Sizes) -> (Cel, u32) {
-    let mut weight: u32 = 1;
-    let (converted, length) = match value {
-        Value::Null => (Cel::Null, 0),
-        Value::Bool(b) => (Cel::Bool(*b), 1),
-        Value::Number(n) => {
-            let number = n.as_i64().map(Cel::Int).or_else(|| n.as_u64().map(Cel::UInt));
-            (
-                number.unwrap_or_else(|| Cel::Float(n.as_f64().unwrap_or(f64::NAN))),
-                1,
-            )
-        }
-        Value::String(text) => {
-            weight = weight.saturating_add(u32::try_from(text.len() / 32).unwrap_or(u32::MAX));
-            (Cel::String(Arc::new(text.clone())), text.len())
-        }
-        Value::Array(list) => {
-            let mut out = Vec::with_capacity(list.len());
-            for item in list {
-                let (item, w) = free(item, sizes);
-                weight = weight.saturating_add(w);
-                out.push(item);
-            }
-            (Cel::List(Arc::new(out)), list.len())
-        }
-        Value::Object(map) => {
-            let mut out = HashMap::with_capacity(map.len());
-            for (key, child) in map {
-                let (child, w) = free(child, sizes);
-                weight = weight.saturating_add(w);
-                out.insert(Key::String(Arc::new(key.clone())), child);
-            }
-            (Cel::Map(Map { map: Arc::new(out) }), map.len())
-        }
-    };
-    sizes.note(None, length, weight);
-    (converted, weight)
 }

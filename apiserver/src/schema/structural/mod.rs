@@ -176,7 +176,7 @@ impl Reader {
                 Self::drop_int_or_string_branches(&mut schema);
             }
             self.check(node, &schema, level, path);
-            self.check_complete(&schema, path);
+            self.check_branches(&schema, path);
         }
         schema
     }
@@ -324,7 +324,7 @@ mod tests {
             ),
             (
                 field(json!({"type": "string", "pattern": "("})),
-                "p.properties[spec].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: unclosed group",
+                "p.properties[spec].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: error parsing regexp: missing closing ): `(`",
             ),
             (
                 field(json!({"type": "integer", "default": "x"})),
@@ -338,20 +338,18 @@ mod tests {
                 "p.properties[spec].default: Invalid value: {\"zz\":1}: must not have unknown fields",
             ),
             (
-                field(
-                    json!({"type": "object", "properties": {"a": {"type": "string"}}, "oneOf": [{"required": ["a"],
-                    "properties": {"b": {"enum": ["x"]}}}]}),
-                ),
-                "p.properties[spec].properties[b]: Required value: because it is defined in \
-                 p.properties[spec].oneOf[0].properties[b]",
-            ),
-            (
                 field(json!({"type": "string", "anyOf": [{"type": "string"}]})),
                 "p.properties[spec].anyOf[0].type: Forbidden: must be empty to be structural",
             ),
             (
-                field(json!({"type": "object", "additionalProperties": false})),
-                "p.properties[spec].additionalProperties: Forbidden: additionalProperties cannot be set to false",
+                field(
+                    json!({"type": "object", "additionalProperties": false, "properties": {"a": {"type": "string"}}}),
+                ),
+                "p.properties[spec].additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive",
+            ),
+            (
+                field(json!({"type": "object", "oneOf": [{"properties": {"b": {"type": "string"}}}]})),
+                "p.properties[spec].oneOf[0].properties[b].type: Forbidden: must be empty to be structural",
             ),
             (
                 field(json!({"type": "text"})),

@@ -129,21 +129,14 @@ impl Reader {
             let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
             self.forbidden(format!("{path}.uniqueItems"), detail);
         }
-        match node.get("additionalProperties") {
-            Some(Value::Bool(false)) => {
-                let detail = "additionalProperties cannot be set to false";
-                self.forbidden(format!("{path}.additionalProperties"), detail);
-            }
-            Some(_)
-                if node
-                    .get("properties")
-                    .and_then(Value::as_object)
-                    .is_some_and(|p| !p.is_empty()) =>
-            {
-                let detail = "additionalProperties and properties are mutual exclusive";
-                self.forbidden(format!("{path}.additionalProperties"), detail);
-            }
-            _ => {}
+        let both = node.get("additionalProperties").is_some_and(|a| !a.is_null())
+            && node
+                .get("properties")
+                .and_then(Value::as_object)
+                .is_some_and(|p| !p.is_empty());
+        if both {
+            let detail = "additionalProperties and properties are mutual exclusive";
+            self.forbidden(format!("{path}.additionalProperties"), detail);
         }
         for (key, shown) in [
             ("$ref", "$ref"),
@@ -391,63 +384,52 @@ impl Reader {
         }
     }
 
-    /// Types may stand in branches only as the two spellings of "integer or string"; every field a branch names must be
-    /// declared outside of the branches.
-    pub(super) fn check_complete(&mut self, schema: &Schema, path: &str) {
-        for (key, branches) in [
-            ("allOf", &schema.all_of),
-            ("anyOf", &schema.any_of),
-            ("oneOf", &schema.one_of),
-        ] {
+    /// Types may stand in branches only as the two spellings of "integer or string".
+    pub(super) fn check_branches(&mut self, schema: &Schema, path: &str) {
+        for (key, branches) in branches(schema) {
             for (i, branch) in branches.iter().enumerate() {
-                let at = format!("{path}.{key}[{i}]");
-                self.check_branch(schema, branch, path, &at);
+                self.check_branch(Some(schema), branch, &format!("{path}.{key}[{i}]"));
             }
         }
         if let Some(not) = &schema.not {
-            self.check_branch(schema, not, path, &format!("{path}.not"));
+            self.check_branch(Some(schema), not, &format!("{path}.not"));
         }
     }
 
-    fn check_branch(&mut self, outer: &Schema, branch: &Schema, outer_path: &str, path: &str) {
+    fn check_branch(&mut self, outer: Option<&Schema>, branch: &Schema, path: &str) {
         if branch.kind != Type::Any && branch.kind != Type::IntOrString {
             self.forbidden(format!("{path}.type"), "must be empty to be structural");
         }
         for (name, child) in &branch.properties {
-            let child = Schema::resolve(child);
-            let (outer_at, at) = (
-                format!("{outer_path}.properties[{name}]"),
-                format!("{path}.properties[{name}]"),
-            );
-            match outer.child(name) {
-                Some(outer) => self.check_branch(outer, child, &outer_at, &at),
-                None if outer.preserve_unknown && outer.kind != Type::Object => {}
-                None => self.required(outer_at, &format!("because it is defined in {at}")),
-            }
+            let outer = outer.and_then(|o| o.child(name));
+            let at = format!("{path}.properties[{name}]");
+            self.check_branch(outer, Schema::resolve(child), &at);
         }
         if let Some(items) = branch.items() {
-            let (outer_at, at) = (format!("{outer_path}.items"), format!("{path}.items"));
-            match outer.items() {
-                Some(outer) => self.check_branch(outer, items, &outer_at, &at),
-                None => self.required(outer_at, &format!("because it is defined in {at}")),
-            }
+            let outer = outer.and_then(Schema::items);
+            self.check_branch(outer, items, &format!("{path}.items"));
         }
-        for (key, branches) in [
-            ("allOf", &branch.all_of),
-            ("anyOf", &branch.any_of),
-            ("oneOf", &branch.one_of),
-        ] {
-            if outer.kind == Type::IntOrString && key == "anyOf" && is_int_or_string(branches) {
+        for (key, branches) in branches(branch) {
+            let int_or_string = outer.is_some_and(|o| o.kind == Type::IntOrString);
+            if int_or_string && key == "anyOf" && is_int_or_string(branches) {
                 continue;
             }
             for (i, nested) in branches.iter().enumerate() {
-                self.check_branch(outer, nested, outer_path, &format!("{path}.{key}[{i}]"));
+                self.check_branch(outer, nested, &format!("{path}.{key}[{i}]"));
             }
         }
         if let Some(not) = &branch.not {
-            self.check_branch(outer, not, outer_path, &format!("{path}.not"));
+            self.check_branch(outer, not, &format!("{path}.not"));
         }
     }
+}
+
+fn branches(schema: &Schema) -> [(&'static str, &[Schema]); 3] {
+    [
+        ("allOf", &schema.all_of),
+        ("anyOf", &schema.any_of),
+        ("oneOf", &schema.one_of),
+    ]
 }
 
 fn type_of(node: &Map<String, Value>) -> Value {
