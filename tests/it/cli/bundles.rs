@@ -97,6 +97,8 @@ async fn what_is_too_large_for_one_work_is_several_and_handled_as_one() -> Resul
     }
     let json: Value = serde_json::from_str(&ok(&["status", "app", "-o", "json"]).await?)?;
     assert_eq!(json["items"].as_array().map(Vec::len), Some(3));
+    let diff = run(&["diff", "app"]).await?;
+    assert!(diff.code == 0 && diff.stdout.contains("8 unchanged"), "{diff:?}");
     let part = run(&["delete", "app-2"]).await?;
     assert!(
         part.code == 1 && part.stderr.contains("part 2 of the bundle"),

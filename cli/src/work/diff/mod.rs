@@ -60,6 +60,21 @@ struct Question {
     id: String,
 }
 
+/// What the works of a bundle say together.
+fn whole<'a>(first: &ManifestWork, others: impl Iterator<Item = &'a ManifestWork>) -> ManifestWorkSpec {
+    let mut spec = first.spec.clone();
+    for other in others {
+        let manifests = &other.spec.workload.manifests;
+        spec.workload.manifests.extend(manifests.iter().cloned());
+        for config in &other.spec.manifest_configs {
+            if !spec.manifest_configs.contains(config) {
+                spec.manifest_configs.push(config.clone());
+            }
+        }
+    }
+    spec
+}
+
 impl Diff {
     /// Asks, shows the answer, and ends with [`Error::Differs`] when anything would change.
     pub async fn run(&self, connection: &Connection, format: Format) -> Result<(), Error> {
@@ -78,13 +93,13 @@ impl Diff {
             )
         };
         let hub = connection.hub().await?;
-        let api = self.which.api(&hub);
-        let known = hub
-            .ask("get the work", KIND, kubeconfig::get(&api, &self.which.name))
-            .await?;
+        let mut parts = self.which.parts(&hub).await?;
+        let known = parts.remove(&1);
+        // The first work of a bundle is asked about all of it.
+        let other = new.is_some() || !parts.is_empty();
         let spec = match (&known, new) {
             (None, None) => return Err(self.which.missing(&hub).await),
-            (Some(work), None) => work.spec.clone(),
+            (Some(work), None) => whole(work, parts.values()),
             (known, Some(manifests)) => {
                 let mut spec = known.as_ref().map(|w| w.spec.clone()).unwrap_or_default();
                 spec.workload.manifests = manifests;
@@ -96,7 +111,7 @@ impl Diff {
             get::cluster_of(&hub, &self.which.cluster).await?;
         }
         let stop = process::stop_on_signal()?;
-        let question = self.question(&hub, known.is_some(), &spec)?;
+        let question = self.question(&hub, known.is_some(), other.then_some(&spec))?;
         question.ask(&hub).await?;
         let answer = tokio::select! {
             answer = self.answer(&question) => answer,
@@ -120,11 +135,11 @@ impl Diff {
         }
     }
 
-    fn question(&self, hub: &Hub, known: bool, spec: &ManifestWorkSpec) -> Result<Question, Error> {
+    fn question(&self, hub: &Hub, known: bool, spec: Option<&ManifestWorkSpec>) -> Result<Question, Error> {
         let id = format!("{:016x}", rand::random::<u64>());
         let request = Request {
             id: id.clone(),
-            spec: (!known || !self.files.is_empty()).then(|| spec.clone()),
+            spec: spec.cloned(),
         };
         Ok(Question {
             api: self.which.api(hub),
