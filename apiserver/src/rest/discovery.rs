@@ -1,7 +1,7 @@
 //! What the server serves, as clients ask for it: one path at a time (`/api`, `/apis`, `/apis/<group>/<version>`) or all
 //! at once (aggregated discovery, KEP-3352).
 
-use super::respond::Body;
+use super::respond::{self, Body};
 use crate::error::ApiError;
 use crate::registry::{Registry, Resource, Snapshot, api_version, split_api_version};
 use base64::Engine as _;
@@ -46,10 +46,42 @@ pub fn serve(
         },
         ["version"] => version(),
         ["apis", name] => group(&snapshot, name)?,
-        ["apis", group, version] => resources(&snapshot, group, version)?,
+        ["apis", group, version] => match resources(&snapshot, group, version) {
+            Some(document) => document,
+            None if has_builtin_group(registry, group) => return Some(Err(ApiError::NoSuchResource)),
+            None => return None,
+        },
         _ => return None,
     };
     Some(answer(&document, "application/json", headers))
+}
+
+/// The answer to `/`: what one may ask for.
+pub fn index(registry: &Registry, health: Vec<String>) -> Response<Body> {
+    let mut paths = health;
+    paths.extend(
+        [
+            "/.well-known/openid-configuration",
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/apis/",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openapi/v3/",
+            "/openid/v1/jwks",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
+    for (name, versions) in named_groups(&registry.snapshot()) {
+        paths.push(format!("/apis/{name}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{name}/{version}")));
+    }
+    paths.sort();
+    let document = serde_json::to_vec_pretty(&json!({"paths": paths})).unwrap_or_default();
+    respond::json_bytes(200, document)
 }
 
 /// `/version`: the Kubernetes whose API this is, and what serves it.
@@ -124,11 +156,11 @@ fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
         match (of("as"), of("v")) {
             (None, _) => return Ok(Form::Plain),
             (Some("APIGroupDiscoveryList"), Some("v2")) => return Ok(Form::Aggregated("v2")),
-            (Some("APIGroupDiscoveryList"), Some("v2beta1")) => return Ok(Form::Aggregated("v2beta1")),
             _ => {}
         }
     }
-    Err(ApiError::NotAcceptable("application/json".to_owned()))
+    let served = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    Err(ApiError::NotAcceptable(served.to_owned()))
 }
 
 fn named_groups(snapshot: &Snapshot) -> impl Iterator<Item = (String, Vec<String>)> {
