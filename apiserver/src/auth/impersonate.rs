@@ -10,6 +10,9 @@ const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";
 const GROUP: &str = "impersonate-group";
 const EXTRA: &str = "impersonate-extra-";
+/// Who a kubelet is, and the group it is in.
+const NODE_PREFIX: &str = "system:node:";
+const NODES_GROUP: &str = "system:nodes";
 /// API group of the extra fields and uids one may take on.
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
@@ -56,12 +59,26 @@ pub fn requested(headers: &HeaderMap) -> Result<Option<Wanted>, ApiError> {
     if wanted.user.is_empty() {
         let groups: Vec<String> = wanted.groups.iter().map(|g| format!("{g:?}")).collect();
         let groups = if groups.is_empty() {
-            "nil".to_owned()
+            "[]string(nil)".to_owned()
         } else {
             format!("[]string{{{}}}", groups.join(", "))
         };
+        let list = |values: &[String]| {
+            let quoted: Vec<String> = values.iter().map(|v| format!("{v:?}")).collect();
+            format!("[]string{{{}}}", quoted.join(", "))
+        };
+        let extra: Vec<String> = wanted
+            .extra
+            .iter()
+            .map(|(key, values)| format!("{key:?}:{}", list(values)))
+            .collect();
+        let extra = if extra.is_empty() {
+            "map[string][]string(nil)".to_owned()
+        } else {
+            format!("map[string][]string{{{}}}", extra.join(", "))
+        };
         return Err(ApiError::BadRequest(format!(
-            "requested &user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:{groups}, Extra:map[string][]string(nil)}} without \
+            "requested &user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:{groups}, Extra:{extra}}} without \
              impersonating a user name",
             wanted.uid
         )));
@@ -123,6 +140,9 @@ impl Wanted {
                 SERVICE_ACCOUNTS_GROUP.into(),
                 format!("{SERVICE_ACCOUNTS_GROUP}:{namespace}"),
             ];
+        }
+        if user.groups.is_empty() && user.name.starts_with(NODE_PREFIX) {
+            user.groups = vec![NODES_GROUP.into()];
         }
         if user.name == ANONYMOUS {
             return user.with_group(ALL_UNAUTHENTICATED);
@@ -190,6 +210,11 @@ mod tests {
                 ],
                 &["|users||alice", "|groups||a", "|groups||b"],
                 &["a", "b", "system:authenticated"],
+            ),
+            (
+                &[("Impersonate-User", "system:node:n1")],
+                &["|users||system:node:n1"],
+                &["system:nodes", "system:authenticated"],
             ),
             (
                 &[("Impersonate-User", "system:serviceaccount:ns:bot")],

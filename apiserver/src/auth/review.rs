@@ -89,7 +89,7 @@ pub fn local_subject_access_review(
         let field = "spec.nonResourceAttributes";
         errors.push(FieldError::invalid(
             field,
-            path,
+            &json!({"Path": text(path, "path"), "Verb": text(path, "verb")}),
             "disallowed on this kind of request",
         ));
     }
@@ -167,6 +167,14 @@ fn access_errors(body: &Value) -> Vec<FieldError> {
             .into_iter()
             .filter_map(|key| {
                 let selector = &resource[key];
+                if selector.as_object().is_some_and(serde_json::Map::is_empty) {
+                    return Some(FieldError::required(
+                        format!("spec.resourceAttributes.{key}.requirements"),
+                        &format!(
+                            "when spec.resourceAttributes.{key} is specified, requirements or rawSelector is required"
+                        ),
+                    ));
+                }
                 let both = !text(selector, "rawSelector").is_empty()
                     && selector["requirements"].as_array().is_some_and(|r| !r.is_empty());
                 let field = format!("spec.resourceAttributes.{key}.rawSelector");
@@ -365,9 +373,9 @@ fn bound_object(
     }
     let (api_version, kind) = (text(reference, "apiVersion"), text(reference, "kind"));
     let (claim, plural, namespace) = match (api_version, kind) {
-        ("v1", "Pod") => ("pod", "pods", namespace),
-        ("v1", "Secret") => ("secret", "secrets", namespace),
-        ("v1", "Node") => ("node", "nodes", ""),
+        ("" | "v1", "Pod") => ("pod", "pods", namespace),
+        ("" | "v1", "Secret") => ("secret", "secrets", namespace),
+        ("" | "v1", "Node") => ("node", "nodes", ""),
         _ => {
             let gv = if api_version.contains('/') {
                 api_version.to_owned()

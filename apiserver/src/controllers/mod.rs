@@ -1,5 +1,5 @@
 //! What kube-controller-manager does for the kinds that matter here: namespaces, garbage, certificates, CRDs, service
-//! accounts, aggregated roles, finished jobs, old events, expired tokens, volumes and claims in use.
+//! accounts, aggregated roles, finished jobs, old events, expired tokens, quotas, volumes and claims in use.
 //!
 //! One watch of the whole store feeds one queue ([`engine`]). Each controller observes through [`access`], decides in a
 //! pure function and returns [`plan::Plan`]s, which are carried out in one place. Nothing is polled: what is about time
@@ -18,6 +18,7 @@ pub mod namespace;
 pub mod plan;
 pub mod protection;
 pub mod queue;
+pub mod quota;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod token;
@@ -112,6 +113,8 @@ pub enum Work {
     Claim(crate::store::Key),
     /// A PersistentVolume that is to go once it is not bound.
     Volume(Arc<str>),
+    /// A ResourceQuota whose namespace may use less.
+    Quota(crate::store::Key),
 }
 
 struct Controllers {
@@ -131,6 +134,8 @@ struct Shared {
     gathering: Gathering,
     /// Namespaces that are being emptied.
     terminating: BTreeSet<Arc<str>>,
+    /// ResourceQuotas by namespace.
+    quotas: std::collections::BTreeMap<Arc<str>, BTreeSet<crate::store::Key>>,
     /// Kinds (as store keys) whose definition is being deleted, with its name.
     withdrawn: std::collections::BTreeMap<Arc<str>, Arc<str>>,
     /// Claims that are being deleted.
@@ -159,7 +164,32 @@ impl Controllers {
         if &*key.resource == kinds::CLUSTER_ROLES && shared.gathering.noticed(now, gone, before) {
             add(Work::Aggregate);
         }
+        let ended = |entry: &Entry| {
+            let phase = entry.value()["status"]["phase"].take();
+            phase == "Succeeded" || phase == "Failed"
+        };
+        if let Some(quotas) = shared.quotas.get(&key.namespace) {
+            // What comes is counted when it is written; what goes is noticed here.
+            let less = gone || (&*key.resource == kinds::PODS && ended(now) && !before.is_some_and(ended));
+            if less {
+                for quota in quotas {
+                    add(Work::Quota(quota.clone()));
+                }
+            }
+        }
         match &*key.resource {
+            quota::QUOTAS => {
+                let all = shared.quotas.entry(Arc::clone(&key.namespace)).or_default();
+                if gone {
+                    all.remove(key);
+                } else {
+                    all.insert(key.clone());
+                    if before.is_none_or(|before| quota::is_changed(&before.value(), &now.value())) {
+                        add(Work::Quota(key.clone()));
+                    }
+                }
+                shared.quotas.retain(|_, quotas| !quotas.is_empty());
+            }
             kinds::NAMESPACES => {
                 if gone || !meta.is_deleting() {
                     shared.terminating.remove(&key.name);
@@ -312,6 +342,10 @@ impl Reactor for Controllers {
             },
             Work::Event(key) => match access.object(kinds::EVENTS, &key.namespace, &key.name) {
                 Some(event) => event::decide(&event, now),
+                None => Plan::default(),
+            },
+            Work::Quota(key) => match access.object(quota::QUOTAS, &key.namespace, &key.name) {
+                Some(found) => quota::decide(&found, &quota::observe(access, &found)),
                 None => Plan::default(),
             },
             Work::Token(key) => match access.object(kinds::SECRETS, &key.namespace, &key.name) {

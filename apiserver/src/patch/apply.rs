@@ -7,8 +7,7 @@ use super::managed::{Entry, Managers, Operation, Owner, never_owned};
 use super::merge::{merge, remove};
 use super::path::{self, PathElement, same};
 use super::typed::{self, Ty, field_set, with_named_parents};
-use super::zero;
-use crate::schema::Schema;
+use crate::schema::{Schema, zeroes};
 use crate::{ApiError, object};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -149,7 +148,7 @@ impl Applier<'_> {
             None => Managers::default(),
         };
         if let Some(live) = live.filter(|_| managers.0.is_empty()) {
-            let zero = zero::object(self.schema);
+            let zero = zeroes::object(self.schema);
             let owner = self.owner(BEFORE_FIRST_APPLY, Operation::Update);
             managers.record(ty, &zero, live, owner, self.reset_fields, self.now);
         }

@@ -3,9 +3,8 @@
 use super::diff::Difference;
 use super::fieldset::FieldSet;
 use super::typed::{self, Ty};
-use super::zero;
 use crate::object;
-use crate::schema::Schema;
+use crate::schema::{Schema, zeroes};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -320,7 +319,7 @@ pub fn update(
             subresource: subresource.into(),
         };
         let zero = if live.is_none() {
-            zero::object(schema)
+            zeroes::object(schema)
         } else {
             Value::Null
         };

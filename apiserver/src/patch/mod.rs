@@ -13,7 +13,6 @@ mod merge;
 pub mod path;
 mod strategic;
 mod typed;
-mod zero;
 
 #[cfg(test)]
 mod tests;
@@ -22,4 +21,3 @@ pub use fieldset::FieldSet;
 pub use fit::go_plain;
 pub use json::{json_patch, json_patch_unknown, merge_patch};
 pub use strategic::strategic_merge;
-pub use zero::fill;

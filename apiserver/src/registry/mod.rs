@@ -9,6 +9,7 @@ pub mod crd;
 pub mod crd_versions;
 pub mod names;
 pub mod strategy;
+pub mod usage;
 
 use crate::error::FieldError;
 use crate::schema::{self, Schema, cel};

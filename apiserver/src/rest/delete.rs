@@ -2,7 +2,7 @@
 
 use super::admission::{self, Operation, Review};
 use super::internal::{Outcome, Target, finished};
-use super::params::{DeleteOptions, ListOptions, Propagation};
+use super::params::{DeleteOptions, ListOptions, Match, Propagation};
 use super::read::{self, Filter, Found, View};
 use super::respond::{self, Body};
 use super::{Api, Call, body, key, modified, negotiate, rfc3339, store_error, subject};
@@ -13,6 +13,7 @@ use crate::controllers::plan::set_condition;
 use crate::error::Subject;
 use crate::object::{self, set_meta};
 use crate::registry::{Resource, convert};
+use crate::schema::{builtin, decode};
 use crate::store::{Entry, Expect, StoreError};
 use bytes::Bytes;
 use http::{Response, header};
@@ -39,8 +40,11 @@ pub struct Deleted {
 
 /// Kinds whose DELETE answers with the object also when it is gone.
 fn returns_object(r: &Resource) -> bool {
-    r.group.is_empty()
-        && matches!(
+    if r.is_custom() {
+        return false;
+    }
+    match r.group.as_str() {
+        "" => matches!(
             r.plural.as_str(),
             "pods"
                 | "podtemplates"
@@ -49,7 +53,11 @@ fn returns_object(r: &Resource) -> bool {
                 | "persistentvolumes"
                 | "persistentvolumeclaims"
                 | "resourcequotas"
-        )
+        ),
+        "storage.k8s.io" => r.plural != "csistoragecapacities",
+        "resource.k8s.io" => true,
+        _ => false,
+    }
 }
 
 /// Kinds that are only ever marked by DELETE and go by an update that takes the last finalizer away.
@@ -67,7 +75,11 @@ fn finalizers_for(current: &Value, propagation: Option<Propagation>) -> Vec<Stri
         Some(Propagation::Orphan) => (true, false),
         Some(Propagation::Foreground) => (false, true),
         Some(Propagation::Background) => (false, false),
-        None => (has(ORPHAN), has(FOREGROUND)),
+        // The oldest of the controllers lets its pods go when nobody says anything else.
+        None => (
+            has(ORPHAN) || (current["kind"] == "ReplicationController" && !has(FOREGROUND)),
+            has(FOREGROUND),
+        ),
     };
     let mut out: Vec<String> = object::finalizers(current)
         .filter(|f| !matches!(*f, ORPHAN | FOREGROUND))
@@ -299,7 +311,18 @@ fn asked(call: &Call<'_>, bytes: &Bytes) -> Result<DeleteOptions, ApiError> {
             text("apiVersion")
         )));
     }
+    if let Some(why) = wrong_types(&parsed.value) {
+        return Err(ApiError::BadRequest(why));
+    }
     DeleteOptions::parse(Some(&parsed.value), call.query)
+}
+
+/// What Go's decoder would say of these options.
+fn wrong_types(options: &Value) -> Option<String> {
+    let schema = builtin::named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")?;
+    let mut options = options.clone();
+    options["kind"] = "DeleteOptions".into();
+    decode::check_types(schema, &options)
 }
 
 /// DELETE of one object.
@@ -336,7 +359,10 @@ pub async fn collection(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Res
     let view = View::of(call)?;
     view.check_shape(true)?;
     let mut list = ListOptions::parse(call.query, false)?;
-    list.limit = 0;
+    // What is deleted is read as it was then, not as it is by now.
+    if list.version_match.is_none() && !matches!(list.resource_version.as_str(), "" | "0") {
+        list.version_match = Some(Match::Exact);
+    }
     let delete = options(call, bytes)?;
     let filter = Filter::new(&view, &list)?;
     let found: Found = read::find(api, &filter, &call.info.namespace, &list)?;
@@ -355,9 +381,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn options_have_types() {
+        let bad = wrong_types(&json!({"gracePeriodSeconds": "x"}));
+        let why = "json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64";
+        assert_eq!(bad.as_deref(), Some(why));
+        assert_eq!(wrong_types(&json!({"gracePeriodSeconds": 1, "zz": "x"})), None);
+    }
+
+    #[test]
     fn propagation_becomes_finalizers() {
         let plain = json!({"metadata": {"finalizers": ["x.io/f"]}});
         let orphaning = json!({"metadata": {"finalizers": ["orphan"]}});
+        let controller = json!({"kind": "ReplicationController", "metadata": {}});
         for (object, propagation, want) in [
             (&plain, None, vec!["x.io/f"]),
             (&plain, Some(Propagation::Foreground), vec!["x.io/f", FOREGROUND]),
@@ -365,6 +400,8 @@ mod tests {
             (&orphaning, None, vec![ORPHAN]),
             (&orphaning, Some(Propagation::Background), vec![]),
             (&orphaning, Some(Propagation::Foreground), vec![FOREGROUND]),
+            (&controller, None, vec![ORPHAN]),
+            (&controller, Some(Propagation::Background), vec![]),
         ] {
             assert_eq!(
                 finalizers_for(object, propagation),

@@ -2,7 +2,7 @@
 //! at once (aggregated discovery, KEP-3352).
 
 use super::negotiate::{self, Format, SERVED, Shape};
-use super::respond::{Body, to_yaml};
+use super::respond::{self, Body, to_yaml};
 use crate::error::ApiError;
 use crate::registry::{Registry, Resource, Snapshot, api_version, split_api_version};
 use base64::Engine as _;
@@ -47,7 +47,11 @@ pub fn serve(
         },
         ["version"] => return Some(answer(&version(), "application/json", headers)),
         ["apis", name] => group(&snapshot, name)?,
-        ["apis", group, version] => resources(&snapshot, group, version)?,
+        ["apis", group, version] => match resources(&snapshot, group, version) {
+            Some(document) => document,
+            None if has_builtin_group(registry, group) => return Some(Err(ApiError::NoSuchResource)),
+            None => return None,
+        },
         _ => return None,
     };
     let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok());
@@ -62,6 +66,34 @@ fn written(document: &Value, format: Format, headers: &HeaderMap) -> Result<Resp
         Format::Json | Format::Protobuf => answer(document, "application/json", headers),
         Format::Yaml => tagged(to_yaml(document).into(), "application/yaml", headers),
     }
+}
+
+/// The answer to `/`: what one may ask for.
+pub fn index(registry: &Registry, health: Vec<String>) -> Response<Body> {
+    let mut paths = health;
+    paths.extend(
+        [
+            "/.well-known/openid-configuration",
+            "/api",
+            "/api/v1",
+            "/apis",
+            "/apis/",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openapi/v3/",
+            "/openid/v1/jwks",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
+    for (name, versions) in named_groups(&registry.snapshot()) {
+        paths.push(format!("/apis/{name}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{name}/{version}")));
+    }
+    paths.sort();
+    let document = serde_json::to_vec_pretty(&json!({"paths": paths})).unwrap_or_default();
+    respond::json_bytes(200, document)
 }
 
 /// `/version`: the Kubernetes whose API this is, and what serves it.
@@ -139,7 +171,6 @@ fn form(headers: &HeaderMap) -> Result<Form, ApiError> {
             (None, _) => return Ok(Form::Plain(format)),
             _ if format == Format::Yaml => {}
             (Some("APIGroupDiscoveryList"), Some("v2")) => return Ok(Form::Aggregated("v2")),
-            (Some("APIGroupDiscoveryList"), Some("v2beta1")) => return Ok(Form::Aggregated("v2beta1")),
             _ => {}
         }
     }

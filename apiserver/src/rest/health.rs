@@ -1,4 +1,4 @@
-//! `/healthz`, `/livez`, `/readyz`, `/metrics`, `/version`, and the keys of ServiceAccount tokens.
+//! `/healthz`, `/livez`, `/readyz`, `/metrics`, and the keys of ServiceAccount tokens.
 
 use super::negotiate::Format;
 use super::params::Query;
@@ -8,31 +8,36 @@ use super::{Api, metrics};
 use crate::auth::openid_configuration;
 use crate::auth::tokens::ISSUER;
 use http::Response;
-use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 /// Checks by name and whether they hold. The server answers only after its store is loaded and its bootstrap objects
-/// exist, so what can still fail is having been told to stop.
+/// exist, so what can still fail is having been told to stop. The names are those of kube-apiserver's checks that mean
+/// something here: what monitors ask for is `etcd`, which is the store.
 fn checks(api: &Api, endpoint: &str) -> Vec<(&'static str, bool)> {
-    let mut checks = vec![("ping", true), ("log", true), ("store", true)];
+    let mut checks = vec![("ping", true), ("log", true), ("etcd", true)];
+    if endpoint == "readyz" {
+        checks.push(("informer-sync", true));
+    }
+    checks.push(("poststarthook/rbac/bootstrap-roles", true));
+    checks.push(("poststarthook/scheduling/bootstrap-system-priority-classes", true));
     if endpoint == "readyz" {
         checks.push(("shutdown", !api.shutdown.is_cancelled()));
     }
     checks
 }
 
-/// What is spoken here is Kubernetes 1.36's API; the build says whose server it is.
-const KUBERNETES: (&str, &str) = ("1", "36");
-
-fn version() -> Value {
-    let (major, minor) = KUBERNETES;
-    json!({
-        "major": major, "minor": minor,
-        "gitVersion": format!("v{major}.{minor}.0+muster-{}", env!("CARGO_PKG_VERSION")),
-        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "", "compiler": "rustc",
-        "platform": format!("{}/{}", std::env::consts::OS, if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
-    })
+/// The paths of the single checks.
+pub fn paths(api: &Api) -> Vec<String> {
+    let mut paths = Vec::new();
+    for endpoint in ["healthz", "livez", "readyz"] {
+        paths.push(format!("/{endpoint}"));
+        paths.extend(
+            checks(api, endpoint)
+                .iter()
+                .map(|(name, _)| format!("/{endpoint}/{name}")),
+        );
+    }
+    paths
 }
 
 /// Answers a health path, `None` when it is none.
@@ -44,7 +49,6 @@ pub fn serve(api: &Api, info: &RequestInfo, query: &Query) -> Option<Response<Bo
         return Some(respond::with_type(200, kind, Body::full(metrics::render(api))));
     }
     match path {
-        "version" => return Some(respond::value(200, &version(), Format::Json)),
         "openid/v1/jwks" => {
             let keys = respond::to_bytes(&api.authenticator.keys().jwks());
             return Some(respond::with_type(
@@ -60,7 +64,7 @@ pub fn serve(api: &Api, info: &RequestInfo, query: &Query) -> Option<Response<Bo
         _ => {}
     }
     let (endpoint, single) = path.split_once('/').map_or((path, None), |(e, s)| (e, Some(s)));
-    if !matches!(endpoint, "healthz" | "livez" | "readyz") {
+    if !matches!(endpoint, "healthz" | "livez" | "readyz") || info.path.ends_with('/') {
         return None;
     }
     let checks = checks(api, endpoint);

@@ -84,6 +84,9 @@ pub struct Written {
     pub warnings: Vec<String>,
 }
 
+/// Where a pod is bound to its node: nobody owns that.
+const BINDING: &str = "binding";
+
 /// An object's next state, or how to make it from the current one.
 enum Next<'a> {
     Replace(Value),
@@ -203,7 +206,7 @@ impl Api {
                 );
             }
         }
-        admission::priority(self, &review, &mut object)?;
+        admission::defaults(self, &review, &mut object)?;
         let mut warnings = admission::mutate(self, &review, Some(&mut object), None).await?;
         set_meta(&mut object, "uid", Some(uuid::Uuid::new_v4().to_string().into()));
         set_meta(&mut object, "creationTimestamp", Some(rfc3339(now).into()));
@@ -433,7 +436,7 @@ impl Api {
         let now = self.clock.now();
         if !tracks_fields(r) {
             set_meta(&mut new, "managedFields", None);
-        } else if !applied {
+        } else if !applied && target.subresource != BINDING {
             let reset = reset_fields(r, target.subresource);
             managed::update(
                 r.schema(),

@@ -1,5 +1,6 @@
 //! What schedulers and drains ask of pods: binding one to a node, and evicting it.
 
+use super::internal::Target;
 use super::params::{DeleteOptions, OptionsKind, WriteOptions};
 use super::respond::{self, Body};
 use super::{Api, Call, body, negotiate, rfc3339};
@@ -14,9 +15,40 @@ use serde_json::{Value, json};
 
 /// `POST …/pods/{name}/binding`: the pod runs on that node.
 pub async fn bind(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
+    let binding = read(call, bytes, "Binding")?;
+    let place = super::write::target(call, "binding");
+    bind_at(api, call, &place, &binding).await
+}
+
+/// `POST …/bindings`, the older way: the binding says which pod it is of.
+pub async fn bind_named(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
+    let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
+    let binding = body::parse_object(bytes, format, "Binding")?.value;
+    let name = object::name(&binding).to_owned();
+    if name.is_empty() {
+        return Err(ApiError::BadRequest("Name parameter required.".into()));
+    }
+    let resource = api
+        .registry
+        .find("", "v1", "pods")
+        .ok_or(ApiError::NoSuchResource)?;
+    let place = Target {
+        resource,
+        subresource: "binding",
+        namespace: &call.info.namespace,
+        name: &name,
+    };
+    bind_at(api, call, &place, &binding).await
+}
+
+async fn bind_at(
+    api: &Api,
+    call: &Call<'_>,
+    place: &Target<'_>,
+    binding: &Value,
+) -> Result<Response<Body>, ApiError> {
     let accept = negotiate::accept(call.header(header::ACCEPT))?;
     let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
-    let binding = read(call, bytes, "Binding")?;
     let target = &binding["target"];
     let node = target["name"].as_str().unwrap_or_default().to_owned();
     let kind = target["kind"].as_str().unwrap_or_default();
@@ -32,28 +64,27 @@ pub async fn bind(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<
         errors.push(FieldError::required("target.name", ""));
     }
     if !errors.is_empty() {
-        return Err(ApiError::invalid("", "Binding", object::name(&binding), errors));
+        return Err(ApiError::invalid("", "Binding", object::name(binding), errors));
     }
     let now = rfc3339(api.clock.now());
-    let place = super::write::target(call, "binding");
     let mut change = |pod: &Value| {
         let refuse = |why: String| {
             Err(ApiError::Conflict {
-                subject: Subject::new("", "pods/binding", &call.info.name),
+                subject: Subject::new("", "pods/binding", place.name),
                 detail: why,
             })
         };
         if object::is_deleting(pod) {
             return refuse(format!(
                 "pod {} is being deleted, cannot be assigned to a host",
-                call.info.name
+                place.name
             ));
         }
         let there = pod["spec"]["nodeName"].as_str().unwrap_or_default();
         if !there.is_empty() {
             return refuse(format!(
                 "pod {} is already assigned to node {there:?}",
-                call.info.name
+                place.name
             ));
         }
         let mut pod = pod.clone();
@@ -68,8 +99,7 @@ pub async fn bind(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<
         }
         Ok(pod)
     };
-    api.modify_object(call.user, &place, &options, &mut change)
-        .await?;
+    api.modify_object(call.user, place, &options, &mut change).await?;
     Ok(respond::value(201, &success(201), accept.format))
 }
 
@@ -137,11 +167,10 @@ fn check_budgets(api: &Api, call: &Call<'_>, pod: &Value) -> Result<(), ApiError
 fn read(call: &Call<'_>, bytes: &Bytes, kind: &str) -> Result<Value, ApiError> {
     let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
     let parsed = body::parse_object(bytes, format, kind)?;
-    let name = object::name(&parsed.value);
-    if !name.is_empty() && name != call.info.name {
-        return Err(ApiError::BadRequest(
-            "name in URL does not match name in object".to_owned(),
-        ));
+    if object::name(&parsed.value) != call.info.name {
+        return Err(ApiError::BadRequest(format!(
+            "name in URL does not match name in {kind} object"
+        )));
     }
     Ok(parsed.value)
 }

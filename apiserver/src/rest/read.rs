@@ -72,7 +72,8 @@ impl Filter {
 fn check_field(r: &Resource, field: &str) -> Result<(), ApiError> {
     let known = match field {
         "metadata.name" => true,
-        "metadata.namespace" => r.namespaced,
+        // Nothing of a cluster-scoped kind is in a namespace; only a custom one says so.
+        "metadata.namespace" => r.namespaced || r.custom.is_none(),
         _ => match &r.custom {
             Some(custom) => custom
                 .selectable
@@ -83,6 +84,11 @@ fn check_field(r: &Resource, field: &str) -> Result<(), ApiError> {
     };
     if known {
         return Ok(());
+    }
+    if (r.group.as_str(), r.plural.as_str()) == ("batch", "jobs") {
+        return Err(ApiError::BadRequest(format!(
+            "field label {field:?} not supported for Job"
+        )));
     }
     let plain = r.custom.is_none() && builtin_fields(&r.group, &r.plural).is_empty();
     Err(ApiError::BadRequest(if plain {
@@ -177,6 +183,17 @@ pub fn find(api: &Api, filter: &Filter, namespace: &str, options: &ListOptions) 
         ..Range::default()
     };
     let mut expired = LIST_EXPIRED;
+    // Any state will do: kube-apiserver gives all of its cache, whatever page is asked for.
+    let any = options.resource_version == "0" && options.version_match.is_none();
+    let options = &if any {
+        ListOptions {
+            limit: 0,
+            continue_token: String::new(),
+            ..options.clone()
+        }
+    } else {
+        options.clone()
+    };
     if options.continue_token.is_empty() {
         if !options.resource_version.is_empty() {
             let wanted = parse_revision(&options.resource_version)
@@ -335,18 +352,21 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
     pieces.text(format!("{{\"kind\":{},\"apiVersion\":{},", json!(kind), json!(version)).as_bytes());
     pieces.text(
         format!(
-            "\"metadata\":{},\"items\":[",
+            "\"metadata\":{},\"items\":",
             list_meta(found, r, view.accept.shape)
         )
         .as_bytes(),
     );
+    // Go makes this list item by item, so that without one there is none.
+    let none = found.entries.is_empty() && view.accept.shape == Shape::Partial;
+    pieces.text(if none { b"null" } else { b"[" });
     for (i, entry) in found.entries.iter().enumerate() {
         if i > 0 {
             pieces.text(b",");
         }
         pieces.bytes(view.item(entry));
     }
-    pieces.text(b"]}");
+    pieces.text(if none { b"}" } else { b"]}" });
     let body = pieces.finish();
     match view.accept.format {
         Format::Json | Format::Protobuf => respond::with_type(200, "application/json", body),

@@ -11,7 +11,7 @@ use crate::auth::review;
 use crate::object::{self, set_meta};
 use crate::patch::{FieldSet, managed};
 use crate::registry::Resource;
-use crate::schema::builtin;
+use crate::schema::{builtin, decode as schema_decode};
 use bytes::Bytes;
 use http::{Response, header};
 use serde_json::{Value, json};
@@ -37,6 +37,10 @@ pub fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>
         None,
     )?;
     let (mut object, warnings) = decode::object(r, parsed, options.validation)?;
+    if !r.namespaced {
+        // A question is in no namespace, whatever it says.
+        set_meta(&mut object, "namespace", None);
+    }
     check_namespace(r, &call.info.namespace, &mut object)?;
     let answered = match r.plural.as_str() {
         "subjectaccessreviews" => {
@@ -105,11 +109,15 @@ pub fn token_request(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respon
         &mut parsed.value,
         None,
     )?;
+    let schema = builtin::for_gvk(GROUP, "v1", "TokenRequest");
+    if let Some(why) = schema.and_then(|schema| schema_decode::check_types(schema, &parsed.value)) {
+        return Err(decode::cannot_handle("TokenRequest", "v1", &why));
+    }
     let mut object = parsed.value;
     let account = api.get_object(&call.resource, &call.info.namespace, &call.info.name)?;
     let now = api.clock.now();
     let mut answer = review::token_request(&object, &account, &api.store, api.authenticator.keys(), now)?;
-    if let Some(schema) = builtin::for_gvk(GROUP, "v1", "TokenRequest") {
+    if let Some(schema) = schema {
         object::child_mut(&mut object, "spec")
             .entry("expirationSeconds")
             .or_insert_with(|| answer["spec"]["expirationSeconds"].clone());

@@ -2,19 +2,21 @@
 
 use super::internal::{Outcome, Target};
 use super::negotiate::{self, PatchKind, Shape};
-use super::params::{OptionsKind, WriteOptions};
+use super::params::{FieldValidation, OptionsKind, WriteOptions};
 use super::respond::{self, Body};
 use super::view::{View, not_a_list};
-use super::write::{PatchBody, check_name, check_namespace, target};
+use super::write::{PatchBody, check_name, check_namespace, name_of_url, target};
 use super::{Api, Call, body, decode, modified, table};
 use crate::ApiError;
 use crate::error::FieldError;
 use crate::object;
+use crate::patch::go_plain;
 use crate::registry::{Resource, convert};
-use crate::schema::builtin;
+use crate::schema::{Schema, builtin, decode as schema_decode, prune};
 use bytes::Bytes;
 use http::{Response, header};
 use serde_json::{Value, json};
+use std::sync::OnceLock;
 
 const GROUP: &str = "autoscaling";
 const VERSION: &str = "v1";
@@ -131,13 +133,20 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
             return shown(&view, of(r, &object));
         }
         let options = WriteOptions::parse(call.query, OptionsKind::Patch, call.user_agent())?;
-        let patch = PatchBody::parse(kind, bytes)?.0;
+        let (patch, noticed) = PatchBody::parse(kind, bytes)?;
         let schema = builtin::for_gvk(GROUP, VERSION, "Scale")
             .ok_or_else(|| ApiError::Internal("there is no schema of Scale".into()))?;
-        change(api, call, &target, &options, &|current| {
-            patch.onto(schema, current)
+        let warnings = OnceLock::new();
+        let outcome = change(api, call, &target, &options, &|current| {
+            let scale = patch.onto(schema, current)?;
+            let (scale, told) = patched(schema, &patch, scale, options.validation, &noticed)?;
+            // An attempt that has to be made again is told of once.
+            let _ = warnings.set(told);
+            Ok(scale)
         })
-        .await?
+        .await?;
+        call.warn(warnings.into_inner().unwrap_or_default());
+        outcome
     } else {
         let options = WriteOptions::parse(call.query, OptionsKind::Update, call.user_agent())?;
         let format = negotiate::body_format(content_type, false)?;
@@ -168,6 +177,33 @@ fn shown(view: &View, scale: Value) -> Result<Response<Body>, ApiError> {
     Ok(respond::value(200, &shown, view.accept.format))
 }
 
+/// A patched Scale: of the right types, without what a Scale does not have, which is told or refused.
+fn patched(
+    schema: &Schema,
+    patch: &PatchBody,
+    mut scale: Value,
+    validation: FieldValidation,
+    noticed: &[String],
+) -> Result<(Value, Vec<String>), ApiError> {
+    let before = scale.to_string();
+    let refused = |shown: String, why: &str| {
+        let error = FieldError::invalid("patch", &shown.into(), why);
+        ApiError::invalid("", "", "", vec![error])
+    };
+    if let Some(why) = schema_decode::check_types(schema, &scale) {
+        return Err(refused(before, &why));
+    }
+    let unknown = prune::prune(schema, &mut scale, false);
+    let warnings = body::strictness(validation, &unknown, noticed).map_err(|why| {
+        let shown = match patch {
+            PatchBody::Strategic(patch) => go_plain(patch),
+            _ => before,
+        };
+        refused(shown, &why)
+    })?;
+    Ok((scale, warnings))
+}
+
 /// Server-side apply of a Scale is one of the object that says nothing but its replicas.
 async fn apply(api: &Api, call: &Call<'_>, target: &Target<'_>, bytes: &Bytes) -> Result<Outcome, ApiError> {
     let (r, info) = (&call.resource, call.info);
@@ -178,6 +214,7 @@ async fn apply(api: &Api, call: &Call<'_>, target: &Target<'_>, bytes: &Bytes) -
     };
     body::check_type(&api.registry, r, "Scale", (GROUP, VERSION), &mut scale, None)?;
     check_namespace(r, &info.namespace, &mut scale)?;
+    name_of_url(&info.name, &mut scale);
     check_name(&info.name, &scale)?;
     let mut metadata = scale["metadata"].clone();
     if let Some(map) = metadata.as_object_mut() {
@@ -204,11 +241,11 @@ fn wanted(r: &Resource, name: &str, scale: &Value) -> Result<i64, ApiError> {
     let replicas = match &scale["spec"]["replicas"] {
         Value::Null => 0,
         v => v.as_i64().ok_or_else(|| {
-            decode::cannot_handle(
-                "Scale",
-                VERSION,
-                "json: cannot unmarshal into Go struct field ScaleSpec.spec.replicas of type int32",
-            )
+            let why = format!(
+                "json: cannot unmarshal {} into Go struct field ScaleSpec.spec.replicas of type int32",
+                body::json_type(v)
+            );
+            decode::cannot_handle("Scale", VERSION, &why)
         })?,
     };
     if replicas >= 0 {
@@ -255,6 +292,22 @@ async fn change(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_scale_does_not_have_is_told_or_refused() {
+        let schema = builtin::for_gvk(GROUP, VERSION, "Scale").unwrap();
+        let with = |spec: Value, validation| {
+            let scale = json!({"kind": "Scale", "metadata": {"name": "d"}, "spec": spec});
+            patched(schema, &PatchBody::Merge(json!({})), scale, validation, &[])
+        };
+        let (scale, warnings) = with(json!({"replicas": 1, "zz": 1}), FieldValidation::Warn).unwrap();
+        assert_eq!(scale["spec"], json!({"replicas": 1}));
+        assert_eq!(warnings, [r#"unknown field "spec.zz""#]);
+        for spec in [json!({"zz": 1}), json!({"replicas": "x"})] {
+            let refused = with(spec, FieldValidation::Strict).unwrap_err();
+            assert_eq!(refused.code(), 422);
+        }
+    }
 
     #[test]
     fn selectors_become_text() {

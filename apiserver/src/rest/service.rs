@@ -4,8 +4,8 @@ use super::params::Query;
 use super::path::RequestInfo;
 use super::respond::{self, Body};
 use super::{
-    Api, Call, Warned, body, delete, discovery, health, negotiate, openapi, read, review, subresource, watch,
-    write,
+    Api, Call, Warned, body, delete, discovery, health, negotiate, openapi, pods, read, review, subresource,
+    watch, write,
 };
 use crate::ApiError;
 use crate::auth::{Attributes, UserInfo};
@@ -15,11 +15,16 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+/// Tells one request from another, in the answer and in the client's own logs.
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// Longest id a client may give its request.
+const AUDIT_ID_LENGTH: usize = 64;
 
 /// How long the rest of a body nobody wants is waited for.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -82,6 +87,9 @@ impl Api {
             }
         };
         respond::warn_first(&mut response, &warned.take());
+        response
+            .headers_mut()
+            .insert(AUDIT_ID, audit_id(parts.headers.get(AUDIT_ID)));
         let code = response.status().as_u16();
         tracing::debug!(verb = %info.verb, path = %info.path, code, "request");
         let served = self.registry.find(&info.group, &info.version, &info.resource);
@@ -206,6 +214,9 @@ impl Api {
             "create" if review::is_review(&call.resource) => {
                 review::serve(self, call, &read_body(body).await?)
             }
+            "create" if &*call.resource.storage == "/bindings" => {
+                pods::bind_named(self, call, &read_body(body).await?).await
+            }
             "create" => write::create(self, call, &read_body(body).await?).await,
             "update" => write::update(self, call, "", &read_body(body).await?).await,
             "patch" => write::patch(self, call, "", &read_body(body).await?).await,
@@ -237,6 +248,9 @@ impl Api {
         if asked && !matches!(parts.method, Method::GET | Method::HEAD) {
             return Err(ApiError::MethodNotAllowed);
         }
+        if matches!(info.path.as_str(), "/" | "/index.html") {
+            return Ok(discovery::index(&self.registry, health::paths(self)));
+        }
         if let Some(response) = health::serve(self, info, query) {
             return Ok(response);
         }
@@ -247,6 +261,14 @@ impl Api {
         }
         Ok(respond::no_such_path())
     }
+}
+
+/// The id of a request: the client's own, or a new one.
+fn audit_id(given: Option<&HeaderValue>) -> HeaderValue {
+    let given = given.filter(|id| (1..=AUDIT_ID_LENGTH).contains(&id.len()));
+    given.cloned().unwrap_or_else(|| {
+        HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("-"))
+    })
 }
 
 /// The warning of a built-in kind that one should use no more.

@@ -63,6 +63,14 @@ pub fn check_name(name: &str, object: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// What is applied to a part of an object need not say which object.
+pub fn name_of_url(name: &str, config: &mut Value) {
+    let says = !crate::object::name(config).is_empty();
+    if !says && config.is_object() && matches!(config["metadata"], Value::Null | Value::Object(_)) {
+        crate::object::set_meta(config, "name", Some(name.into()));
+    }
+}
+
 fn content_type<'a>(call: &'a Call<'_>) -> Option<&'a str> {
     call.header(header::CONTENT_TYPE)
 }
@@ -208,7 +216,10 @@ pub async fn patch(api: &Api, call: &Call<'_>, sub: &str, bytes: &Bytes) -> Resu
         OptionsKind::Patch
     };
     let mut options = WriteOptions::parse(call.query, options_kind, call.user_agent())?;
-    let (patch, noticed) = PatchBody::parse(kind, bytes)?;
+    let (mut patch, noticed) = PatchBody::parse(kind, bytes)?;
+    if let (PatchBody::Apply(config), false) = (&mut patch, sub.is_empty()) {
+        name_of_url(&call.info.name, config);
+    }
     if let (PatchBody::Apply(_), FieldValidation::Strict, Some(problem)) =
         (&patch, options.validation, noticed.first())
     {

@@ -3,7 +3,7 @@
 //! Most servers touch a small part of the 581 types, so only their places in the text are indexed at first use. Plain
 //! scalars are shared: a field that is just text refers to the type named `string`.
 
-use super::{ListType, Ref, Schema, Type};
+use super::{ListType, Ref, Schema, Type, zeroes};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::sync::{LazyLock, OnceLock};
@@ -196,6 +196,7 @@ fn read(name: &str, text: &str) -> Schema {
         _ if schema.kind == Type::Any => schema.preserve_unknown = true,
         _ => {}
     }
+    schema.zeroes = zeroes::of(name);
     schema
 }
 

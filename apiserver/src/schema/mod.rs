@@ -2,7 +2,7 @@
 //!
 //! [`builtin`] reads the built-in types, [`structural`] reads a CRD's schema; everything else works on [`Schema`] alone:
 //! [`decode`] refuses what Go's typed decoders would, [`prune`] drops unknown fields, [`default`] fills in, [`validate`]
-//! checks values, [`cel`] runs `x-kubernetes-validations`, [`openapi`] writes schemas back for clients.
+//! checks values, [`zeroes`] drops and writes what Go's encoder does, [`cel`] runs `x-kubernetes-validations`, [`openapi`] writes schemas back for clients.
 
 pub mod builtin;
 pub mod cel;
@@ -14,6 +14,7 @@ pub mod prune;
 mod regexes;
 pub mod structural;
 pub mod validate;
+pub mod zeroes;
 
 #[cfg(test)]
 mod proptests;
@@ -157,6 +158,8 @@ pub struct Schema {
     pub not: Option<Box<Schema>>,
     /// `x-kubernetes-unions` and prose are not kept.
     pub description: Option<Box<str>>,
+    /// How Go writes the zero values of this struct's fields; `None` for a custom resource's types.
+    pub zeroes: Option<&'static zeroes::Zeroes>,
 }
 
 impl Rule {

@@ -24,7 +24,7 @@ enum NameRule {
 
 fn name_rule(resource: &Resource) -> NameRule {
     match (resource.group.as_str(), resource.plural.as_str()) {
-        ("", "namespaces") => NameRule::Label,
+        ("", "namespaces") | ("apps", "statefulsets") => NameRule::Label,
         ("", "services") => NameRule::ServiceName,
         ("rbac.authorization.k8s.io", _) => NameRule::PathSegment,
         _ => NameRule::Subdomain,

@@ -9,6 +9,7 @@ mod bounds;
 mod certificates;
 mod cluster;
 mod config;
+mod cron;
 mod custom;
 mod generation;
 mod json;
@@ -18,9 +19,12 @@ mod normal;
 mod pod;
 mod pod_parts;
 mod pod_rules;
+mod pod_scheduling;
+mod pod_sub;
 mod policy;
-mod quantity;
+pub mod quantity;
 mod rbac;
+mod scaling;
 pub mod selector;
 mod service;
 mod status;
@@ -37,6 +41,7 @@ use super::{Resource, crd};
 use crate::auth::UserInfo;
 use crate::error::FieldError;
 use crate::object;
+use crate::schema::zeroes;
 use crate::store::Store;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -105,9 +110,8 @@ pub fn default(resource: &Resource, object: &mut Value) {
         return;
     }
     let plural = resource.plural.as_str();
-    normal::drop_empty(resource.schema(), object);
+    zeroes::normalise(resource.schema(), object);
     normal::quantities(resource.schema(), object);
-    crate::patch::fill(resource.schema(), object);
     match family(resource) {
         Family::Workload => {
             if plural == "podtemplates" {
@@ -137,7 +141,6 @@ pub fn default(resource: &Resource, object: &mut Value) {
         Family::Crd => crd::defaults(object),
         Family::Certificates | Family::Plain => {}
     }
-    normal::condition_times(plural, object);
     if resource.has_status() && object.is_object() {
         let status = empty_status(resource);
         if let Value::Object(fields) = status {
@@ -220,6 +223,10 @@ pub fn prepare_update(
         }
         _ => {}
     }
+    if subresource == "binding" {
+        // Not what somebody wants of a pod, but where it is.
+        return;
+    }
     if subresource == "status" {
         json::copy(old, new, "spec");
         if matches!(plural, "deployments" | "daemonsets") {
@@ -246,7 +253,10 @@ pub fn prepare_update(
     match family(resource) {
         Family::Workload => workloads::prepare_update(plural, new, old),
         Family::Service => service::prepare_update(ctx, new, old),
-        Family::Pod => pod::prepare_update(new),
+        Family::Pod if matches!(subresource, "ephemeralcontainers" | "resize") => {
+            pod_sub::prepare(subresource, new, old);
+        }
+        Family::Pod => pod::prepare_update(new, old),
         Family::Crd => crd::prepare_update(new),
         _ => {}
     }
@@ -279,6 +289,11 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
             network::validate(plural, object),
             storage::validate(plural, object),
             bounds::validate(plural, object, old.is_none()),
+            if plural == "horizontalpodautoscalers" {
+                scaling::validate(object)
+            } else {
+                Vec::new()
+            },
         ]
         .concat(),
         Family::Admission => admission::validate(plural, object),
@@ -334,6 +349,9 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
         errors.extend(pod_rules::validate_resize(new, old));
     }
     if !subresource.is_empty() && subresource != "scale" {
+        if family == Family::Pod {
+            errors.extend(pod_sub::validate(subresource, new, old));
+        }
         return errors;
     }
     match family {

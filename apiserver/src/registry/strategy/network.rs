@@ -1,7 +1,7 @@
 //! NetworkPolicies, Ingresses and their classes, Endpoints and EndpointSlices: their rules.
 
 use super::json::{default, each, items, made, text};
-use super::pod_rules::{one_of, port_number};
+use super::pod_rules::{all, one_of, port_number};
 use super::selector;
 use crate::error::FieldError;
 use crate::registry::names;
@@ -91,8 +91,12 @@ fn validate_backend(backend: &Value, at: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid(at, &json!(""), message));
         }
         (false, true) => {
-            if text(service, "name").is_empty() {
+            let service_name = text(service, "name");
+            if service_name.is_empty() {
                 errors.push(FieldError::required(format!("{at}.service.name"), ""));
+            } else {
+                let field = format!("{at}.service.name");
+                all(errors, &field, &service["name"], names::dns_label(service_name));
             }
             let port = &service["port"];
             let (number, name) = (!port["number"].is_null(), !text(port, "name").is_empty());
@@ -103,9 +107,21 @@ fn validate_backend(backend: &Value, at: &str, errors: &mut Vec<FieldError>) {
             } else if !number && !name {
                 let message = "port name or number is required";
                 errors.push(FieldError::required(field, message));
+            } else if number {
+                port_number(errors, &format!("{field}.number"), &port["number"]);
+            } else {
+                let messages = names::port_name(text(port, "name"));
+                all(errors, &format!("{field}.name"), &port["name"], messages);
             }
         }
-        (true, false) => {}
+        (true, false) => {
+            let resource = &backend["resource"];
+            for key in ["kind", "name"] {
+                if text(resource, key).is_empty() {
+                    errors.push(FieldError::required(format!("{at}.resource.{key}"), ""));
+                }
+            }
+        }
     }
 }
 
@@ -183,6 +199,18 @@ fn validate_ingress(spec: &Value) -> Vec<FieldError> {
     if !spec["defaultBackend"].is_null() {
         validate_backend(&spec["defaultBackend"], "spec.defaultBackend", &mut errors);
     }
+    for (i, tls) in items(spec, "tls").enumerate() {
+        let secret = text(tls, "secretName");
+        if !secret.is_empty() {
+            let field = format!("spec.tls[{i}].secretName");
+            all(
+                &mut errors,
+                &field,
+                &tls["secretName"],
+                names::dns_subdomain(secret),
+            );
+        }
+    }
     for (i, rule) in items(spec, "rules").enumerate() {
         validate_host(&rule["host"], &format!("spec.rules[{i}].host"), &mut errors);
         let http = &rule["http"];
@@ -192,6 +220,15 @@ fn validate_ingress(spec: &Value) -> Vec<FieldError> {
         for (j, path) in items(http, "paths").enumerate() {
             validate_path(path, &format!("spec.rules[{i}].http.paths[{j}]"), &mut errors);
         }
+    }
+    if let Some(class) = spec["ingressClassName"].as_str() {
+        let messages = names::dns_subdomain(class);
+        all(
+            &mut errors,
+            "spec.ingressClassName",
+            &spec["ingressClassName"],
+            messages,
+        );
     }
     errors
 }

@@ -219,10 +219,15 @@ fn tolerate(spec: &mut Value) {
     }
 }
 
-/// What the server adds to a changed pod.
-pub(super) fn prepare_update(pod: &mut Value) {
+/// What the server adds to a changed pod, so that the manifest it was made of can be sent again.
+pub(super) fn prepare_update(pod: &mut Value, old: &Value) {
     if let Some(spec) = at(pod, "spec") {
         tolerate(spec);
+        for key in ["priority", "preemptionPolicy"] {
+            if let Some(was) = old["spec"].get(key) {
+                default(spec, key, was.clone());
+            }
+        }
     }
 }
 
@@ -244,6 +249,11 @@ pub(super) fn prepare_create(pod: &mut Value, now: &str) {
     pod["status"] = status;
 }
 
+fn is_nothing(amount: &Value) -> bool {
+    amount.as_str() == Some("0") || amount.as_f64() == Some(0.0)
+}
+
+/// The quality of service a pod gets by what its containers ask for.
 pub(super) fn qos_class(spec: &Value) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
     for container in ["initContainers", "containers"]
@@ -252,7 +262,12 @@ pub(super) fn qos_class(spec: &Value) -> &'static str {
     {
         let amounts = &container["resources"];
         for name in ["cpu", "memory"] {
-            let (request, limit) = (&amounts["requests"][name], &amounts["limits"][name]);
+            // Nothing of something is as good as not saying it.
+            let of = |list: &str| Some(&amounts[list][name]).filter(|amount| !is_nothing(amount));
+            let (request, limit) = (
+                of("requests").unwrap_or(&Value::Null),
+                of("limits").unwrap_or(&Value::Null),
+            );
             any |= !request.is_null() || !limit.is_null();
             guaranteed &= !limit.is_null() && (request.is_null() || request == limit);
         }

@@ -2,6 +2,7 @@
 
 use super::json::{items, text};
 use super::pod_rules::{all, not_negative, one_of_if_set, port_number};
+use super::{network, pod_scheduling};
 use crate::error::{FieldError, FieldErrorKind};
 use crate::registry::names;
 use serde_json::{Value, json};
@@ -167,35 +168,11 @@ pub(super) fn validate_toleration(toleration: &Value, at: &str, errors: &mut Vec
     }
 }
 
-fn validate_affinity(affinity: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-    let nodes = &affinity["nodeAffinity"][REQUIRED];
-    if !nodes.is_null() && items(nodes, "nodeSelectorTerms").next().is_none() {
-        errors.push(FieldError::required(
-            format!("{at}.nodeAffinity.{REQUIRED}.nodeSelectorTerms"),
-            "must have at least one node selector term",
-        ));
-    }
-    for kind in ["podAffinity", "podAntiAffinity"] {
-        for (i, term) in items(&affinity[kind], REQUIRED).enumerate() {
-            let at = format!("{at}.{kind}.{REQUIRED}[{i}]");
-            errors.extend(super::selector::validate(
-                &term["labelSelector"],
-                &format!("{at}.labelSelector"),
-            ));
-            let topology = text(term, "topologyKey");
-            let field = format!("{at}.topologyKey");
-            if topology.is_empty() {
-                errors.push(FieldError::required(field.clone(), "can not be empty"));
-            }
-            all(errors, &field, &json!(topology), names::label_key(topology));
-        }
-    }
-}
-
 /// The parts of a pod's spec that stand beside its containers.
 pub(super) fn validate_rest(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
-    validate_affinity(&spec["affinity"], &format!("{field}.affinity"), errors);
+    pod_scheduling::validate_affinity(&spec["affinity"], &format!("{field}.affinity"), errors);
+    pod_scheduling::validate_spread(spec, field, errors);
+    validate_names(spec, field, errors);
     if text(spec, "dnsPolicy") == "None" && items(&spec["dnsConfig"], "nameservers").next().is_none() {
         if spec["dnsConfig"].is_null() {
             errors.push(FieldError::required(
@@ -260,6 +237,93 @@ pub(super) fn validate_rest(spec: &Value, field: &str, errors: &mut Vec<FieldErr
     }
 }
 
+/// Addresses and names that a pod's own files have, and the conditions it waits for.
+fn validate_names(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
+    for (i, server) in items(&spec["dnsConfig"], "nameservers").enumerate() {
+        network::check_address(errors, &format!("{field}.dnsConfig.nameservers[{i}]"), server);
+    }
+    for (i, gate) in items(spec, "readinessGates").enumerate() {
+        let messages = names::qualified_name(text(gate, "conditionType"));
+        let at = format!("{field}.readinessGates[{i}].conditionType");
+        all(errors, &at, &gate["conditionType"], messages);
+    }
+    for (i, alias) in items(spec, "hostAliases").enumerate() {
+        let at = format!("{field}.hostAliases[{i}]");
+        network::check_address(errors, &format!("{at}.ip"), &json!(text(alias, "ip")));
+        for (j, host) in items(alias, "hostnames").enumerate() {
+            let messages = names::dns_subdomain(host.as_str().unwrap_or_default());
+            all(errors, &format!("{at}.hostnames[{j}]"), host, messages);
+        }
+    }
+    let os = &spec["os"];
+    if !os.is_null() {
+        let name = text(os, "name");
+        if name.is_empty() {
+            errors.push(FieldError::required(format!("{field}.os.name"), ""));
+        } else if !matches!(name, "linux" | "windows") {
+            let at = format!("{field}.os");
+            errors.push(FieldError::not_supported(at, &os["name"], &["linux", "windows"]));
+        }
+    }
+    if spec["hostPID"] == json!(true) && spec["shareProcessNamespace"] == json!(true) {
+        errors.push(FieldError::invalid(
+            format!("{field}.securityContext.shareProcessNamespace"),
+            &json!(true),
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        ));
+    }
+    let context = &spec["securityContext"];
+    let at = format!("{field}.securityContext");
+    for (key, allowed) in [
+        ("fsGroupChangePolicy", ["Always", "OnRootMismatch"]),
+        ("supplementalGroupsPolicy", ["Merge", "Strict"]),
+    ] {
+        let value = &context[key];
+        if !value.is_null() && !allowed.iter().any(|a| value == a) {
+            errors.push(FieldError::not_supported(format!("{at}.{key}"), value, &allowed));
+        }
+    }
+    validate_profiles(context, &at, errors);
+    let mut seen = BTreeSet::new();
+    for (i, sysctl) in items(context, "sysctls").enumerate() {
+        if !seen.insert(text(sysctl, "name")) {
+            errors.push(FieldError::duplicate(
+                format!("{at}.sysctls[{i}].name"),
+                &sysctl["name"],
+            ));
+        }
+    }
+}
+
+/// `seccompProfile` and `appArmorProfile` of a pod or container.
+fn validate_profiles(context: &Value, at: &str, errors: &mut Vec<FieldError>) {
+    for (key, name) in [("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")] {
+        let profile = &context[key];
+        if profile.is_null() {
+            continue;
+        }
+        let kind = text(profile, "type");
+        let set = !profile["localhostProfile"].is_null();
+        if kind.is_empty() {
+            let message = format!("type is required when {key} is set");
+            errors.push(FieldError::required(format!("{at}.{key}.type"), &message));
+        } else if !matches!(kind, "Localhost" | "RuntimeDefault" | "Unconfined") {
+            errors.push(FieldError::not_supported(
+                format!("{at}.{key}.type"),
+                &profile["type"],
+                &["Localhost", "RuntimeDefault", "Unconfined"],
+            ));
+        }
+        if kind == "Localhost" && !set {
+            let message = format!("must be set when {name} type is Localhost");
+            errors.push(FieldError::required(
+                format!("{at}.{key}.localhostProfile"),
+                &message,
+            ));
+        }
+    }
+}
+
 fn validate_id(context: &Value, id: &str, at: &str, errors: &mut Vec<FieldError>) {
     let value = &context[id];
     if value.as_i64().is_some_and(|n| !(0..=2_147_483_647).contains(&n)) {
@@ -275,6 +339,7 @@ pub(super) fn validate_security(container: &Value, at: &str, errors: &mut Vec<Fi
     for id in ["runAsUser", "runAsGroup"] {
         validate_id(context, id, &format!("{at}.securityContext"), errors);
     }
+    validate_profiles(context, &format!("{at}.securityContext"), errors);
 }
 
 /// Requests no larger than limits.

@@ -336,7 +336,7 @@ pub(super) fn validate_spec(spec: &Value, field: &str) -> Vec<FieldError> {
         all(&mut errors, &at, &spec["nodeName"], names::dns_subdomain(node));
     }
     if let Some(deadline) = spec["activeDeadlineSeconds"].as_i64()
-        && deadline < 1
+        && !(1..=i64::from(i32::MAX)).contains(&deadline)
     {
         let at = format!("{field}.activeDeadlineSeconds");
         let message = "must be between 1 and 2147483647, inclusive";

@@ -73,6 +73,10 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
         }
         "flowschemas" => {
             if let Some(spec) = made(object, "spec") {
+                // Its zero value is always there.
+                if spec["matchingPrecedence"] == 0 {
+                    spec["matchingPrecedence"] = Value::Null;
+                }
                 default(spec, "matchingPrecedence", 1000);
             }
         }

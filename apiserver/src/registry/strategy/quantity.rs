@@ -1,5 +1,7 @@
 //! Resource quantities in their canonical form (apimachinery `resource.Quantity`).
 
+use serde_json::Value;
+
 /// Powers of ten by suffix, smallest first.
 const DECIMAL: &[(i32, &str)] = &[
     (-9, "n"),
@@ -17,6 +19,7 @@ const BINARY: &[&str] = &["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 /// Quantities hold no more than nine decimal places: what is smaller is rounded up.
 const NANO: i128 = 1_000_000_000;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
     Decimal,
     Binary,
@@ -75,6 +78,10 @@ fn parse(text: &str) -> Option<(bool, Family, i128)> {
 /// The canonical text of a quantity; `None` when it is none, or too large for its digits to be known exactly.
 pub(super) fn canonical(text: &str) -> Option<String> {
     let (negative, family, nanos) = parse(text)?;
+    written(negative, family, nanos)
+}
+
+fn written(negative: bool, family: Family, nanos: i128) -> Option<String> {
     let out = match family {
         _ if nanos == 0 => "0".to_owned(),
         Family::Binary if nanos % NANO == 0 && nanos / NANO >= 1024 => binary(nanos / NANO),
@@ -121,9 +128,99 @@ fn binary(mut count: i128) -> String {
     format!("{count}{suffix}")
 }
 
+/// An amount that can be added up. What is added to nothing is written as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount {
+    /// Billionths.
+    nanos: i128,
+    family: Family,
+}
+
+impl Amount {
+    /// Nothing.
+    pub const ZERO: Self = Self::count(0);
+
+    /// So many pieces.
+    pub const fn count(pieces: i64) -> Self {
+        Self {
+            nanos: pieces as i128 * NANO,
+            family: Family::Decimal,
+        }
+    }
+
+    /// A quantity of an object; what is none, or too large to be known, is nothing.
+    pub fn of(value: &Value) -> Self {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => return Self::ZERO,
+        };
+        parse(&text).map_or(Self::ZERO, |(negative, family, nanos)| Self {
+            nanos: if negative { -nanos } else { nanos },
+            family,
+        })
+    }
+
+    /// Whether it is nothing.
+    pub const fn is_zero(self) -> bool {
+        self.nanos == 0
+    }
+
+    /// Whether it is more than another.
+    pub const fn exceeds(self, other: Self) -> bool {
+        self.nanos > other.nanos
+    }
+
+    /// The larger of two.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        if other.exceeds(self) { other } else { self }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let nanos = self.nanos.saturating_add(other.nanos);
+        let family = if self.is_zero() { other.family } else { self.family };
+        Self { nanos, family }
+    }
+
+    /// What is left of it.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        let nanos = self.nanos.saturating_sub(other.nanos);
+        Self { nanos, ..self }
+    }
+
+    /// How often another goes into it.
+    #[allow(clippy::cast_precision_loss)] // as Kubernetes divides them
+    pub fn ratio(self, other: Self) -> f64 {
+        self.nanos as f64 / other.nanos as f64
+    }
+}
+
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let size = i128::try_from(self.nanos.unsigned_abs()).unwrap_or(i128::MAX);
+        f.write_str(&written(self.nanos < 0, self.family, size).unwrap_or_default())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::canonical;
+    use super::{Amount, canonical};
+    use serde_json::json;
+
+    #[test]
+    fn amounts_add_up() {
+        let of = |text: &str| Amount::of(&json!(text));
+        assert_eq!(of("0").plus(of("2Gi")).to_string(), "2Gi");
+        assert_eq!(of("500m").plus(of("1500m")).to_string(), "2");
+        assert_eq!(of("1Gi").minus(of("512Mi")).to_string(), "512Mi");
+        assert_eq!(Amount::count(3).to_string(), "3");
+        assert_eq!(Amount::of(&json!(2)).max(Amount::count(1)).to_string(), "2");
+        assert!(of("1Gi").exceeds(of("1G")) && !Amount::ZERO.exceeds(of("0")));
+    }
 
     #[test]
     fn quantities_are_written_as_kubernetes_writes_them() {

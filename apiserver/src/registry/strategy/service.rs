@@ -3,6 +3,7 @@
 use super::Context;
 use super::json::{copy, default, each, items, made, remove, same, text};
 use super::metadata::validate_labels;
+use super::network::check_address;
 use super::pod_rules::{one_of, one_of_if_set, port_number};
 use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
@@ -22,6 +23,8 @@ const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 const KUBERNETES_ADDRESS: u32 = FIRST_ADDRESS + 1;
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const NONE: &str = "None";
+/// A day, in seconds: the longest a client stays with one endpoint.
+const MAX_AFFINITY: i64 = 86400;
 
 /// Defaults that need nothing but the Service.
 pub(super) fn defaults(service: &mut Value) {
@@ -256,6 +259,7 @@ pub(super) fn prepare_update(ctx: &Context<'_>, new: &mut Value, old: &Value) {
                 "externalTrafficPolicy",
                 "allocateLoadBalancerNodePorts",
                 "healthCheckNodePort",
+                "loadBalancerClass",
             ] {
                 if same(&spec[key], &was[key]) {
                     remove(spec, key);
@@ -295,6 +299,7 @@ pub(super) fn prepare_update(ctx: &Context<'_>, new: &mut Value, old: &Value) {
             "externalTrafficPolicy",
             "allocateLoadBalancerNodePorts",
             "healthCheckNodePort",
+            "loadBalancerClass",
         ] {
             if same(&spec[key], &was[key]) {
                 remove(spec, key);
@@ -361,6 +366,75 @@ fn validate_ports(spec: &Value, errors: &mut Vec<FieldError>) {
             ));
         }
     }
+}
+
+/// How a Service is reached: families, addresses, load balancers, affinity, distribution.
+fn validate_reach(spec: &Value, errors: &mut Vec<FieldError>) {
+    let among = |errors: &mut Vec<FieldError>, key: &str, allowed: &[&str]| {
+        let value = &spec[key];
+        if !value.is_null() && !allowed.iter().any(|a| value == a) {
+            errors.push(FieldError::not_supported(format!("spec.{key}"), value, allowed));
+        }
+    };
+    for (i, port) in items(spec, "ports").enumerate() {
+        if let Some(protocol) = port["appProtocol"].as_str() {
+            for message in names::qualified_name(protocol) {
+                let at = format!("spec.ports[{i}].appProtocol");
+                errors.push(FieldError::invalid(at, &port["appProtocol"], &message));
+            }
+        }
+    }
+    among(
+        errors,
+        "ipFamilyPolicy",
+        &["PreferDualStack", "RequireDualStack", "SingleStack"],
+    );
+    let mut families = BTreeSet::new();
+    for (i, family) in items(spec, "ipFamilies").enumerate() {
+        let at = format!("spec.ipFamilies[{i}]");
+        let name = family.as_str().unwrap_or_default();
+        if !matches!(name, "IPv4" | "IPv6") {
+            errors.push(FieldError::not_supported(at, family, &["IPv4", "IPv6"]));
+        } else if !families.insert(name) {
+            errors.push(FieldError::duplicate(at, family));
+        }
+    }
+    for (i, address) in items(spec, "externalIPs").enumerate() {
+        check_address(errors, &format!("spec.externalIPs[{i}]"), address);
+    }
+    let seconds = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
+    if spec["sessionAffinity"] == "ClientIP"
+        && seconds.as_i64().is_some_and(|s| !(1..=MAX_AFFINITY).contains(&s))
+    {
+        let at = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+        let message = format!("must be greater than 0 and less than {MAX_AFFINITY}");
+        errors.push(FieldError::invalid(at, seconds, &message));
+    }
+    if text(spec, "type") != "LoadBalancer" {
+        let message = "may only be used when `type` is 'LoadBalancer'";
+        for (key, shown) in [
+            ("loadBalancerSourceRanges", "LoadBalancerSourceRanges"),
+            ("allocateLoadBalancerNodePorts", "allocateLoadBalancerNodePorts"),
+            ("loadBalancerClass", "loadBalancerClass"),
+        ] {
+            if !same(&spec[key], &Value::Null) {
+                errors.push(FieldError::forbidden(format!("spec.{shown}"), message));
+            }
+        }
+    } else if let Some(class) = spec["loadBalancerClass"].as_str() {
+        for message in names::qualified_name(class) {
+            errors.push(FieldError::invalid(
+                "spec.loadBalancerClass",
+                &spec["loadBalancerClass"],
+                &message,
+            ));
+        }
+    }
+    among(
+        errors,
+        "trafficDistribution",
+        &["PreferClose", "PreferSameZone", "PreferSameNode"],
+    );
 }
 
 /// What is wrong with a Service.
@@ -433,6 +507,7 @@ pub(super) fn validate(service: &Value) -> Vec<FieldError> {
             message,
         ));
     }
+    validate_reach(spec, &mut errors);
     let policies = ["Cluster", "Local"];
     let external = &spec["externalTrafficPolicy"];
     let reachable =

@@ -7,11 +7,29 @@ use super::{bounds, network};
 use crate::error::FieldError;
 use serde_json::Value;
 
+/// Numbers that workloads count by, besides those that are parts of `replicas`.
+const COUNTERS: [&str; 11] = [
+    "observedGeneration",
+    "collisionCount",
+    "unavailableReplicas",
+    "terminatingReplicas",
+    "currentNumberScheduled",
+    "numberMisscheduled",
+    "desiredNumberScheduled",
+    "numberReady",
+    "updatedNumberScheduled",
+    "numberAvailable",
+    "numberUnavailable",
+];
+
 /// What is wrong with a status.
 pub(super) fn validate(plural: &str, status: &Value) -> Vec<FieldError> {
     let parts: &[&str] = match plural {
         "deployments" => &["updatedReplicas", "readyReplicas", "availableReplicas"],
-        "replicasets" => &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+        "daemonsets" => &[],
+        "replicasets" | "replicationcontrollers" => {
+            &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]
+        }
         "statefulsets" => &[
             "readyReplicas",
             "currentReplicas",
@@ -29,6 +47,9 @@ pub(super) fn validate(plural: &str, status: &Value) -> Vec<FieldError> {
     let number = |key: &str| status[key].as_i64().unwrap_or(0);
     let mut errors = Vec::new();
     not_negative(&mut errors, "status.replicas", &status["replicas"]);
+    for key in COUNTERS {
+        not_negative(&mut errors, &format!("status.{key}"), &status[key]);
+    }
     for key in parts {
         let field = format!("status.{key}");
         not_negative(&mut errors, &field, &status[*key]);

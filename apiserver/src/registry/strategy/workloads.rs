@@ -3,7 +3,7 @@
 use super::json::{at, copy, default, each, made, same, text};
 use super::pod::default_template;
 use super::pod_rules::{not_negative, one_of, one_of_if_set, validate_template};
-use super::selector;
+use super::{cron, selector};
 use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use serde_json::{Map, Value, json};
@@ -513,10 +513,7 @@ fn validate_cronjob(object: &Value) -> Vec<FieldError> {
     } else if schedule.contains("TZ=") {
         let message = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
         errors.push(FieldError::invalid("spec.schedule", &spec["schedule"], message));
-    } else if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 {
-        let found = schedule.split_whitespace().count();
-        let list: Vec<&str> = schedule.split_whitespace().collect();
-        let message = format!("expected exactly 5 fields, found {found}: [{}]", list.join(" "));
+    } else if let Some(message) = cron::complaint(schedule) {
         errors.push(FieldError::invalid("spec.schedule", &spec["schedule"], &message));
     }
     let zone = text(spec, "timeZone");

@@ -1,22 +1,24 @@
 //! What may refuse or change a write besides the rules of its kind.
 //!
-//! Every write passes four points, in kube-apiserver's order: [`before`] (namespace lifecycle), [`mutate`] (mutating
-//! webhooks), strategy and validation, [`validate`] (validating policies and webhooks). MutatingAdmissionPolicies are
+//! Every write passes these points, in kube-apiserver's order: [`before`] (namespace lifecycle), [`defaults`] and
+//! [`mutate`] (mutating webhooks), strategy and validation, [`validate`] (limits, validating policies and webhooks, quotas). MutatingAdmissionPolicies are
 //! stored and not run.
 
 mod call;
+mod classes;
 mod conditions;
 mod connection;
 mod hooks;
+mod limits;
 mod matching;
 pub(crate) mod policy;
 mod priority;
+mod quota;
 mod seen;
 mod trust;
 mod webhook;
 
 pub use hooks::Hooks;
-pub use priority::priority;
 
 use super::{Api, subject};
 use crate::ApiError;
@@ -156,6 +158,14 @@ fn terminating(r: &Resource, review: &Review<'_>) -> ApiError {
     ApiError::Status(Box::new(status))
 }
 
+/// What the server itself gives a new object that says nothing: amounts, priority, classes.
+pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) -> Result<(), ApiError> {
+    limits::defaults(api, review, object);
+    priority::priority(api, review, object)?;
+    classes::defaults(api, review, object);
+    Ok(())
+}
+
 /// Mutating webhooks: may change the new object, before its kind's own rules see it. `new` is `None` for a deletion.
 /// Gives warnings for the client.
 pub async fn mutate(
@@ -185,11 +195,15 @@ pub async fn validate(
 ) -> Result<Vec<String>, ApiError> {
     if let Some(new) = new {
         let r = review.resource;
+        limits::validate(api, review, new)?;
         subject_restriction(review, new)?;
         api.authorizer
             .check_write(review.user, &r.group, &r.plural, new, old)?;
     }
-    validate_hooks(api, review, new, old).await
+    classes::validate(api, review, new)?;
+    let warnings = validate_hooks(api, review, new, old).await?;
+    quota::admit(api, review, new, old).await?;
+    Ok(warnings)
 }
 
 /// As [`validate`], with policies and webhooks alone: all that looks at a write that changes nothing.
