@@ -358,7 +358,8 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
         .as_bytes(),
     );
     // Go makes this list item by item, so that without one there is none.
-    let none = found.entries.is_empty() && view.accept.shape == Shape::Partial;
+    let partial = matches!(view.accept.shape, Shape::Partial | Shape::PartialList);
+    let none = found.entries.is_empty() && partial;
     pieces.text(if none { b"null" } else { b"[" });
     for (i, entry) in found.entries.iter().enumerate() {
         if i > 0 {

@@ -345,9 +345,6 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
     if plural == "namespaces" && subresource == "status" {
         errors.extend(cluster::validate_phase(new));
     }
-    if plural == "pods" && subresource == "resize" {
-        errors.extend(pod_rules::validate_resize(new, old));
-    }
     if !subresource.is_empty() && subresource != "scale" {
         if family == Family::Pod {
             errors.extend(pod_sub::validate(subresource, new, old));

@@ -3,7 +3,6 @@
 
 use super::json::{items, same, text};
 use super::metadata::validate_labels;
-use super::pod::qos_class;
 use super::pod_parts;
 use crate::error::FieldError;
 use crate::registry::names;
@@ -434,27 +433,6 @@ pub(super) fn validate_change(new: &Value, old: &Value) -> Vec<FieldError> {
             "spec",
             "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
         ));
-    }
-    errors
-}
-
-/// What of a pod's resources may not change while it runs.
-pub(super) fn validate_resize(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    if qos_class(&new["spec"]) != qos_class(&old["spec"]) {
-        let message = "Pod QOS Class may not change as a result of resizing";
-        errors.push(FieldError::invalid(
-            "spec",
-            &json!(qos_class(&old["spec"])),
-            message,
-        ));
-    }
-    // A kubelet that can resize says what its containers have.
-    let unable = items(&old["status"], "containerStatuses")
-        .any(|c| !c["state"]["running"].is_null() && c["resources"].is_null());
-    if unable {
-        let message = "Pod running on node without support for resize";
-        errors.push(FieldError::forbidden("spec", message));
     }
     errors
 }

@@ -128,6 +128,13 @@ fn validate_resize(new: &Value, old: &Value) -> Vec<FieldError> {
             "Pod QOS Class may not change as a result of resizing",
         ));
     }
+    // A kubelet that can resize says what its containers have.
+    let unable = items(&old["status"], "containerStatuses")
+        .any(|c| !c["state"]["running"].is_null() && c["resources"].is_null());
+    if unable {
+        let why = "Pod running on node without support for resize";
+        errors.push(FieldError::forbidden("spec", why));
+    }
     let mut rest = new["spec"].clone();
     for list in LISTS {
         for (i, was) in items(&old["spec"], list).enumerate() {
