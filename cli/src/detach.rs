@@ -10,7 +10,7 @@ use kube::runtime::watcher;
 use muster_crds::addon::v1beta1::ManagedClusterAddOn;
 use muster_crds::cluster::v1::ManagedCluster;
 use muster_crds::conditions::{find, is_true, is_unknown};
-use muster_crds::constants::conditions as types;
+use muster_crds::constants::{conditions as types, labels};
 use muster_crds::validity::Validity;
 use muster_crds::work::v1::ManifestWork;
 use serde_json::json;
@@ -37,6 +37,17 @@ pub struct Detach {
 struct Left {
     works: Vec<String>,
     addons: Vec<String>,
+}
+
+/// The namespace that a cluster had at the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Namespace {
+    /// It is there, and was the cluster's.
+    Left,
+    /// There is none, or it is not the cluster's.
+    None,
+    /// It can not be seen.
+    Hidden,
 }
 
 /// Runs `muster detach`.
@@ -92,7 +103,8 @@ pub async fn run(detach: &Detach, connection: &Connection) -> Result<(), Error> 
         gone => gone?,
     }
     output::print(&format!("cluster {name} detached\n"))?;
-    for line in remains(&cluster, &left, detach.force) {
+    let namespace = namespace(&hub, name).await;
+    for line in remains(&cluster, &left, detach.force, namespace) {
         output::note(&line);
     }
     Ok(())
@@ -188,12 +200,32 @@ where
     Ok(held)
 }
 
+/// Looks for the cluster's namespace. One that the hub did not make for it is somebody else's, whatever its name.
+async fn namespace(hub: &Hub, name: &str) -> Namespace {
+    use k8s_openapi::api::core::v1::Namespace as Object;
+    let all: Api<Object> = Api::all(hub.client.clone());
+    match all.get_metadata_opt(name).await {
+        Ok(Some(found)) if found.labels().get(labels::CLUSTER_NAME).map(String::as_str) == Some(name) => {
+            Namespace::Left
+        }
+        Ok(_) => Namespace::None,
+        Err(_) => Namespace::Hidden,
+    }
+}
+
 /// What stays where nobody cleaned up, for the person who may still reach it.
-fn remains(cluster: &ManagedCluster, left: &Left, force: bool) -> Vec<String> {
+fn remains(cluster: &ManagedCluster, left: &Left, force: bool, namespace: Namespace) -> Vec<String> {
     let name = cluster.name_any();
-    let mut lines = vec![format!(
-        "left at the hub: namespace {name}; delete it when nothing in it is needed"
-    )];
+    let mut lines = Vec::new();
+    match namespace {
+        Namespace::Left => lines.push(format!(
+            "left at the hub: namespace {name}; delete it when nothing in it is needed"
+        )),
+        Namespace::Hidden => lines.push(format!(
+            "left at the hub: namespace {name}, if the hub made one for the cluster"
+        )),
+        Namespace::None => {}
+    }
     if !force {
         lines.push(format!(
             "left on the cluster: the klusterlet and its namespaces; stop it, or it may ask to join {name} again"
@@ -264,12 +296,21 @@ mod tests {
             works: vec!["shop".into()],
             addons: vec![],
         };
-        let lines = remains(&cluster("Unknown", ""), &left, true).join("\n");
+        let lines = remains(&cluster("Unknown", ""), &left, true, Namespace::Left).join("\n");
         assert!(
             lines.contains("objects of the works shop") && lines.contains("ends at 2027-01-01T00:00:00Z"),
             "{lines}"
         );
         assert!(!lines.contains("add-ons"), "{lines}");
-        assert!(remains(&cluster("True", ""), &Left::default(), false)[1].contains("klusterlet"));
+        for (namespace, told) in [
+            (Namespace::Left, Some("delete it when")),
+            (Namespace::Hidden, Some("if the hub made one")),
+            (Namespace::None, None),
+        ] {
+            let lines = remains(&cluster("True", ""), &Left::default(), false, namespace).join("\n");
+            assert!(lines.contains("klusterlet"), "{lines}");
+            assert_eq!(lines.contains("left at the hub"), told.is_some(), "{lines}");
+            assert!(lines.contains(told.unwrap_or_default()), "{lines}");
+        }
     }
 }

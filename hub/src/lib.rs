@@ -13,6 +13,7 @@ pub mod install;
 pub mod leader;
 pub mod metrics;
 mod options;
+mod pace;
 mod queue;
 pub mod registration;
 mod room;

@@ -20,10 +20,11 @@ struct Cli {
 #[tokio::main(worker_threads = 2)]
 async fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    // kube's own line about a failed request repeats what the hub says of it.
+    // kube's own lines about a failed request or watch repeat what the hub says of it.
     let filter = match cli.verbosity.filter() {
         Some(filter) => EnvFilter::new(filter),
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off")),
+        None => EnvFilter::try_from_default_env()
+            .unwrap_or_else(|_| EnvFilter::new("info,kube_client=off,kube_runtime=error")),
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)

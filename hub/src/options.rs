@@ -11,6 +11,7 @@ use crate::{
     error::Error,
     gates::{FeatureGate, FeatureGates},
     leader::{Candidate, machine::Timing},
+    pace::PaceOptions,
     registration::approve::Trusted,
 };
 
@@ -85,6 +86,15 @@ pub struct HubOptions {
     /// How many clusters, and how many certificate requests, are worked on at a time
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
+    /// How much the hub may ask.
+    #[command(flatten)]
+    pub pace: PaceOptions,
+    /// How clusters register: only csr is there
+    #[arg(long, value_name = "DRIVER,...", value_delimiter = ',', value_parser = ["csr"])]
+    pub enabled_registration_drivers: Vec<String>,
+    /// Not there: certificates are taken up in place
+    #[arg(long, value_name = "FILE", value_parser = never_ends_on_files, hide = true)]
+    pub terminate_on_files: Vec<String>,
     /// What the API server asks the hub before it stores anything.
     #[command(flatten)]
     pub webhook: WebhookOptions,
@@ -110,6 +120,9 @@ impl Default for HubOptions {
             certificates: BTreeMap::new(),
             begun: CancellationToken::new(),
             workers: 16,
+            pace: PaceOptions::default(),
+            enabled_registration_drivers: Vec::new(),
+            terminate_on_files: Vec::new(),
             webhook: WebhookOptions::default(),
         }
     }
@@ -258,6 +271,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(parsed.into())
 }
 
+/// What OCM's hub ends for, this one does not, and whoever relies on it must know.
+fn never_ends_on_files(_: &str) -> Result<String, String> {
+    Err(
+        "the hub does not end when a file changes: it renews its webhook's certificates itself and in place; leave the flag \
+         out, and start the hub anew (kubectl rollout restart) when its kubeconfig changes"
+            .to_owned(),
+    )
+}
+
 fn grace_factor(text: &str) -> Result<f64, String> {
     let factor: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
     if (1.5..=f64::from(names::LEASE_GRACE_FACTOR)).contains(&factor) {
@@ -312,6 +334,11 @@ mod tests {
             "--auto-approved-csr-groups=g,",
             "--install-crds=false",
             "--labels=team=x,empty=",
+            "--kube-api-qps=50",
+            "--kube-api-burst=100",
+            "--tls-min-version=VersionTLS12",
+            "--tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            "--enabled-registration-drivers=csr",
         ])
         .unwrap();
         assert_eq!(options.kubeconfig, Some("/k".into()));
@@ -364,6 +391,8 @@ mod tests {
             ("--lease-grace-factor=1", "not between 1.5 and 5"),
             ("--leader-election-retry-period=-2s", "must not be negative"),
             ("--listen=nowhere", "invalid socket address"),
+            ("--terminate-on-files=/a", "leave the flag"),
+            ("--enabled-registration-drivers=csr,grpc", "possible values: csr"),
             ("--nonsense", "unexpected argument"),
         ] {
             let error = parse(&[argument]).unwrap_err();

@@ -27,6 +27,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// An API server that goes away is waited for. Errors say what a person has to change first.
 pub async fn run(client: Client, options: HubOptions, shutdown: CancellationToken) -> Result<(), Error> {
     let candidate = options.candidate()?;
+    let client = options.pace.keep(client);
     let metrics = Arc::<Metrics>::default();
     metrics.own(options.certificates.clone());
     // However this ends, the tasks end with it.

@@ -28,6 +28,9 @@ pub struct Options {
     /// Kubeconfig of this cluster. Default: the Pod's own service account
     #[arg(long, value_name = "FILE")]
     pub spoke_kubeconfig: Option<PathBuf>,
+    /// The same, by the name that Open Cluster Management's agents have too; --spoke-kubeconfig precedes it
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
     /// Folder for the credentials that the hub gives
     #[arg(long, value_name = "DIR", default_value = "/spoke/hub-kubeconfig")]
     pub hub_kubeconfig_dir: PathBuf,
@@ -131,6 +134,9 @@ pub struct Compatible {
     /// How add-ons' agents register at the hub's API: only csr is there
     #[arg(long, value_name = "DRIVER", value_parser = ["", "csr"])]
     pub addon_kubeclient_registration_auth: Option<String>,
+    /// Add-ons' agents register with certificates: there are no tokens that end
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(600..))]
+    pub addon_token_expiration_seconds: Option<i64>,
     /// Metrics and health checks are served over plain HTTP, to this machine or Pod
     #[arg(long, value_name = "VERSION")]
     pub tls_min_version: Option<String>,
@@ -166,6 +172,8 @@ impl Compatible {
                 "--leader-election-retry-period",
                 &self.leader_election_retry_period,
             ),
+            self.addon_token_expiration_seconds
+                .map(|_| "--addon-token-expiration-seconds"),
             one("--tls-min-version", &self.tls_min_version),
             (!self.tls_cipher_suites.is_empty()).then_some("--tls-cipher-suites"),
         ]
@@ -203,6 +211,11 @@ impl Options {
     /// The feature gates.
     pub fn gates(&self) -> Result<Gates, crate::Error> {
         Gates::parse(&self.feature_gates).map_err(crate::Error::Option)
+    }
+
+    /// Kubeconfig of this cluster, under either name.
+    pub fn of_this_cluster(&self) -> Option<&PathBuf> {
+        self.spoke_kubeconfig.as_ref().or(self.kubeconfig.as_ref())
     }
 
     /// What is wrong with the options before anything is asked, if anything.
@@ -246,6 +259,11 @@ impl Options {
             return Err(crate::Error::Option(format!(
                 "--spoke-external-server-urls {url:?} must begin with https://"
             )));
+        }
+        if self.workload_agent_workers == 0 {
+            return Err(crate::Error::Option(
+                "--workload-agent-workers must be 1 or more: with none, no work is applied".into(),
+            ));
         }
         if self.max_json_raw_length > 1024 {
             return Err(crate::Error::Option(format!(
@@ -314,6 +332,8 @@ mod tests {
             "--kube-api-burst=100",
             "--registration-auth=csr",
             "--addon-kubeclient-registration-auth=csr",
+            "--addon-token-expiration-seconds=31536000",
+            "--kubeconfig=/management",
             "--tls-min-version=VersionTLS12",
             "--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_AES_256_GCM_SHA384",
             "--feature-gates=AddonManagement=true",
@@ -322,7 +342,15 @@ mod tests {
         let args = Args::try_parse_from(args).unwrap_or_else(|e| panic!("{e}"));
         args.options.check().unwrap();
         assert_eq!(args.options.cluster_name.as_deref(), Some("cluster1"));
-        assert_eq!(args.options.compatible.given().len(), 12);
+        assert_eq!(args.options.compatible.given().len(), 13);
+        let of = |args: &[&str]| {
+            let args =
+                Args::try_parse_from([&["klusterlet"], args].concat()).unwrap_or_else(|e| panic!("{e}"));
+            args.options.of_this_cluster().cloned()
+        };
+        assert_eq!(of(&["--kubeconfig=a"]), Some("a".into()));
+        assert_eq!(of(&["--kubeconfig=a", "--spoke-kubeconfig=b"]), Some("b".into()));
+        assert_eq!(of(&[]), None);
         for wrong in ["--workload-source-driver=mqtt", "--registration-auth=grpc"] {
             let error = Args::try_parse_from(["klusterlet", wrong])
                 .unwrap_err()
@@ -340,7 +368,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let cases: [(&[&str], &str); 9] = [
+        let cases: [(&[&str], &str); 10] = [
             (&[], ""),
             (
                 &["--feature-gates=MultipleHubs=true", "--bootstrap-kubeconfigs=a,b"],
@@ -354,6 +382,7 @@ mod tests {
             (&["--feature-gates=Nope=true"], "unrecognized feature gate: Nope"),
             (&["--client-cert-expiration-seconds=60"], "too short"),
             (&["--cluster-name=Big"], "lower case"),
+            (&["--workload-agent-workers=0"], "must be 1 or more"),
             (&["--spoke-external-server-urls=http://a"], "https://"),
             (
                 &["--cluster-annotations=a=b"],

@@ -24,8 +24,11 @@ impl Verbosity {
     pub fn filter(&self) -> Option<&'static str> {
         match self.given.iter().fold(0, |all: u8, one| all.saturating_add(*one)) {
             0 => None,
-            1 => Some("info"),
-            2 => Some("info,muster=debug,muster_hub=debug,muster_klusterlet=debug,muster_apiserver=debug"),
+            // What kube says of a watch that fails, its caller says too.
+            1 => Some("info,kube_runtime=error"),
+            2 => Some(
+                "info,kube_runtime=error,muster=debug,muster_hub=debug,muster_klusterlet=debug,muster_apiserver=debug",
+            ),
             _ => Some("debug"),
         }
     }
@@ -64,11 +67,12 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let ours = "info,muster=debug,muster_hub=debug,muster_klusterlet=debug,muster_apiserver=debug";
+        let usual = "info,kube_runtime=error";
+        let ours = "info,kube_runtime=error,muster=debug,muster_hub=debug,muster_klusterlet=debug,muster_apiserver=debug";
         for (line, expected) in [
             ("", None),
-            ("-v", Some("info")),
-            ("--verbose", Some("info")),
+            ("-v", Some(usual)),
+            ("--verbose", Some(usual)),
             ("-vv", Some(ours)),
             ("-v -v", Some(ours)),
             ("-vvv", Some("debug")),

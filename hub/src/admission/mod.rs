@@ -13,6 +13,7 @@ mod keep;
 mod options;
 mod review;
 mod server;
+mod tls;
 mod work;
 
 use std::sync::Arc;
@@ -160,8 +161,19 @@ pub async fn listen(
         let rules = rules.clone();
         async move { rules.answer(&path, &body).await }
     };
+    let tls = options.webhook.tls.builder().map_err(|error| {
+        Error::Option(format!(
+            "the admission webhook cannot speak TLS as --tls-min-version and --tls-cipher-suites say: {error}"
+        ))
+    })?;
     let (serving, mut server) = (CancellationToken::new(), JoinSet::new());
-    server.spawn(server::serve(listener, served.clone(), answer, serving.clone()));
+    server.spawn(server::serve(
+        listener,
+        tls,
+        served.clone(),
+        answer,
+        serving.clone(),
+    ));
     let keeper = Arc::new(keep::Keeper::new(writer.clone(), place, served.clone(), options));
     keeper.clone().serve(stop, tasks);
     Ok(Some(Webhook {

@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use muster_crds::work::MANIFEST_LIMIT;
 
-use super::certificate::Lives;
+use super::{certificate::Lives, tls::TlsOptions};
 
 /// OCM's port for webhooks.
 const PORT: u16 = 9443;
@@ -31,6 +31,9 @@ pub struct WebhookOptions {
     /// Bytes that the manifests of a work may have together
     #[arg(long, alias = "manifestLimit", value_name = "BYTES", default_value_t = MANIFEST_LIMIT)]
     pub manifest_limit: usize,
+    /// Which TLS it speaks.
+    #[command(flatten)]
+    pub tls: TlsOptions,
     /// The API server is on this machine, and nobody else's: the webhook takes a free port of 127.0.0.1.
     #[arg(skip)]
     pub webhook_beside: bool,
@@ -47,6 +50,7 @@ impl Default for WebhookOptions {
             webhook_port: PORT,
             webhook_bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             manifest_limit: MANIFEST_LIMIT,
+            tls: TlsOptions::default(),
             webhook_beside: false,
             lives: Lives::default(),
         }

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::{
-    ServerConfig,
+    ConfigBuilder, ServerConfig, WantsVerifier,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -89,20 +89,17 @@ pub enum Reply {
 }
 
 /// Answers until `shutdown`, then lets open reviews end.
-pub async fn serve<F, Fut>(listener: TcpListener, served: Arc<Served>, answer: F, shutdown: CancellationToken)
-where
+pub async fn serve<F, Fut>(
+    listener: TcpListener,
+    tls: ConfigBuilder<ServerConfig, WantsVerifier>,
+    served: Arc<Served>,
+    answer: F,
+    shutdown: CancellationToken,
+) where
     F: Fn(String, Bytes) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Reply> + Send,
 {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = match ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions() {
-        Ok(builder) => builder,
-        Err(error) => {
-            tracing::error!(%error, "the admission webhook cannot speak TLS");
-            return;
-        }
-    };
-    let mut config = config.with_no_client_auth().with_cert_resolver(served);
+    let mut config = tls.with_no_client_auth().with_cert_resolver(served);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let places = Arc::new(Semaphore::new(CONNECTIONS));

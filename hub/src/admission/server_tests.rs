@@ -32,7 +32,8 @@ impl Running {
                 _ => Reply::NoSuchPath,
             }
         };
-        let task = tokio::spawn(serve(listener, served.clone(), answer, stop.clone()));
+        let tls = super::super::tls::TlsOptions::default().builder().unwrap();
+        let task = tokio::spawn(serve(listener, tls, served.clone(), answer, stop.clone()));
         Self {
             address,
             served,

@@ -23,6 +23,7 @@ use muster_crds::{
 use serde_json::{Value, json};
 
 use super::{
+    accept,
     csr::{self, Agent},
     plan::{Write, set_conditions},
     rbac::with_former,
@@ -153,12 +154,14 @@ pub fn decide(observed: Observed<'_>, trusted: &Trusted, now: Timestamp) -> Deci
 }
 
 /// Whether a certificate that was issued is not written down yet: this agent's, later than the one that is known, or another
-/// agent's, who has the name now. A request older than the cluster is of a former one of that name.
+/// agent's, who has the name now. A request older than the cluster is of a former one of that name, unless it was approved
+/// for this one: its agent has the name, or the approval is not older than the cluster.
 fn news(csr: &CsrView, agent: &Agent, issued: Validity, cluster: &ClusterView) -> bool {
     let known = cluster.certificate.map(|known| known.not_before);
     let same = cluster.agent.as_ref() == Some(&agent.agent);
     let later = !same || known.is_none_or(|known| known < issued.not_before);
-    !cluster.deleting && csr.created >= cluster.created && later
+    let former = csr.created.max(csr.approved_at) < cluster.created && !same;
+    !cluster.deleting && !former && later
 }
 
 /// What the holder of a join token gets.
@@ -170,6 +173,13 @@ fn admit(
     now: Timestamp,
 ) -> Decision {
     let name = agent.cluster.as_str();
+    // Before the certificate is signed: nobody is to hold one for a name that no cluster can have.
+    if let Some(message) = accept::refuse(name) {
+        return Decision::Deny {
+            reason: reasons::CSR_TOKEN_REFUSED,
+            message,
+        };
+    }
     let grant = match token.check(name, now) {
         Ok(grant) => grant,
         Err(why) => {

@@ -427,6 +427,23 @@ fn who_got_the_last_certificate_is_written_down_once() {
         created: Some(at(101)),
         ..new_cluster()
     };
+    // A request that was there before its cluster was: a token's, and one that a person approved later.
+    let mine = ClusterView {
+        agent: Some("a1".to_owned()),
+        ..heir.clone()
+    };
+    let later = |second| CsrView {
+        approved_at: Some(at(second)),
+        ..approved(Some(first))
+    };
+    for (what, csr, cluster, wanted) in [
+        ("a token's", approved(Some(first)), &mine, true),
+        ("approved later", later(101), &heir, true),
+        ("a former cluster's", later(100), &heir, false),
+    ] {
+        let recorded = ask(&csr, Some(cluster), false) == Decision::Record(agent("a1"), first);
+        assert_eq!(recorded, wanted, "{what}");
+    }
     let going = ClusterView {
         deleting: true,
         ..known(None, None)
@@ -441,4 +458,31 @@ fn who_got_the_last_certificate_is_written_down_once() {
         ask(&approved(Some(first)), None, false),
         Decision::Wait(_)
     ));
+}
+
+#[test]
+fn no_token_lets_in_a_name_that_no_cluster_can_have() {
+    let mut any = grant();
+    any.clusters = vec!["*".to_owned()];
+    let any = token(any, &[]);
+    for name in ["kube-system", "kube-public", "default", "open-cluster-management"] {
+        let agent = Agent {
+            cluster: name.to_owned(),
+            agent: "a1".to_owned(),
+        };
+        let cluster = ClusterView {
+            name: name.to_owned(),
+            ..ClusterView::default()
+        };
+        // Also before the cluster is there: it will not get another answer.
+        for cluster in [Some(&cluster), None] {
+            match admit(agent.clone(), "abcdef", &any, cluster, Timestamp::UNIX_EPOCH) {
+                Decision::Deny { reason, message } => {
+                    assert_eq!(reason, reasons::CSR_TOKEN_REFUSED);
+                    assert!(message.contains("reserved"), "{message}");
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
 }

@@ -116,7 +116,9 @@ impl Caches {
         let works = among.map_or_else(items, |cleaned| cleaned.items.clone());
         let works_apart = among.is_none();
         Self {
-            clusters: Cache::new(|cluster: &ManagedCluster, _, _| ClusterView::of(cluster)),
+            clusters: Cache::new(|cluster: &ManagedCluster, before, _| {
+                ClusterView::of(cluster).after(before, Timestamp::now())
+            }),
             requests: Cache::new(|csr: &CertificateSigningRequest, _, _| CsrView::of(csr)),
             tokens: Cache::new(|secret: &PartialObjectMeta<Secret>, _, _| TokenView::of(&secret.metadata)),
             namespaces: Cache::new(move |object: &PartialObjectMeta<Namespace>, _, _| {

@@ -36,7 +36,8 @@ pub enum Heard {
 
 /// What the cluster's lease says at `now`. A renewal that was seen counts by the hub's clock, whatever the agent's says.
 /// Of a lease that was only found, the agent's word counts as far as its clock is not known to be wrong; where it is
-/// older than the cluster, the cluster's age counts: it is a former one's of that name.
+/// older than the cluster, the cluster's age counts: it is a former one's of that name. Where the lease was given another
+/// duration, the silence counts from then at the earliest: the agent renewed by the former one.
 pub fn heard(observed: &Observed, now: Timestamp, factor: f64) -> Heard {
     let cluster = &observed.cluster;
     let Some(lease) = &observed.lease else {
@@ -56,7 +57,10 @@ pub fn heard(observed: &Observed, now: Timestamp, factor: f64) -> Heard {
     let Some(last) = lease.seen.or_else(|| told.max(cluster.created)) else {
         return Heard::NoLease;
     };
-    let last = observed.room_since.map_or(last, |since| last.max(since));
+    let last = [observed.room_since, cluster.lease_changed]
+        .into_iter()
+        .flatten()
+        .fold(last, Timestamp::max);
     match last.checked_add(grace(cluster.lease_seconds, factor)) {
         Ok(expiry) if expiry > now => Heard::Until(expiry),
         Ok(_) => Heard::Silent,
@@ -239,6 +243,43 @@ mod tests {
         observed.room_since = Some(at(8990));
         assert_eq!(heard(&observed, at(9000), 2.5), Heard::Until(at(9140)));
         assert_eq!(heard(&observed, at(9140), 2.5), Heard::Silent);
+    }
+
+    #[test]
+    fn no_cluster_is_silent_because_its_lease_was_made_shorter() {
+        let view = |seconds: i32, uid: &str| ClusterView {
+            uid: uid.to_owned(),
+            created: Some(at(1000)),
+            lease_seconds: Some(seconds),
+            ..ClusterView::default()
+        };
+        let known = view(60, "u").after(None, at(1000));
+        assert_eq!(known.lease_changed, None);
+        for (what, seconds, uid, renewed, now, wanted) in [
+            ("as before", 60, "u", 2000, 2050, Heard::Until(at(2150))),
+            ("shorter", 5, "u", 2000, 2050, Heard::Until(at(2062))),
+            ("renewed since", 5, "u", 2055, 2056, Heard::Until(at(2067))),
+            ("longer", 600, "u", 2000, 2050, Heard::Until(at(3550))),
+            // What was known is of another cluster of that name.
+            ("another", 5, "v", 2000, 2050, Heard::Silent),
+        ] {
+            let mut observed = observed(Some(LeaseView {
+                renewed: Some(at(renewed)),
+                seen: Some(at(renewed)),
+                found: Some(at(1000)),
+                ..LeaseView::default()
+            }));
+            let changed = view(seconds, uid).after(Some(&known), at(2050));
+            observed.cluster = Arc::new(changed.clone().after(Some(&changed), at(2051)));
+            let rounded = match heard(&observed, at(now), 2.5) {
+                Heard::Until(time) => Heard::Until(at(time.as_second())),
+                other => other,
+            };
+            assert_eq!(rounded, wanted, "{what}");
+            if seconds == 5 && uid == "u" && renewed == 2000 {
+                assert_eq!(heard(&observed, at(2063), 2.5), Heard::Silent, "{what}");
+            }
+        }
     }
 
     #[test]

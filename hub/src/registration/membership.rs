@@ -132,7 +132,9 @@ pub fn namespaces(
         if !selects(set, &view.selector, &cluster.labels).unwrap_or(false) {
             continue;
         }
-        for name in &view.namespaces {
+        let mut names: Vec<_> = view.namespaces.iter().collect();
+        names.sort();
+        for name in names {
             let known = cluster
                 .managed_namespaces
                 .iter()
@@ -422,7 +424,7 @@ mod tests {
             })
         };
         let sets = [
-            ("a".to_owned(), set(&["one", "two"])),
+            ("a".to_owned(), set(&["two", "one"])),
             ("b".to_owned(), set(&["three"])),
         ];
         let mut cluster = ClusterView {

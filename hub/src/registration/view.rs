@@ -48,6 +48,8 @@ pub struct ClusterView {
     pub accepts: bool,
     /// How often its agent renews the lease, in seconds.
     pub lease_seconds: Option<i32>,
+    /// When the hub, by its own clock, saw that become another.
+    pub lease_changed: Option<Timestamp>,
     /// Its taints.
     pub taints: Vec<Taint>,
     /// Its conditions.
@@ -87,6 +89,7 @@ impl ClusterView {
                 == Some("true"),
             accepts: cluster.spec.hub_accepts_client,
             lease_seconds: cluster.spec.lease_duration_seconds,
+            lease_changed: None,
             taints: cluster.spec.taints.clone(),
             conditions: cluster
                 .status
@@ -104,6 +107,22 @@ impl ClusterView {
                 .as_ref()
                 .map(|status| status.managed_namespaces.clone())
                 .unwrap_or_default(),
+        }
+    }
+
+    /// The same, with what only shows beside what was known of it before.
+    #[must_use]
+    pub fn after(self, before: Option<&Self>, now: Timestamp) -> Self {
+        let lease_changed = before.filter(|before| before.uid == self.uid).and_then(|before| {
+            if before.lease_seconds == self.lease_seconds {
+                before.lease_changed
+            } else {
+                Some(now)
+            }
+        });
+        Self {
+            lease_changed,
+            ..self
         }
     }
 
@@ -320,6 +339,8 @@ pub struct CsrView {
     pub decided: bool,
     /// The agent it was approved for.
     pub approved: Option<Agent>,
+    /// When that was, as the approver says.
+    pub approved_at: Option<Timestamp>,
     /// When the certificate it brought that agent is good.
     pub issued: Option<Validity>,
 }
@@ -345,12 +366,14 @@ impl CsrView {
             extra: spec.extra.clone().unwrap_or_default(),
             decided: approved || denied,
             approved: None,
+            approved_at: None,
             issued: None,
         };
         if !whole.decided {
             return whole;
         }
         let agent = csr::validate(&whole).ok().filter(|_| approved && !denied);
+        let approval = given.and_then(|all| all.iter().find(|one| one.type_ == conditions::CSR_APPROVED));
         let certificate = csr.status.as_ref().and_then(|status| status.certificate.as_ref());
         Self {
             issued: certificate
@@ -360,6 +383,10 @@ impl CsrView {
             resource_version: whole.resource_version,
             created: whole.created,
             decided: true,
+            approved_at: approval
+                .filter(|_| agent.is_some())
+                .and_then(|one| one.last_update_time.as_ref())
+                .map(|time| time.0),
             approved: agent,
             ..Self::default()
         }

@@ -101,23 +101,11 @@ pub async fn client(role: &'static str, path: &Path, config: Kubeconfig) -> Resu
         path: path.to_owned(),
         problem,
     };
-    let named = server(&config)
-        .ok()
-        .and_then(|s| s.proxy_url)
-        .filter(|p| !p.is_empty());
+    let named = server(&config).ok().and_then(|s| s.proxy_url);
     let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
         .await
         .map_err(|e| problem(chain(&e)))?;
-    // The library's own idea of NO_PROXY compares it with the proxy's address, and lets it overrule the kubeconfig.
-    let proxy = named.or_else(|| {
-        let variable = |upper: &str, lower: &str| {
-            let set = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
-            set(upper).or_else(|| set(lower))
-        };
-        let exceptions = variable("NO_PROXY", "no_proxy").unwrap_or_default();
-        variable("HTTPS_PROXY", "https_proxy").filter(|_| !without_proxy(&config.cluster_url, &exceptions))
-    });
-    config.proxy_url = match proxy {
+    config.proxy_url = match proxy(named, &config.cluster_url) {
         Some(proxy) => Some(
             proxy
                 .parse()
@@ -126,6 +114,40 @@ pub async fn client(role: &'static str, path: &Path, config: Kubeconfig) -> Resu
         None => None,
     };
     Client::try_from(config).map_err(|e| problem(e.to_string()))
+}
+
+/// The proxy by which a server is reached: the kubeconfig's, else the environment's. The library's own idea of NO_PROXY compares
+/// it with the proxy's address, and lets it overrule the kubeconfig.
+fn proxy(named: Option<String>, server: &http::Uri) -> Option<String> {
+    named.filter(|p| !p.is_empty()).or_else(|| {
+        let variable = |upper: &str, lower: &str| {
+            let set = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
+            set(upper).or_else(|| set(lower))
+        };
+        let exceptions = variable("NO_PROXY", "no_proxy").unwrap_or_default();
+        variable("HTTPS_PROXY", "https_proxy").filter(|_| !without_proxy(server, &exceptions))
+    })
+}
+
+/// What went wrong on the way to a server: where that leads by a proxy, the proxy may be what refused.
+pub fn by_way(server: &Server, problem: String) -> String {
+    let proxy = server
+        .url
+        .parse()
+        .ok()
+        .and_then(|url| proxy(server.proxy_url.clone(), &url));
+    match proxy {
+        Some(proxy) => format!("by the proxy {}: {problem}", without_user(&proxy)),
+        None => problem,
+    }
+}
+
+/// A URL without user name and password, which are nobody's to read in a log.
+fn without_user(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let end = rest.find('/').unwrap_or(rest.len());
+    let host = rest[..end].rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{}", &rest[end..])
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -248,6 +270,31 @@ mod tests {
             error.contains("line") && !error.contains("s3cret") && !error.contains('\n'),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_proxy_on_the_way_is_named_without_its_password() {
+        let hub = |proxy: Option<&str>| Server {
+            cluster: "hub".into(),
+            url: "https://127.0.0.1:6443".into(),
+            proxy_url: proxy.map(Into::into),
+            ca: Vec::new(),
+        };
+        for (proxy, expected) in [
+            (None, "refused"),
+            (Some(""), "refused"),
+            (
+                Some("http://proxy:3128"),
+                "by the proxy http://proxy:3128: refused",
+            ),
+            (
+                Some("http://me:s3cret@proxy:3128/"),
+                "by the proxy http://proxy:3128/: refused",
+            ),
+            (Some("me:s3cret@proxy"), "by the proxy http://proxy: refused"),
+        ] {
+            assert_eq!(by_way(&hub(proxy), "refused".into()), expected);
+        }
     }
 
     #[test]

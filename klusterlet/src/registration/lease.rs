@@ -6,10 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use muster_crds::cluster::v1::ManagedCluster;
+use muster_crds::conditions::is_unknown;
+use muster_crds::constants::conditions as types;
 use muster_crds::constants::{annotations, names::CLUSTER_LEASE, names::DEFAULT_LEASE_DURATION};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often the lease is renewed.
 pub fn period(cluster: Option<&ManagedCluster>) -> Duration {
@@ -52,6 +55,26 @@ pub enum Renewal {
     NoRoom,
 }
 
+/// So often a renewal is tried anew at once because somebody else wrote the lease.
+const CONFLICTS: usize = 3;
+
+/// Whether the hub says that nothing was heard of the cluster.
+pub fn is_missed(cluster: &ManagedCluster) -> bool {
+    let conditions = cluster.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    is_unknown(conditions, types::CLUSTER_AVAILABLE)
+}
+
+/// Since when the hub says so, by what is seen of the cluster now.
+pub fn missed_since(before: Option<Instant>, cluster: &ManagedCluster, now: Instant) -> Option<Instant> {
+    is_missed(cluster).then(|| before.unwrap_or(now))
+}
+
+/// Whether the status may be told: a cluster that was missed is available only once it was heard of since. Told before, the
+/// hub would take it back at once.
+pub fn may_tell(missed: Option<Instant>, heard: Instant) -> bool {
+    missed.is_none_or(|missed| heard > missed)
+}
+
 /// How long to wait after a renewal, spread by a `share` from 0 to 1 (wire §2.6). One that failed is tried again so soon that it
 /// alone never makes the cluster one that is missed.
 pub fn rest(renewal: Renewal, period: Duration, share: f64) -> Duration {
@@ -74,6 +97,7 @@ pub async fn keep(shared: Arc<Shared>) {
             Ok(cluster) => period(cluster.as_deref()),
             Err(_) => return,
         };
+        let mut was_missed = cluster.borrow().as_deref().is_some_and(is_missed);
         let answer = renew(&shared, known.take(), period).await;
         shared.tell(News::Pulse);
         let next = match answer {
@@ -109,7 +133,12 @@ pub async fn keep(shared: Arc<Shared>) {
                 () = tokio::time::sleep_until(deadline) => break,
                 changed = cluster.changed() => {
                     if changed.is_err() { return; }
-                    if self::period(cluster.borrow_and_update().as_deref()) != period { break; }
+                    let now = cluster.borrow_and_update();
+                    let missed = now.as_deref().is_some_and(is_missed);
+                    // Once for each time that it is missed.
+                    let newly = missed && !was_missed;
+                    was_missed = missed;
+                    if newly || self::period(now.as_deref()) != period { break; }
                 }
             }
         }
@@ -125,9 +154,19 @@ async fn renew(shared: &Shared, known: Option<Lease>, period: Duration) -> Resul
         None => objects::get(&shared.hub, &path).await?,
     };
     let clock = &shared.context.clock;
-    renewed(&mut lease, clock.here(), clock.offset(), period);
-    let answer = objects::replace(&shared.hub, &path, &lease).await?;
-    serde_json::from_value(answer).map_err(broken)
+    let mut conflicts = 0;
+    loop {
+        renewed(&mut lease, clock.here(), clock.offset(), period);
+        match objects::replace(&shared.hub, &path, &lease).await {
+            Ok(answer) => return serde_json::from_value(answer).map_err(broken),
+            // Somebody else wrote it: a short lease must not wait for that.
+            Err(error) if error.is_conflict() && conflicts < CONFLICTS => {
+                conflicts += 1;
+                lease = objects::get(&shared.hub, &path).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +194,35 @@ mod tests {
             // A full hub is asked more seldom, and is not to blame for who is missed.
             let full = rest(Renewal::NoRoom, period, 0.0);
             assert!(full <= period && full >= rest(Renewal::Failed, period, 1.0));
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_is_missed_is_heard_of_before_it_is_available() {
+        let begin = Instant::now();
+        let at = |s| begin + Duration::from_secs(s);
+        let cluster = |available: &str| -> ManagedCluster {
+            serde_json::from_value(json!({"apiVersion": "cluster.open-cluster-management.io/v1",
+                "kind": "ManagedCluster", "metadata": {"name": "c"}, "spec": {},
+                "status": {"conditions": [{"type": types::CLUSTER_AVAILABLE, "status": available, "reason": "R",
+                    "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}))
+            .unwrap()
+        };
+        let (available, missed) = (cluster("True"), cluster("Unknown"));
+        for (before, now, wanted) in [
+            (None, &available, None),
+            (None, &missed, Some(at(9))),
+            (Some(at(5)), &missed, Some(at(5))),
+            (Some(at(5)), &available, None),
+        ] {
+            assert_eq!(missed_since(before, now, at(9)), wanted);
+        }
+        for (missed, heard, wanted) in [
+            (None, at(0), true),
+            (Some(at(5)), at(4), false),
+            (Some(at(5)), at(6), true),
+        ] {
+            assert_eq!(may_tell(missed, heard), wanted);
         }
     }
 

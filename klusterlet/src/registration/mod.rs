@@ -20,6 +20,7 @@ pub mod quantity;
 pub mod register;
 mod rights;
 pub mod rotation;
+mod seen;
 pub mod session;
 pub mod standing;
 pub mod status;
@@ -245,7 +246,7 @@ async fn something_to_join_with(context: &Context) -> Result<(), Error> {
 }
 
 async fn connect_spoke(options: &Options) -> Result<Spoke, Error> {
-    let (client, server) = if let Some(path) = &options.spoke_kubeconfig {
+    let (client, server) = if let Some(path) = options.of_this_cluster() {
         let config = kubeconfig::read("spoke", path)?;
         let server = kubeconfig::server(&config).map_err(|problem| Error::Kubeconfig {
             role: "spoke",

@@ -4,7 +4,7 @@
 use super::bootstrap::Bootstrap;
 use super::credentials::{Credentials, Validity};
 use super::csr::{self, CsrError};
-use super::kubeconfig::Server;
+use super::kubeconfig::{Server, by_way};
 use super::machine::Failure;
 use super::rights::Rights;
 use super::session::Identity;
@@ -174,7 +174,7 @@ async fn first_contact(hub: &Client, bootstrap: &Bootstrap, cluster: &str) -> Re
             return Err(Error::Unreachable {
                 role: "hub",
                 server: server.clone(),
-                problem,
+                problem: by_way(&bootstrap.server, problem),
             });
         }
         backoff.wait().await;
@@ -266,7 +266,7 @@ fn refusal(error: &RequestError, bootstrap: &Bootstrap, what: &'static str) -> E
             None => Error::Unreachable {
                 role: "hub",
                 server,
-                problem: innermost(&**cause),
+                problem: by_way(&bootstrap.server, innermost(&**cause)),
             },
         },
         (0, _) => Error::Unreachable {

@@ -6,6 +6,7 @@ use super::hub_client::HubClient;
 use super::namespaces::{self, Namespaces};
 use super::rights::Rights;
 use super::rotation::{self, Holding};
+use super::seen::Seen;
 use super::standing::{self, Standing};
 use super::status::{self, Health, Observed};
 use super::{Context, events, kept, lease};
@@ -74,6 +75,10 @@ pub struct Shared {
     pub cluster: watch::Sender<Option<Arc<ManagedCluster>>>,
     /// When the hub last took a lease renewal; before that, when the session began.
     pub heard: watch::Sender<Instant>,
+    /// Since when it is seen that the hub misses the cluster.
+    pub missed: watch::Sender<Option<Instant>>,
+    /// How the cluster stands at the hub.
+    pub seen: watch::Sender<Seen>,
     /// The status should be looked at.
     pub refresh: tokio::sync::Notify,
     /// Managed namespaces.
@@ -111,6 +116,8 @@ impl Session {
             holding: watch::channel(holding).0,
             cluster: watch::channel(None).0,
             heard: watch::channel(Instant::now()).0,
+            missed: watch::channel(None).0,
+            seen: watch::channel(Seen::default()).0,
             refresh: tokio::sync::Notify::new(),
             namespaces: Namespaces::default(),
             standing: watch::channel(Standing::Unknown).0,
@@ -302,17 +309,16 @@ impl Shared {
     /// Writes the status whenever what it tells of changed, and looks once a period.
     async fn keep_status(self: Arc<Self>) {
         let mut cluster = self.cluster.subscribe();
+        let mut heard = self.heard.subscribe();
         let mut sick_since: Option<Instant> = None;
         let mut version: Option<String> = None;
         let mut health = Health::Ok;
         let mut look_at = Instant::now();
         let mut backoff = Backoff::default();
         loop {
-            if cluster
-                .borrow_and_update()
-                .as_ref()
-                .is_some_and(|c| is_accepted(c))
-            {
+            let now = cluster.borrow_and_update().clone();
+            let silent = !lease::may_tell(*self.missed.borrow(), *heard.borrow_and_update());
+            if !silent && now.as_ref().is_some_and(|c| is_accepted(c)) {
                 if Instant::now() >= look_at {
                     let (found, git_version) = self.look().await;
                     sick_since = match found {
@@ -340,9 +346,10 @@ impl Shared {
                     }
                 }
             }
-            let idle = self.current().is_none_or(|c| !is_accepted(&c));
+            let idle = silent || self.current().is_none_or(|c| !is_accepted(&c));
             tokio::select! {
                 changed = cluster.changed() => if changed.is_err() { return },
+                changed = heard.changed(), if silent => if changed.is_err() { return },
                 () = self.facts.changed() => {}
                 () = self.refresh.notified() => {}
                 () = tokio::time::sleep_until(look_at), if !idle => {}

@@ -2,10 +2,12 @@
 //! and comes back, while another has come under its name, must neither work for the other's works nor report in its place.
 
 use super::hub_client::HubClient;
+use super::lease;
 use super::register;
+use super::seen::Seen;
 use super::session::{Identity, News, Shared, is_accepted};
-use crate::work::Backoff;
 use crate::work::objects::{self, RequestError};
+use crate::work::{Backoff, is_forbidden};
 use futures::TryStreamExt as _;
 use kube::Client;
 use kube::api::Api;
@@ -106,6 +108,9 @@ impl Shared {
                 Ok(None) => return,
                 Err(error) => {
                     tracing::debug!(%error, "the ManagedCluster can not be watched, it goes on");
+                    if is_forbidden(&error) {
+                        self.sees(Seen::refused);
+                    }
                     // Who may not see its cluster sees none of another's works either.
                     let answered = matches!(
                         &error,
@@ -130,16 +135,38 @@ impl Shared {
     /// The ManagedCluster is so.
     pub fn saw(&self, cluster: ManagedCluster) {
         let ours = self.stands(of(&cluster, &self.identity, self.context.spoke.uid.as_deref()));
+        if ours && let Some(now) = Seen::of(&cluster) {
+            self.sees(|_| now);
+        }
+        let now = tokio::time::Instant::now();
+        self.missed
+            .send_modify(|missed| *missed = lease::missed_since(*missed, &cluster, now));
         // Of another's cluster there is nothing to tell, and no lease to renew.
         self.cluster.send_replace(ours.then(|| Arc::new(cluster)));
     }
 
     fn no_cluster(&self) {
-        if self.cluster.borrow().is_some() {
-            tracing::warn!("the hub deleted this cluster's ManagedCluster; nothing is reported any more");
-        }
+        self.sees(|_| Seen::Gone);
         self.stands(Standing::Ours);
         self.cluster.send_replace(None);
+    }
+
+    /// Notes how the cluster stands at the hub, and says what is new about it.
+    fn sees(&self, next: impl FnOnce(Seen) -> Seen) {
+        let mut words = None;
+        self.seen.send_modify(|known| {
+            let now = next(*known);
+            words = now.words(*known).map(|words| (now, words));
+            *known = now;
+        });
+        let cluster = self.identity.cluster.as_str();
+        match words {
+            Some((Seen::Denied | Seen::Leaving | Seen::Gone, words)) => {
+                tracing::warn!(cluster, hub = self.url, "{words}");
+            }
+            Some((_, words)) => tracing::info!(cluster, hub = self.url, "{words}"),
+            None => {}
+        }
     }
 
     /// Notes whose the name is, and says it once; whether this cluster may use it.

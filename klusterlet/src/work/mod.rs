@@ -36,4 +36,4 @@ mod watches;
 pub use agent::{Agent, Settings};
 pub use events::WorkEvents;
 pub use saved::hub_hash;
-pub use watches::Backoff;
+pub use watches::{Backoff, is_forbidden};

@@ -85,6 +85,12 @@ pub fn changed(before: &HubSeen, now: &HubSeen) -> Option<&'static str> {
     }
 }
 
+/// Whether what changed is most likely only that the cluster was registered anew: by another name, or after it was detached.
+/// The hub has gone on since then, which one that was restored or replaced has only by chance.
+pub fn is_anew(before: &HubSeen, now: &HubSeen) -> bool {
+    before.cluster != now.cluster && before.revision != 0 && now.revision > before.revision
+}
+
 /// Since when, and why, nothing that a work applied may be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
@@ -253,14 +259,17 @@ mod tests {
             revision,
         };
         let before = seen("a", 100);
-        for (now, expected) in [
-            (seen("a", 100), None),
-            (seen("a", 101), None),
-            (seen("a", 0), None),
-            (seen("a", 99), Some(reasons::HUB_RESTORED)),
-            (seen("b", 500), Some(reasons::HUB_REPLACED)),
+        for (now, expected, anew) in [
+            (seen("a", 100), None, false),
+            (seen("a", 101), None, false),
+            (seen("a", 0), None, false),
+            (seen("a", 99), Some(reasons::HUB_RESTORED), false),
+            (seen("b", 500), Some(reasons::HUB_REPLACED), true),
+            (seen("b", 99), Some(reasons::HUB_REPLACED), false),
+            (seen("b", 0), Some(reasons::HUB_REPLACED), false),
         ] {
             assert_eq!(changed(&before, &now), expected, "{now:?}");
+            assert_eq!(is_anew(&before, &now), anew, "{now:?}");
         }
     }
 

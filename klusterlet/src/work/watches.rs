@@ -239,6 +239,18 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// The longest wait of a watch whose server is away: what it says when it is back is to be heard soon.
 const LONGEST_OF_WATCH: Duration = Duration::from_secs(5);
 
+/// Whether the server said that what was watched may not be seen.
+pub fn is_forbidden(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status.code == 403,
+        _ => false,
+    }
+}
+
 impl Backoff {
     /// Waits for its next turn: 50 ms doubling to 15 s, half of it random.
     pub async fn wait(&mut self) {
@@ -252,7 +264,7 @@ impl Backoff {
         match error {
             WatchError(status) if status.code == 410 => {}
             InitialListFailed(kube::Error::Api(_)) | WatchStartFailed(kube::Error::Api(_)) => {
-                self.wait().await
+                self.wait().await;
             }
             _ => self.at_most(LONGEST_OF_WATCH).await,
         }

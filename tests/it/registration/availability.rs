@@ -8,7 +8,7 @@ use muster_crds::constants::{conditions, taints};
 use muster_hub::HubOptions;
 use muster_klusterlet::registration::clock::Clock;
 use muster_tests::objects::{cluster_path, has_condition};
-use muster_tests::wait::SOON;
+use muster_tests::wait::{SOON, eventually};
 use muster_tests::{Fleet, FleetOptions};
 use std::time::Duration;
 
@@ -75,6 +75,47 @@ async fn a_lost_cluster_is_unknown_after_its_grace_and_not_before() -> Result {
         assert!(after < grace + 10.0, "{after:.2} s is long after {grace} s");
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_cluster_whose_lease_is_made_shorter_stays_available() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let (hub, name) = (fleet.kube(), fleet.clusters[0].name.clone());
+    // It is silent for longer already than it may be then.
+    eventually(SOON, "its last renewal is old", async || {
+        let lease = hub.get(&lease_path(&name)).await.map_err(|e| format!("{e:?}"))?;
+        let last = lease["spec"]["renewTime"].as_str().unwrap_or_default();
+        let last: Timestamp = last.parse().map_err(|e| format!("{last:?}: {e}"))?;
+        let age = Timestamp::now().duration_since(last).as_secs_f64();
+        (age > 4.0).then_some(()).ok_or_else(|| format!("{age:.1} s"))
+    })
+    .await?;
+    let available = |object: &serde_json::Value| {
+        let all = object["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let found = all
+            .into_iter()
+            .find(|one| one["type"] == conditions::CLUSTER_AVAILABLE);
+        let found = found.unwrap_or_default();
+        (found["status"].clone(), found["lastTransitionTime"].clone())
+    };
+    let before = available(&hub.get(&cluster_path(&name)).await?);
+    assert_eq!(before.0, "True");
+    // Somebody else writes the lease: the agent's next renewal is refused, and must not wait for that.
+    let note = serde_json::json!({"metadata": {"annotations": {"example.com/a": "b"}}});
+    hub.merge(&lease_path(&name), &note).await?;
+    lease_of(&hub, &name, 1).await?;
+    // Twice as long as the hub waits for one that is lost.
+    stays(Duration::from_secs(5), "availability flaps", async || {
+        let object = hub.get(&cluster_path(&name)).await?;
+        let taints = object["spec"]["taints"].to_string();
+        anyhow::ensure!(!taints.contains(taints::UNREACHABLE), "{taints}");
+        anyhow::ensure!(available(&object) == before, "{object}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -431,3 +431,46 @@ async fn a_name_that_another_cluster_has_is_denied_and_the_other_unharmed() -> R
     assert!(condition(&now, conditions::JOIN_REFUSED).is_none(), "{now}");
     super::returning::unharmed(&hub, &before).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_older_than_its_cluster_is_noted_like_any_other() -> Result {
+    let fleet = strict(1).await?;
+    let hub = fleet.kube();
+    let token = tokens::make(&hub, &["--accept"]).await?;
+    let holder = holder(&fleet, &token).await?;
+    let cluster = fleet.clusters[0].name.clone();
+    let csr = holder.create(CSRS, &honest(&cluster, "a1")?).await?;
+    let made = &csr["metadata"]["creationTimestamp"];
+    let made: jiff::Timestamp = made.as_str().context("it was made")?.parse()?;
+    eventually(SOON, "the request is older than now, to the second", async || {
+        let now = jiff::Timestamp::now();
+        (now.as_second() > made.as_second())
+            .then_some(())
+            .ok_or_else(|| now.to_string())
+    })
+    .await?;
+    let object = json!({"apiVersion": "cluster.open-cluster-management.io/v1", "kind": "ManagedCluster",
+        "metadata": {"name": cluster}, "spec": {"hubAcceptsClient": false}});
+    holder.create(CLUSTERS, &object).await?;
+    super::until_signed(&hub, name(&csr)).await?;
+    let what = "when its certificate ends is noted";
+    hub.until(&cluster_path(&cluster), SOON, what, |object| {
+        let notes = object.map(|object| &object["metadata"]["annotations"]);
+        let noted = notes.is_some_and(|notes| notes[annotations::CLIENT_CERTIFICATE].is_string());
+        noted.then_some(()).ok_or_else(|| format!("{notes:?}"))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_brings_no_certificate_for_a_name_that_is_no_clusters() -> Result {
+    let fleet = strict(1).await?;
+    let hub = fleet.kube();
+    let token = tokens::make(&hub, &["--accept"]).await?;
+    let holder = holder(&fleet, &token).await?;
+    holder.create(CSRS, &honest("kube-public", "a1")?).await?;
+    let (reason, message) = denied_csr(&hub, "kube-public").await?;
+    assert_eq!(reason, reasons::CSR_TOKEN_REFUSED);
+    assert!(message.contains("is reserved"), "{message}");
+    Ok(())
+}

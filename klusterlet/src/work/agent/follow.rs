@@ -4,7 +4,7 @@ use super::{Agent, Key, memory};
 use crate::work::saved::SavedError;
 use crate::work::state::ObjectKey;
 use crate::work::trust::{self, Hold, Told};
-use crate::work::watches::{Backoff, Coverage};
+use crate::work::watches::{Backoff, Coverage, is_forbidden};
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt as _;
@@ -39,7 +39,12 @@ impl Agent {
                 Ok(Some(event)) => event,
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "the hub's works can not be watched; what is known stays in place");
+                    // How the cluster stands at the hub is said where its ManagedCluster is followed.
+                    if is_forbidden(&error) {
+                        tracing::debug!(%error, "the hub does not let its works be watched");
+                    } else {
+                        tracing::warn!(%error, "the hub's works can not be watched; what is known stays in place");
+                    }
                     if !self.state().hub_synced {
                         self.load_saved().await;
                     }

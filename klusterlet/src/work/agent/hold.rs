@@ -66,7 +66,14 @@ impl Agent {
             if let Some(before) = &state.hub
                 && let Some(reason) = trust::changed(before, &now)
             {
-                tracing::warn!(reason, "the hub is not what it was; nothing is removed for that");
+                if trust::is_anew(before, &now) {
+                    tracing::info!(
+                        "the hub has another ManagedCluster of this cluster than before: it was registered anew; nothing \
+                         is removed for that"
+                    );
+                } else {
+                    tracing::warn!(reason, "the hub is not what it was; nothing is removed for that");
+                }
                 state.hub_changed = Some(reason);
             }
             let another = state

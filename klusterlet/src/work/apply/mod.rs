@@ -334,12 +334,11 @@ impl Applier {
         };
         let wanted = match target.strategy() {
             UpdateStrategyType::Update => match drift::decide(&target.required, &live, &target.marks) {
-                Decision::Keep => None,
                 Decision::Replace(wanted) => Some(wanted),
                 Decision::ReplaceIfOther(wanted) if self.would_change(target, &live, &wanted).await? => {
                     Some(wanted)
                 }
-                Decision::ReplaceIfOther(_) => None,
+                Decision::Keep | Decision::ReplaceIfOther(_) => None,
                 Decision::Recreate => Some(target.required.clone()),
             },
             UpdateStrategyType::ServerSideApply => Some(drift::overlaid(&live, &target.required)),
