@@ -232,10 +232,24 @@ fn validate_columns(version: &Value, at: &str, errors: &mut Vec<FieldError>) {
 /// Objects are selected by fields that their schema has, and that are scalars.
 fn validate_selectable(version: &Value, at: &str, errors: &mut Vec<FieldError>) {
     let fields = version["selectableFields"].as_array().into_iter().flatten();
+    let mut seen = Vec::new();
     for (i, field) in fields.enumerate() {
         let path = text(field, "jsonPath");
+        let name = format!("{at}.selectableFields[{i}].jsonPath");
+        if path.is_empty() {
+            errors.push(FieldError::required(name, ""));
+            continue;
+        }
+        if seen.contains(&path) {
+            errors.push(FieldError::duplicate(name, &field["jsonPath"]));
+            continue;
+        }
+        seen.push(path);
         let problem = match path.strip_prefix('.') {
             None => Some(format!("is an invalid path: expected [ or . but got: {path}")),
+            Some(rest) if rest.contains('[') => {
+                Some("is an invalid path: array notation is not allowed".to_owned())
+            }
             Some(rest) => {
                 let root = &version["schema"]["openAPIV3Schema"];
                 let found = rest
@@ -251,7 +265,6 @@ fn validate_selectable(version: &Value, at: &str, errors: &mut Vec<FieldError>) 
                 }
             }
         };
-        let name = format!("{at}.selectableFields[{i}].jsonPath");
         errors.extend(problem.map(|problem| FieldError::invalid(name, &field["jsonPath"], &problem)));
     }
 }
@@ -344,19 +357,33 @@ fn validate_versions(spec: &Value, old: Option<&Value>, errors: &mut Vec<FieldEr
         {
             errors.extend(found);
         }
-        if !version["deprecationWarning"].is_null() && version["deprecated"] != json!(true) {
-            errors.push(FieldError::invalid(
-                format!("spec.versions[{i}].deprecationWarning"),
-                &version["deprecationWarning"],
-                "can only be set for deprecated versions",
-            ));
-        }
+        errors.extend(validate_warning(version, i));
         if !one || i == 0 {
             validate_selectable(version, &at, errors);
             validate_subresources(version, &at, errors);
             validate_columns(version, &at, errors);
         }
     }
+}
+
+/// What is wrong with the warning that a version is deprecated.
+fn validate_warning(version: &Value, i: usize) -> Option<FieldError> {
+    let warning = version["deprecationWarning"].as_str()?;
+    let problem = if version["deprecated"] != json!(true) {
+        "can only be set for deprecated versions".to_owned()
+    } else if warning.is_empty() {
+        "must not be an empty string".to_owned()
+    } else if let Some((at, _)) = warning.char_indices().find(|(_, c)| c.is_control()) {
+        format!("must only contain printable UTF-8 characters; non-printable character found at index {at}")
+    } else {
+        return None;
+    };
+    let field = format!("spec.versions[{i}].deprecationWarning");
+    Some(FieldError::invalid(
+        field,
+        &version["deprecationWarning"],
+        &problem,
+    ))
 }
 
 fn validate_conversion(spec: &Value, errors: &mut Vec<FieldError>) {

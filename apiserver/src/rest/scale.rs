@@ -121,6 +121,10 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
     let info = call.info;
     if info.verb == "get" {
         let object = api.get_object(r, &info.namespace, &info.name)?;
+        if r.custom.is_some() && at(&object, paths(r).0).is_null() {
+            let message = format!("the spec replicas field {:?} does not exist", paths(r).0);
+            return Err(ApiError::Internal(message));
+        }
         return shown(&view, of(r, &object));
     }
     let content_type = call.header(header::CONTENT_TYPE);

@@ -81,7 +81,8 @@ fn validate_annotations(annotations: &Value, field: &str) -> Vec<FieldError> {
     errors
 }
 
-fn validate_finalizers(meta: &Value) -> Vec<FieldError> {
+/// What is wrong with the finalizers. Those of custom resources need not be anyone's, which is warned of.
+fn validate_finalizers(resource: &Resource, meta: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let all: Vec<&str> = meta["finalizers"]
         .as_array()
@@ -98,7 +99,7 @@ fn validate_finalizers(meta: &Value) -> Vec<FieldError> {
             *name,
             "kubernetes" | "orphan" | "foregroundDeletion" | CRD_CLEANUP
         );
-        if !name.contains('/') && !standard {
+        if !name.contains('/') && !standard && resource.custom.is_none() {
             let message = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid(&field, &json!(name), message));
         }
@@ -241,12 +242,12 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
         ));
     }
     errors.extend(validate_common(meta));
-    errors.extend(validate_finalizers(meta));
+    errors.extend(validate_finalizers(resource, meta));
     errors
 }
 
 /// What is wrong with a change of metadata.
-pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
+pub fn validate_update(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
     let (meta, was) = (&new["metadata"], &old["metadata"]);
     let mut errors = Vec::new();
     if object::is_deleting(old) {
@@ -287,7 +288,7 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         }
     }
     errors.extend(validate_common(meta));
-    errors.extend(validate_finalizers(meta));
+    errors.extend(validate_finalizers(resource, meta));
     errors
 }
 

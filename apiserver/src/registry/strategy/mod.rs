@@ -324,7 +324,7 @@ pub fn validate_allocation(resource: &Resource, ctx: &Context<'_>, object: &Valu
 
 /// What is wrong with a prepared change; empty when it may be written.
 pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = metadata::validate_update(new, old);
+    let mut errors = metadata::validate_update(resource, new, old);
     if let Some(custom) = &resource.custom {
         errors.extend(custom::validate(custom, subresource, new, Some(old)));
         return errors;

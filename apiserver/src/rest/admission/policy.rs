@@ -180,6 +180,7 @@ impl Validation {
                 Some(Refusal {
                     message: made.unwrap_or_else(written),
                     reason: self.reason.clone(),
+                    always: false,
                 })
             }
             Err(_) if ignore => None,
@@ -195,6 +196,8 @@ impl Validation {
 struct Refusal {
     message: String,
     reason: Option<String>,
+    /// It stands whatever the binding's actions are: nothing was looked at.
+    always: bool,
 }
 
 impl Refusal {
@@ -202,6 +205,7 @@ impl Refusal {
         Self {
             message,
             reason: None,
+            always: false,
         }
     }
 }
@@ -312,7 +316,10 @@ fn refusals(seen: &Seen<'_>, matched: &Matched, policy: &Policy, binding: &Bindi
         if policy.ignore {
             Vec::new()
         } else {
-            vec![Refusal::of(why)]
+            vec![Refusal {
+                always: true,
+                ..Refusal::of(why)
+            }]
         }
     };
     let validations = match &policy.validations {
@@ -389,7 +396,7 @@ pub fn validate(seen: &Seen<'_>, index: &super::hooks::Index) -> Result<Vec<Stri
                 continue;
             }
             for refusal in refusals(seen, &matched, policy, binding) {
-                if binding.does("Warn") {
+                if binding.does("Warn") && !refusal.always {
                     warnings.push(format!(
                         "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
                         policy.name, binding.name, refusal.message
@@ -402,7 +409,7 @@ pub fn validate(seen: &Seen<'_>, index: &super::hooks::Index) -> Result<Vec<Stri
                         name = %seen.review.name, "a write does not meet an admission policy"
                     );
                 }
-                if binding.does("Deny") && refused.is_none() {
+                if (binding.does("Deny") || refusal.always) && refused.is_none() {
                     refused = Some(denied(seen, policy, binding, &refusal));
                 }
             }

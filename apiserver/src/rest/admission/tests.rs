@@ -218,10 +218,21 @@ async fn parameters_come_from_the_cluster() {
     });
     policy(
         &api,
-        spec,
+        spec.clone(),
         json!({"paramRef": {"name": "limits", "parameterNotFoundAction": "Deny"}}),
     )
     .await;
+    // Not even a binding that only warns lets pass what could not be looked at.
+    let warning = self::api().await;
+    let only = json!({"validationActions": ["Warn"], "paramRef": {"name": "limits", "parameterNotFoundAction": "Deny"}});
+    policy(&warning, spec, only).await;
+    let error = create(&warning, map("m", json!({}))).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("failed to configure binding: no params found"),
+        "{error}"
+    );
     let error = create(&api, map("m", json!({"a": "1"})))
         .await
         .unwrap_err()

@@ -13,6 +13,8 @@ pub(super) use total::Total;
 use super::functions::{is_function, returns};
 use super::infer::Ty;
 use super::nodes::Nodes;
+use super::rewrite::optional::taken_field;
+use super::rewrite::pairs::{KEY, PAIR, PAIRS, VALUE};
 use kube::core::cel::cel::IdedExpr;
 use kube::core::cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators,
@@ -178,7 +180,8 @@ impl Walk<'_> {
                 let found = self.scope.iter().rev().find(|(n, _)| n == name);
                 let known = found.map(|(_, e)| e.clone());
                 Estimate {
-                    cost: 1,
+                    // What a loop over two variables is made of is not counted.
+                    cost: u64::from(name != PAIR),
                     ..known.unwrap_or_else(|| Estimate {
                         place: Place::Node(self.root),
                         ..Estimate::computed(1, Ty::Dyn)
@@ -227,7 +230,8 @@ impl Walk<'_> {
             },
             _ => Place::Lost,
         };
-        let (ty, step) = match self.nodes.scalar(&operand.ty) {
+        let (inner, optional) = operand.ty.unwrapped();
+        let (ty, step) = match self.nodes.scalar(inner) {
             Ty::Node(id) => match self.nodes.field(id, field) {
                 Ok(Some(child)) => (Ty::Node(child), 1),
                 _ => (Ty::Dyn, 1),
@@ -238,7 +242,7 @@ impl Walk<'_> {
             cost: operand.cost.saturating_add(step),
             size: None,
             place,
-            ty,
+            ty: if optional { ty.optional() } else { ty },
         }
     }
 
@@ -291,6 +295,15 @@ impl Walk<'_> {
             (None, Some(target)) => Some(self.expression(target)),
             _ => None,
         };
+        if let (Some(field), [operand, _]) = (taken_field(call), &call.args[..]) {
+            let operand = self.expression(operand);
+            let found = self.select(&operand, field);
+            return Estimate {
+                cost: operand.cost.saturating_add(1),
+                ty: found.ty.clone().optional(),
+                ..found
+            };
+        }
         let args: Vec<Estimate> = call.args.iter().map(|a| self.expression(a)).collect();
         let name = qualified.as_deref().unwrap_or(&call.func_name);
         let before = sum(target.iter().chain(&args).map(|e| e.cost));
@@ -355,11 +368,44 @@ impl Walk<'_> {
                     Estimate::computed(1, ty)
                 }
             }
-            (operators::INDEX, [of, _]) => {
-                let ty = match self.nodes.scalar(&of.ty) {
+            (PAIRS, [of]) => Estimate {
+                cost: 0,
+                size: Some(self.size(of)),
+                place: of.place,
+                ty: Ty::List(Box::new(self.nodes.pair(&of.ty))),
+            },
+            (KEY | VALUE, [of]) => {
+                let ty = match &of.ty {
+                    Ty::Pair(key, value) => {
+                        if name == KEY {
+                            key
+                        } else {
+                            value
+                        }
+                    }
+                    other => other,
+                };
+                let mut part = of.clone();
+                if name == KEY {
+                    (part.place, part.size) = (Place::None, Some(Size::up_to(0)));
+                }
+                Estimate {
+                    cost: 0,
+                    ty: ty.clone(),
+                    ..part
+                }
+            }
+            (operators::INDEX | operators::OPT_INDEX, [of, _]) => {
+                let (inner, optional) = of.ty.unwrapped();
+                let ty = match self.nodes.scalar(inner) {
                     Ty::Node(id) => self.nodes.indexed(id),
                     Ty::List(inner) => *inner,
                     _ => Ty::Dyn,
+                };
+                let ty = if optional || name == operators::OPT_INDEX {
+                    ty.optional()
+                } else {
+                    ty
                 };
                 Estimate {
                     place: self.within(of.place),
@@ -388,6 +434,11 @@ impl Walk<'_> {
     ) -> Estimate {
         let ty = match (name, target.map(|t| &t.ty)) {
             ("value" | "orValue", Some(Ty::Optional(inner))) => (**inner).clone(),
+            ("or", Some(ty)) => (*ty).clone(),
+            ("optional.of" | "optional.ofNonZeroValue", _) => {
+                args.first().map_or(Ty::Dyn, |a| a.ty.clone()).optional()
+            }
+            ("optional.none", _) => Ty::Dyn.optional(),
             ("sum" | "max" | "min", Some(_)) => target.map_or(Ty::Dyn, |t| self.element(t).ty),
             _ => returns(name),
         };

@@ -1,7 +1,9 @@
 //! The functions rules may call.
 
+mod pairs;
+
 use super::infer::Ty;
-use kube::core::cel::cel::{Context, Value as Cel};
+use kube::core::cel::cel::{Context, ExecutionError, Value as Cel};
 use std::sync::Arc;
 
 /// Names of types, which a rule compares `type(x)` with.
@@ -42,20 +44,20 @@ fn type_of(value: Cel) -> Arc<String> {
 /// Adds what neither the `cel` crate nor kube-cel has.
 pub(super) fn register(context: &mut Context<'_>) {
     context.add_function("type", type_of);
+    context.add_function("dyn", |value: Cel| Ok::<_, ExecutionError>(value));
+    pairs::register(context);
 }
 
 /// Functions the evaluator has: those of the `cel` crate and of kube-cel.
-const FUNCTIONS: &str = " add asApproximateFloat asInteger base64.decode base64.encode bytes charAt cidr compareTo contains \
-    containsCIDR containsIP distinct double duration endsWith family find findAll first flatten format format.byte \
+const FUNCTIONS: &str = " @key @map @merge @pairs @value add asApproximateFloat asInteger bytes charAt cidr compareTo contains \
+    containsCIDR containsIP distinct double duration dyn endsWith family find findAll first flatten format format.byte \
     format.date format.datetime format.dns1035Label format.dns1035LabelPrefix format.dns1123Label \
     format.dns1123LabelPrefix format.dns1123Subdomain format.dns1123SubdomainPrefix format.labelValue format.named \
     format.qualifiedName format.uri format.uuid getDate getDayOfMonth getDayOfWeek getDayOfYear getEscapedPath \
     getFullYear getHost getHostname getHours getMilliseconds getMinutes getMonth getPort getQuery getScheme getSeconds \
     hasValue indexOf int ip ip.isCanonical isCIDR isGlobalUnicast isGreaterThan isIP isInteger isLessThan \
     isLinkLocalMulticast isLinkLocalUnicast isLoopback isQuantity isSemver isSorted isURL isUnspecified join \
-    jsonpatch.escapeKey last lastIndexOf lists.range lowerAscii major masked matches math.abs math.bitAnd math.bitNot \
-    math.bitOr math.bitShiftLeft math.bitShiftRight math.bitXor math.ceil math.floor math.greatest math.isFinite \
-    math.isInf math.isNaN math.least math.round math.sign math.sqrt math.trunc max min minor optional.none optional.of \
+    last lastIndexOf lists.range lowerAscii major masked matches max min minor optional.none optional.of \
     optional.ofNonZeroValue or orValue patch prefixLength quantity replace reverse semver sets.contains sets.equivalent \
     sets.intersects sign size slice sort split startsWith string strings.quote sub substring sum timestamp trim type uint \
     upperAscii url validate value ";
@@ -92,35 +94,16 @@ pub(super) fn returns(name: &str) -> Ty {
         | "ip.isCanonical"
         | "sets.contains"
         | "sets.equivalent"
-        | "sets.intersects"
-        | "math.isFinite"
-        | "math.isInf"
-        | "math.isNaN" => Ty::Bool,
+        | "sets.intersects" => Ty::Bool,
         "size" | "indexOf" | "lastIndexOf" | "int" | "compareTo" | "asInteger" | "major" | "minor"
         | "patch" | "prefixLength" | "getDate" | "getDayOfMonth" | "getDayOfWeek" | "getDayOfYear"
         | "getFullYear" | "getMilliseconds" | "getMonth" => Ty::Int,
         "uint" => Ty::Uint,
         "double" | "asApproximateFloat" => Ty::Double,
-        "charAt"
-        | "type"
-        | "find"
-        | "join"
-        | "lowerAscii"
-        | "replace"
-        | "string"
-        | "strings.quote"
-        | "substring"
-        | "trim"
-        | "upperAscii"
-        | "format"
-        | "base64.encode"
-        | "jsonpatch.escapeKey"
-        | "getEscapedPath"
-        | "getHost"
-        | "getHostname"
-        | "getPort"
-        | "getScheme" => Ty::String,
-        "bytes" | "base64.decode" => Ty::Bytes,
+        "charAt" | "type" | "find" | "join" | "lowerAscii" | "replace" | "string" | "strings.quote"
+        | "substring" | "trim" | "upperAscii" | "format" | "getEscapedPath" | "getHost" | "getHostname"
+        | "getPort" | "getScheme" => Ty::String,
+        "bytes" => Ty::Bytes,
         "timestamp" => Ty::Timestamp,
         "duration" => Ty::Duration,
         "split" | "findAll" => Ty::List(Box::new(Ty::String)),

@@ -4,12 +4,16 @@
 //! bound on the steps an evaluation takes, in the interpreter's way of working: it copies what it selects and iterates.
 
 mod operators;
+mod optionals;
+mod pairs;
 
 use super::authorizer::is_authorizer_function;
 use super::functions::{is_function, returns};
 use super::nodes::{Nodes, Sizes};
+use super::rewrite::optional::taken_field;
 use kube::core::cel::cel::IdedExpr;
 use kube::core::cel::cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue};
+use operators::definite;
 
 /// A type, as far as it is known.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +33,8 @@ pub(super) enum Ty {
     Node(u32),
     List(Box<Ty>),
     Optional(Box<Ty>),
+    /// An index or key with its value.
+    Pair(Box<Ty>, Box<Ty>),
 }
 
 /// What is known of an expression's value and of its evaluation.
@@ -122,7 +128,7 @@ impl<'a> Infer<'a> {
                 (length, weight)
             }
             Ty::Optional(inner) => self.size(inner),
-            Ty::Dyn | Ty::List(_) | Ty::String => sizes.free(),
+            Ty::Dyn | Ty::List(_) | Ty::String | Ty::Pair(..) => sizes.free(),
             _ => (1.0, 1.0),
         }
     }
@@ -266,7 +272,7 @@ impl<'a> Infer<'a> {
                     field,
                 );
                 Info {
-                    ty: Ty::Optional(Box::new(found.ty.clone())),
+                    ty: found.ty.clone().optional(),
                     ..found
                 }
             }
@@ -291,6 +297,14 @@ impl<'a> Infer<'a> {
         };
         match ty {
             Ty::Node(_) => self.of(ty, 1.0),
+            Ty::Pair(_, ref value) if matches!(**value, Ty::Node(_)) => {
+                let inside = self.of((**value).clone(), 1.0);
+                Info {
+                    ty,
+                    weight: inside.weight + 2.0,
+                    ..inside
+                }
+            }
             // An item of a computed list is no larger than the list.
             ty => Info {
                 ty,
@@ -308,18 +322,20 @@ impl<'a> Infer<'a> {
         out
     }
 
-    fn comprehension(&mut self, c: &ComprehensionExpr) -> Info {
-        let range = self.expression(&c.iter_range);
-        if matches!(
-            self.nodes.scalar(&range.ty),
-            Ty::Bool | Ty::Int | Ty::Uint | Ty::Double | Ty::String | Ty::Timestamp
-        ) {
-            let shown = shown(&self.nodes.scalar(&range.ty));
+    fn check_range(&mut self, range: &Info) {
+        let ty = self.nodes.scalar(&range.ty);
+        if definite(&ty) {
+            let shown = shown(&ty);
             let message = format!(
                 "expression of type '{shown}' cannot be range of a comprehension (must be list, map, or dynamic)"
             );
             self.error("", &message);
         }
+    }
+
+    fn comprehension(&mut self, c: &ComprehensionExpr) -> Info {
+        let range = self.expression(&c.iter_range);
+        self.check_range(&range);
         let init = self.expression(&c.accu_init);
         let element = self.element(&range);
         let times = range.length;
@@ -378,6 +394,10 @@ impl<'a> Infer<'a> {
             (None, Some(target)) => Some(self.expression(target)),
             _ => None,
         };
+        if let (Some(field), [operand, _]) = (taken_field(call), &call.args[..]) {
+            let operand = self.expression(operand);
+            return self.optional_field(&operand, field);
+        }
         let args: Vec<Info> = call.args.iter().map(|a| self.expression(a)).collect();
         let cost = 1.0
             + target.iter().chain(&args).map(|i| i.cost).sum::<f64>()
@@ -398,6 +418,9 @@ impl<'a> Infer<'a> {
             );
             return Info::scalar(Ty::Dyn, cost);
         }
+        if let Some(info) = self.optional_function(name, target.as_ref(), &args, cost) {
+            return info;
+        }
         let inputs = || target.iter().chain(&args);
         let weight = 1.0 + inputs().map(|i| i.weight).sum::<f64>();
         let mut characters = inputs().map(|i| i.length).sum::<f64>();
@@ -413,22 +436,11 @@ impl<'a> Infer<'a> {
                 _ => f64::from(i32::MAX),
             };
         }
-        let mut ty = returns(name);
-        // Functions of optionals give what is inside them.
-        if let (Some(Ty::Optional(inner)), "value" | "orValue") = (target.as_ref().map(|t| &t.ty), name) {
-            ty = (**inner).clone();
-        }
-        if matches!(name, "or") {
-            ty = target.as_ref().map_or(Ty::Dyn, |t| t.ty.clone());
-        }
-        if let ("optional.of", Some(arg)) = (name, args.first()) {
-            ty = Ty::Optional(Box::new(arg.ty.clone()));
-        }
-        match ty {
-            Ty::Bool | Ty::Int | Ty::Uint | Ty::Double | Ty::Timestamp | Ty::Duration => {
+        match returns(name) {
+            ty @ (Ty::Bool | Ty::Int | Ty::Uint | Ty::Double | Ty::Timestamp | Ty::Duration) => {
                 Info::scalar(ty, cost)
             }
-            Ty::List(_) => Info {
+            ty @ Ty::List(_) => Info {
                 ty,
                 length: characters,
                 weight: weight.max(characters),
@@ -464,5 +476,6 @@ pub(super) fn shown(ty: &Ty) -> String {
         Ty::Node(_) => "object".into(),
         Ty::List(inner) => format!("list({})", shown(inner)),
         Ty::Optional(inner) => format!("optional_type({})", shown(inner)),
+        Ty::Pair(..) => "list(dyn)".into(),
     }
 }

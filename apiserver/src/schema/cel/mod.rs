@@ -22,7 +22,8 @@ use cost::Total;
 use infer::Infer;
 use kube::core::cel::KubeCelExt as _;
 use kube::core::cel::cel::objects::OptionalValue;
-use kube::core::cel::cel::{Context, ExecutionError, IdedExpr, Program, Value as Cel};
+use kube::core::cel::cel::parser::Parser;
+use kube::core::cel::cel::{Context, ExecutionError, IdedExpr, Value as Cel};
 use nodes::{Nodes, Sizes};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -66,8 +67,8 @@ fn parse(text: &str) -> Result<Arc<IdedExpr>, String> {
         return Err(format!("expression is longer than {LONGEST_EXPRESSION} bytes"));
     }
     // The generated parser is not proven free of panics, and the text is a stranger's.
-    match catch_unwind(|| Program::compile(text)) {
-        Ok(Ok(program)) => rewrite::macros(program.expression().clone()).map(Arc::new),
+    match catch_unwind(|| Parser::default().enable_optional_syntax(true).parse(text)) {
+        Ok(Ok(expression)) => rewrite::expanded(expression).map(Arc::new),
         Ok(Err(errors)) => {
             let errors: Vec<String> = errors.errors.iter().map(ToString::to_string).collect();
             Err(errors.join("\n").replace("\n| ", "\n | "))
@@ -319,6 +320,10 @@ fn evaluate(expression: &IdedExpr, scope: &Context<'_>) -> Result<Cel, String> {
     match catch_unwind(AssertUnwindSafe(|| Cel::resolve(expression, scope))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(ExecutionError::NoSuchKey(key))) => Err(format!("no such key: {key}")),
+        Ok(Err(ExecutionError::IndexOutOfBounds(index))) => Err(match index {
+            Cel::Int(at) => format!("index out of bounds: {at}"),
+            _ => "index out of bounds".into(),
+        }),
         Ok(Err(ExecutionError::DivisionByZero(_))) => Err("division by zero".into()),
         Ok(Err(ExecutionError::Overflow(..))) => Err("integer overflow".into()),
         Ok(Err(ExecutionError::FunctionError { message, .. })) => Err(message),

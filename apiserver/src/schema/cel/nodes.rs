@@ -319,7 +319,7 @@ impl Nodes {
         match found {
             Some(property) => Ok(Some(property.node)),
             None if node.additional.is_some() => Ok(node.additional),
-            None if node.kind == Type::Object && !node.properties.is_empty() => Err(()),
+            None if node.kind == Type::Object => Err(()),
             None => Ok(None),
         }
     }
@@ -333,6 +333,17 @@ impl Nodes {
             Type::Object => Some(Ty::String),
             _ => None,
         }
+    }
+
+    /// Whether a node's values are lists.
+    pub(super) fn is_list(&self, id: u32) -> bool {
+        self.at(id).kind == Type::Array
+    }
+
+    /// Whether a node's values are objects of named fields, which are no maps.
+    pub(super) fn is_structure(&self, id: u32) -> bool {
+        let node = self.at(id);
+        node.kind == Type::Object && node.additional.is_none()
     }
 
     /// What indexing a node's values gives.

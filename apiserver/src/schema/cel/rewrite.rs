@@ -1,5 +1,8 @@
-//! Macros of Kubernetes' CEL that the parser leaves as plain calls: `cel.bind`, `optMap`, `optFlatMap`. Each becomes the
-//! expression cel-go's expansion of it is.
+//! What the parser or the evaluator does not do as Kubernetes' CEL does: macros that are left as plain calls become the
+//! expressions cel-go's expansions of them are, and optional steps become ones that are evaluated well.
+
+pub(super) mod optional;
+pub(super) mod pairs;
 
 use super::functions::TYPES;
 use kube::core::cel::cel::IdedExpr;
@@ -7,15 +10,22 @@ use kube::core::cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, ListExpr, LiteralValue, operators,
 };
 
-/// Expands the macros everywhere in `expression`; the error is a message for the author of the expression.
-pub(super) fn macros(expression: IdedExpr) -> Result<IdedExpr, String> {
+/// `optMap` and `optFlatMap` have what they are called on twice, so chains of them would grow beyond all bounds: this is how
+/// large it may be.
+const REPEATED: usize = 2048;
+
+/// The expression that is evaluated; the error is a message for the author of the expression.
+pub(super) fn expanded(mut expression: IdedExpr) -> Result<IdedExpr, String> {
+    optional::steps(&mut expression);
+    macros(expression)
+}
+
+/// Expands the macros everywhere in `expression`.
+fn macros(expression: IdedExpr) -> Result<IdedExpr, String> {
     let IdedExpr { id, expr } = expression;
     let expr = match expr {
         Expr::Call(call) => self::call(call)?,
         Expr::Comprehension(mut c) => {
-            if c.iter_var2.is_some() {
-                return Err("comprehensions over two variables are not supported".into());
-            }
             for part in [
                 &mut c.iter_range,
                 &mut c.accu_init,
@@ -106,15 +116,8 @@ fn call(mut call: CallExpr) -> Result<Expr, String> {
             }
         }
     }
-    let on_cel =
-        matches!(call.target.as_deref(), Some(IdedExpr { expr: Expr::Ident(name), .. }) if name == "cel");
-    if on_cel && call.func_name == "bind" {
-        let [name, value, body] = <[IdedExpr; 3]>::try_from(call.args)
-            .map_err(|_| "cel.bind() takes a name, a value and an expression")?;
-        let Expr::Ident(name) = name.expr else {
-            return Err("cel.bind() variable names must be simple identifiers".into());
-        };
-        return Ok(bind(name, value, body));
+    if pairs::is_loop(&call) {
+        return pairs::over(call);
     }
     let flat = call.func_name == "optFlatMap";
     if !flat && call.func_name != "optMap" {
@@ -127,6 +130,9 @@ fn call(mut call: CallExpr) -> Result<Expr, String> {
         return Err("optMap() variable name must be a simple identifier".into());
     };
     let optional = || node(Expr::Ident("optional".into()));
+    if size(&target, REPEATED) >= REPEATED {
+        return Err("ERROR: <input>:1:1: too many optMap() in a row".into());
+    }
     let has = call_on((*target).clone(), "hasValue", Vec::new());
     let mapped = node(bind(name, call_on(*target, "value", Vec::new()), body));
     let mapped = if flat {
@@ -140,4 +146,27 @@ fn call(mut call: CallExpr) -> Result<Expr, String> {
         target: None,
         args: vec![has, mapped, none],
     }))
+}
+
+/// How large an expression is, or `enough`.
+fn size(expression: &IdedExpr, enough: usize) -> usize {
+    let all = |parts: &mut dyn Iterator<Item = &IdedExpr>| {
+        parts.fold(1, |sum, part| {
+            if sum < enough {
+                sum + size(part, enough - sum)
+            } else {
+                sum
+            }
+        })
+    };
+    match &expression.expr {
+        Expr::Call(call) => all(&mut call.target.iter().map(|t| &**t).chain(&call.args)),
+        Expr::Select(select) => all(&mut std::iter::once(&*select.operand)),
+        Expr::List(list) => all(&mut list.elements.iter()),
+        Expr::Comprehension(c) => {
+            all(&mut [&c.iter_range, &c.accu_init, &c.loop_cond, &c.loop_step, &c.result].into_iter())
+        }
+        Expr::Map(_) | Expr::Struct(_) => enough,
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => 1,
+    }
 }

@@ -40,7 +40,7 @@ fn gadget() -> Value {
             {"rule": "!has(self.wait) || self.wait <= duration('1h')", "message": "wait"},
             {"rule": "!has(self.items) || self.items.all(i, self.items.exists_one(j, i.k == j.k))", "message": "unique"},
             {"rule": "!has(self.items) || self.items.filter(i, i.k.startsWith('x')).map(i, i.v).sum() < 10", "message": "sum"},
-            {"rule": "cel.bind(m, self.mode, m != 'Z')", "message": "bind"},
+            {"rule": "self.?mode.optMap(m, m != 'Z').orValue(true)", "message": "bind"},
             {"rule": "oldSelf.hasValue() || self.mode != 'N'", "optionalOldSelf": true, "message": "not on create"}]}}})
 }
 
@@ -188,7 +188,18 @@ fn bad_rules_are_refused() {
         "self.a >",
         "self.l.all(",
         "request.name == 'x'",
-        "self.l.all(i, v, true)",
+        "self.l.all(i, v, v)",
+        "self.?b.hasValue()",
+        "self.?a == 1",
+        "self.?a.orValue('x') == 1",
+        "self.a.hasValue()",
+        "self[?'a'].hasValue()",
+        "self['a'] == 1",
+        "cel.bind(x, 1, x == 1)",
+        "math.greatest(1, 2) == 2",
+        "base64.decode('eA==') == b'x'",
+        "jsonpatch.escapeKey('x') == 'x'",
+        "self.l.all(1, v, true)",
         "Foo{}.x",
         "self.a.b == 1",
     ] {
@@ -203,6 +214,71 @@ fn bad_rules_are_refused() {
             .contains("uncorrelatable portion of the schema within s.properties[l]"),
         "{errors:?}"
     );
+}
+
+#[test]
+fn optional_steps_and_loops_over_two_variables() {
+    let holds = |rule: &str, spec: Value| {
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "a": {"type": "string"}, "n": {"type": "integer"}, "o": {"type": "object", "properties": {"b": {"type": "integer"}}},
+            "l": {"type": "array", "items": {"type": "string"}},
+            "m": {"type": "object", "additionalProperties": {"type": "integer"}}},
+            "x-kubernetes-validations": [{"rule": rule}]}}});
+        let (schema, rules) = rules(&schema).unwrap_or_else(|e| panic!("{rule}: {:#?}", lines(&e)));
+        let errors = validate_custom(&schema, &rules, &json!({"spec": spec}), None);
+        errors.is_empty()
+    };
+    let full = json!({"a": "x", "n": 3, "o": {"b": 7}, "l": ["p", "q"], "m": {"k": 1, "j": 2}});
+    // What holds of the full one, and of the empty one.
+    for (rule, of_full, of_empty) in [
+        ("self.?a.hasValue()", true, false),
+        ("self.?a.orValue('y') == 'x'", true, false),
+        ("self.?o.b.orValue(7) == 7", true, true),
+        ("self.?o.?b.hasValue()", true, false),
+        ("has(self.?o.b)", true, false),
+        ("self.?m['k'].orValue(0) == 1", true, false),
+        ("self.?l[?1].orValue('') == 'q'", true, false),
+        ("self.?l.orValue([]).size() == 2", true, false),
+        ("self.?n.optMap(n, n + 1).orValue(0) == 4", true, false),
+        ("self.?o.optFlatMap(o, o.?b).hasValue()", true, false),
+        ("self.?a.or(optional.of('z')).value() == 'x'", true, false),
+        ("size([?self.?a, 'b']) == 2", true, false),
+        ("size({?'a': self.?a}) == 1", true, false),
+        ("has(self.l) && self.l.all(i, v, i < 2 && v != '')", true, false),
+        (
+            "has(self.m) && self.m.exists(k, v, k == 'j' && v == 2)",
+            true,
+            false,
+        ),
+        ("has(self.l) && self.l.existsOne(i, v, v == 'p')", true, false),
+        (
+            "has(self.l) && self.l.transformList(i, v, i > 0, v + 'x') == ['qx']",
+            true,
+            false,
+        ),
+        (
+            "has(self.m) && self.m.transformMap(k, v, v * 2)['j'] == 4",
+            true,
+            false,
+        ),
+        (
+            "has(self.l) && self.l.transformMapEntry(i, v, {v: i})['q'] == 1",
+            true,
+            false,
+        ),
+        (
+            "has(self.l) && self.l.all(i, v, self.l.exists(j, w, j == i && w == v))",
+            true,
+            false,
+        ),
+        ("dyn(self.?n.orValue(0)) == 'x'", false, false),
+    ] {
+        assert_eq!(holds(rule, full.clone()), of_full, "{rule}");
+        assert_eq!(holds(rule, json!({})), of_empty, "{rule}");
+    }
+    let chain = |long| format!("self.?a{}.hasValue()", ".optMap(x, x)".repeat(long));
+    assert!(holds(&chain(4), full));
+    assert!(parse(&chain(40)).is_err(), "a chain does not grow beyond bounds");
 }
 
 #[test]

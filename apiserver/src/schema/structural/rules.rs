@@ -303,6 +303,10 @@ impl Reader {
                 "must be object",
             );
         }
+        if metadata.default.is_some() {
+            let field = format!("{path}.default");
+            self.forbidden(field, "must not be set in top-level metadata");
+        }
         let only_names = metadata
             .properties
             .keys()

@@ -34,6 +34,8 @@ impl Infer<'_> {
                     left.ty.clone()
                 } else if left.ty == Ty::List(Box::new(Ty::Dyn)) {
                     right.ty.clone()
+                } else if let Some(joined) = left.ty.joined(&right.ty) {
+                    joined
                 } else {
                     let (l, r) = (self.nodes.scalar(&left.ty), self.nodes.scalar(&right.ty));
                     if l == r { l } else { Ty::Dyn }
@@ -79,28 +81,23 @@ impl Infer<'_> {
                 )
             }
             (operators::NEGATE, [value]) => Info::scalar(self.nodes.scalar(&value.ty), cost),
-            (operators::INDEX | operators::OPT_INDEX, [target, _]) => {
-                let found = self.indexed(target, cost);
-                let ty = if name == operators::INDEX {
-                    found.ty.clone()
-                } else {
-                    Ty::Optional(Box::new(found.ty.clone()))
-                };
-                Info { ty, ..found }
-            }
-            // The field is a literal, so nothing can be said about it from its type alone.
-            (operators::OPT_SELECT, [target, _]) => Info {
+            (operators::INDEX | operators::OPT_INDEX, [target, _]) => self.step(name, target, cost),
+            ("dyn", [of]) => Info {
                 ty: Ty::Dyn,
                 cost,
-                ..target.clone()
+                ..of.clone()
             },
-            _ => return None,
+            _ => return self.pairs(name, args, cost),
         })
     }
 
-    fn indexed(&self, target: &Info, cost: f64) -> Info {
+    pub(super) fn indexed(&mut self, target: &Info, cost: f64) -> Info {
         match self.nodes.scalar(&target.ty) {
             Ty::Node(id) => {
+                if self.nodes.is_structure(id) {
+                    let message = "found no matching overload for '_[_]' applied to '(object, string)'";
+                    self.error("[", message);
+                }
                 let ty = self.nodes.indexed(id);
                 if ty == Ty::Dyn {
                     Info {
@@ -146,7 +143,8 @@ impl Infer<'_> {
         let (l, r) = (self.nodes.scalar(&left.ty), self.nodes.scalar(&right.ty));
         let numeric = |t: &Ty| matches!(t, Ty::Int | Ty::Uint | Ty::Double);
         let ordered = name != operators::EQUALS && name != operators::NOT_EQUALS;
-        if definite(&l) && definite(&r) && l != r && !(ordered && numeric(&l) && numeric(&r)) {
+        let optionals = matches!((&l, &r), (Ty::Optional(_), Ty::Optional(_)));
+        if definite(&l) && definite(&r) && l != r && !optionals && !(ordered && numeric(&l) && numeric(&r)) {
             self.overload(name, &[left.clone(), right.clone()]);
         }
     }
@@ -163,9 +161,17 @@ impl Infer<'_> {
 }
 
 /// Whether values of a type are of one kind, whatever is in them.
-fn definite(ty: &Ty) -> bool {
+pub(super) fn definite(ty: &Ty) -> bool {
     matches!(
         ty,
-        Ty::Bool | Ty::Int | Ty::Uint | Ty::Double | Ty::String | Ty::Bytes | Ty::Timestamp | Ty::Duration
+        Ty::Bool
+            | Ty::Int
+            | Ty::Uint
+            | Ty::Double
+            | Ty::String
+            | Ty::Bytes
+            | Ty::Timestamp
+            | Ty::Duration
+            | Ty::Optional(_)
     )
 }
