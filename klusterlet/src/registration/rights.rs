@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 /// A hub that accepts by itself does so while the certificate is made, or as soon.
-const MOMENT: Duration = Duration::from_millis(500);
+const MOMENT: Duration = Duration::from_secs(2);
 /// Rights that are not there after this are not waited for: the agent tries, as everywhere.
 const ON_THEIR_WAY: Duration = Duration::from_secs(15);
 

@@ -76,7 +76,7 @@ impl Seen {
                 Some("the hub has no ManagedCluster of this cluster")
             }
             Self::Gone => Some(
-                "this cluster is no longer a cluster of the hub, it was detached there: nothing is reported any more, and \
+                "this cluster is no longer a cluster of the hub, it was detached or denied there: nothing is reported any more, and \
                  what it applied stays; stop the klusterlet, or give it a new bootstrap kubeconfig to join again",
             ),
             Self::Nothing => None,

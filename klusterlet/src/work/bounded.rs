@@ -24,7 +24,7 @@ const LEFT_BEHIND_AT_MOST: usize = 4;
 /// So many are known to end; beyond that they are found out anew.
 const PROVEN: usize = 4096;
 /// Deep expressions recurse; the stack is only reserved, not used up.
-pub const STACK: usize = 64 << 20;
+const STACK: usize = 64 << 20;
 /// A busy machine may take this long to start a thread.
 const START: Duration = Duration::from_secs(10);
 

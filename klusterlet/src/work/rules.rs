@@ -317,8 +317,10 @@ fn optional_steps(expression: &mut IdedExpr) -> bool {
             if let Some(target) = &mut call.target {
                 optional_steps(target);
             }
-            let of_optional = call.args.first_mut().is_some_and(optional_steps);
-            all(&mut call.args);
+            let mut of_optional = false;
+            for (place, arg) in call.args.iter_mut().enumerate() {
+                of_optional |= optional_steps(arg) && place == 0;
+            }
             if call.func_name == operators::OPT_SELECT {
                 operators::OPT_INDEX.clone_into(&mut call.func_name);
             }
@@ -582,8 +584,8 @@ mod tests {
         assert_eq!((found.0, found.2.as_str()), (Status::False, OVER_BUDGET));
     }
 
-    #[test]
-    fn deep_expressions_do_not_overflow_the_stack() {
+    #[tokio::test]
+    async fn deep_expressions_do_not_overflow_the_stack() {
         let nested = [
             format!("{}true", "!".repeat(MAX_DEEPENING)),
             format!("object{}", ".a".repeat(MAX_DEEPENING)),
@@ -604,11 +606,8 @@ mod tests {
                 message: String::new(),
                 message_expression: String::new(),
             }];
-            // On such a stack as `bounded` gives; without its limit of time, which a debug build does not keep.
-            let evaluation = std::thread::Builder::new().stack_size(bounded::STACK);
-            let object = json!({"apiVersion": "v1", "kind": "X"});
-            let found = evaluation.spawn(move || evaluate_here(&rules, &object)).unwrap();
-            assert_eq!(found.join().unwrap().len(), 1);
+            let found = evaluate(&rules, &Arc::new(json!({"apiVersion": "v1", "kind": "X"}))).await;
+            assert_ne!(found[0].message, OVER_BUDGET, "it takes too long");
         }
     }
 

@@ -234,6 +234,9 @@ pub struct Backoff {
     failures: u32,
 }
 
+/// The longest wait after what a watch would go on from was gone. A server with a short memory must not be asked for lists
+/// without end.
+const LONGEST_OF_EXPIRED: Duration = Duration::from_millis(100);
 /// The longest wait.
 const LONGEST: Duration = Duration::from_secs(15);
 /// The longest wait of a watch whose server is away: what it says when it is back is to be heard soon.
@@ -257,12 +260,12 @@ impl Backoff {
         self.at_most(LONGEST).await;
     }
 
-    /// The same after a watch failed. One that only missed too much to go on (410) begins anew at once, and one whose server
-    /// does not answer waits 5 s at most.
+    /// The same after a watch failed. One that only missed too much to go on (410) begins anew almost at once, and one whose
+    /// server does not answer waits 5 s at most.
     pub async fn watch_again(&mut self, error: &watcher::Error) {
         use watcher::Error::{InitialListFailed, WatchError, WatchStartFailed};
         match error {
-            WatchError(status) if status.code == 410 => {}
+            WatchError(status) if status.code == 410 => self.at_most(LONGEST_OF_EXPIRED).await,
             InitialListFailed(kube::Error::Api(_)) | WatchStartFailed(kube::Error::Api(_)) => {
                 self.wait().await;
             }

@@ -70,7 +70,7 @@ impl Target<'_> {
             writers.join(", ")
         };
         let fields = if found.is_empty() {
-            "its metadata".to_owned()
+            "its metadata, or what is in a list".to_owned()
         } else {
             difference::fields(&found)
         };

@@ -89,6 +89,11 @@ impl Applier {
             Ok(made) => Ok(!drift::identical(&made, live)),
             // It has changed since: what is done next is found out by doing it.
             Err(error) if error.is_conflict() || error.is_not_found() => Ok(true),
+            // Who can not try it can not tell: what the manifest says is there, and it stays.
+            Err(error) if matches!(error.code(), 400 | 403 | 422) => {
+                tracing::debug!(object = target.path, %error, "whether it was added to is not known");
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }

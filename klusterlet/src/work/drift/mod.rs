@@ -471,5 +471,17 @@ mod tests {
             decide(&fixed("Yg=="), &live_of(&fixed("YQ==")), &Marks::default()),
             Decision::Recreate
         );
+        // The same bytes in other lines.
+        let mut live = live_of(&fixed("Y\nQ=="));
+        live["data"]["k"] = json!("YQ==");
+        assert_ne!(
+            decide(&fixed("Y\nQ=="), &live, &Marks::default()),
+            Decision::Recreate
+        );
+        let mut token = fixed("YQ==");
+        token["type"] = json!("kubernetes.io/service-account-token");
+        let mut live = live_of(&token);
+        live["data"]["token"] = json!("dA==");
+        assert_eq!(decide(&token, &live, &Marks::default()), Decision::Keep);
     }
 }

@@ -1,7 +1,10 @@
 //! What kinds of Kubernetes need beyond the general rule (wire §3.3): fields that only the server can know, and fields that
 //! somebody else writes by design, with whom a fight would never end.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Asks OpenShift's network operator to write its CA bundle into a ConfigMap.
 const INJECT_CA_LABEL: &str = "config.openshift.io/inject-trusted-cabundle";
@@ -165,9 +168,29 @@ pub fn must_recreate_secret(required: &Value, live: &Value) -> bool {
     let kind = |s: &Value| s["type"].as_str().unwrap_or("Opaque").to_owned();
     let immutable = |s: &Value| s["immutable"].as_bool().unwrap_or_default();
     // One that may not change becomes another only by being made anew.
-    let data = |s: &Value| s["data"].as_object().cloned().unwrap_or_default();
     kind(required) != kind(live)
-        || (immutable(live) && (!immutable(required) || data(required) != data(live)))
+        || (immutable(live) && (!immutable(required) || !has_data_of(required, live)))
+}
+
+/// Whether a live Secret's data are the manifest's, however it writes its base64. The cluster fills in those of a token.
+fn has_data_of(required: &Value, live: &Value) -> bool {
+    let data = |secret: &Value| -> BTreeMap<String, Option<Vec<u8>>> {
+        let fields = secret["data"].as_object().into_iter().flatten();
+        let bytes = |value: &Value| {
+            let text: String = value
+                .as_str()
+                .unwrap_or_default()
+                .split_ascii_whitespace()
+                .collect();
+            STANDARD.decode(text).ok()
+        };
+        fields.map(|(key, value)| (key.clone(), bytes(value))).collect()
+    };
+    let (wanted, found) = (data(required), data(live));
+    if required["type"] == SERVICE_ACCOUNT_TOKEN {
+        return wanted.iter().all(|(key, value)| found.get(key) == Some(value));
+    }
+    wanted == found
 }
 
 #[cfg(test)]
