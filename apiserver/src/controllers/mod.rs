@@ -35,7 +35,7 @@ use garbage::Index;
 use meta::Meta;
 use plan::Plan;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -134,10 +134,10 @@ struct Shared {
     gathering: Gathering,
     /// Namespaces that are being emptied.
     terminating: BTreeSet<Arc<str>>,
-    /// ResourceQuotas by namespace.
-    quotas: std::collections::BTreeMap<Arc<str>, BTreeSet<crate::store::Key>>,
+    /// ResourceQuotas by namespace, with the kinds they are about.
+    quotas: BTreeMap<Arc<str>, BTreeMap<crate::store::Key, BTreeSet<String>>>,
     /// Kinds (as store keys) whose definition is being deleted, with its name.
-    withdrawn: std::collections::BTreeMap<Arc<str>, Arc<str>>,
+    withdrawn: BTreeMap<Arc<str>, Arc<str>>,
     /// Claims that are being deleted.
     claims: BTreeSet<crate::store::Key>,
 }
@@ -164,18 +164,13 @@ impl Controllers {
         if &*key.resource == kinds::CLUSTER_ROLES && shared.gathering.noticed(now, gone, before) {
             add(Work::Aggregate);
         }
-        let ended = |entry: &Entry| {
-            let phase = entry.value()["status"]["phase"].take();
-            phase == "Succeeded" || phase == "Failed"
-        };
-        if let Some(quotas) = shared.quotas.get(&key.namespace) {
-            // What comes is counted when it is written; what goes is noticed here.
-            let less = gone || (&*key.resource == kinds::PODS && ended(now) && !before.is_some_and(ended));
-            if less {
-                for quota in quotas {
-                    add(Work::Quota(quota.clone()));
-                }
-            }
+        let quotas = shared.quotas.get(&key.namespace).into_iter().flatten();
+        let mut concerned = quotas
+            .filter(|(_, kinds)| kinds.contains(&*key.resource))
+            .map(|(quota, _)| quota)
+            .peekable();
+        if concerned.peek().is_some() && quota::is_less(now, gone, before) {
+            concerned.for_each(|quota| add(Work::Quota(quota.clone())));
         }
         match &*key.resource {
             quota::QUOTAS => {
@@ -183,8 +178,9 @@ impl Controllers {
                 if gone {
                     all.remove(key);
                 } else {
-                    all.insert(key.clone());
-                    if before.is_none_or(|before| quota::is_changed(&before.value(), &now.value())) {
+                    let value = now.value();
+                    all.insert(key.clone(), quota::kinds(&value));
+                    if before.is_none_or(|before| quota::is_changed(&before.value(), &value)) {
                         add(Work::Quota(key.clone()));
                     }
                 }

@@ -4,14 +4,17 @@ use super::access::Access;
 use super::plan::{Action, Plan};
 use crate::object;
 use crate::registry::strategy::quantity::Amount;
-use crate::registry::usage;
+use crate::registry::usage::{self, Usage};
 use crate::store::Entry;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Store key of the kind.
 pub const QUOTAS: &str = "/resourcequotas";
+/// When to count again what was too much: it may be of a write that is counted and not yet stored.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Kinds that are bounded by other names than their own.
 const BY_AMOUNT: [(&str, &str); 3] = [
@@ -53,12 +56,37 @@ pub fn is_changed(before: &Value, now: &Value) -> bool {
     before["spec"] != now["spec"]
 }
 
+/// Store keys of the kinds whose objects use what a quota bounds.
+pub fn kinds(quota: &Value) -> BTreeSet<String> {
+    let hard = quota["spec"]["hard"].as_object().into_iter().flatten();
+    hard.map(|(name, _)| storage(name)).collect()
+}
+
+/// Whether a namespace uses less after an event. What comes is counted when it is written; what goes is noticed here.
+pub fn is_less(now: &Entry, gone: bool, before: Option<&Entry>) -> bool {
+    let Some(before) = before.filter(|_| !gone) else {
+        return gone;
+    };
+    let kind = &*now.key.resource;
+    let (group, plural) = kind.split_once('/').unwrap_or(("", kind));
+    if (group, plural) == ("", "pods") {
+        return usage::has_ended(&now.value()) && !usage::has_ended(&before.value());
+    }
+    let uses = |entry: &Entry| usage::of(group, plural, &entry.value());
+    usage::grows(group, plural) && fell(&uses(before), &uses(now))
+}
+
+fn fell(before: &Usage, now: &Usage) -> bool {
+    before.iter().any(|(name, amount)| {
+        let now = now.get(name).copied().unwrap_or(Amount::ZERO);
+        amount.exceeds(now)
+    })
+}
+
 /// All objects of a namespace that a quota is about, with their kinds.
 pub fn observe(access: &Access, quota: &Value) -> Vec<(String, Arc<Entry>)> {
     let namespace = object::namespace(quota);
-    let hard = quota["spec"]["hard"].as_object().into_iter().flatten();
-    let kinds: BTreeSet<String> = hard.map(|(name, _)| storage(name)).collect();
-    let all = kinds.into_iter().flat_map(|kind| {
+    let all = kinds(quota).into_iter().flat_map(|kind| {
         let entries = access.list(&kind, Some(namespace));
         entries.into_iter().map(move |entry| (kind.clone(), entry))
     });
@@ -72,11 +100,17 @@ pub fn decide(quota: &Value, objects: &[(String, Arc<Entry>)]) -> Plan {
     if quota["status"]["hard"] == status["hard"] && quota["status"]["used"] == status["used"] {
         return Plan::default();
     }
+    let used = |status: &Value| -> Usage {
+        let used = status["used"].as_object().into_iter().flatten();
+        used.map(|(name, amount)| (name.clone(), Amount::of(amount)))
+            .collect()
+    };
+    let lowers = fell(&used(&quota["status"]), &used(&status));
     let mut quota = quota.clone();
     quota["status"] = status;
     Plan {
         actions: vec![Action::status(QUOTAS, quota)],
-        after: None,
+        after: lowers.then_some(AGAIN),
     }
 }
 
@@ -118,6 +152,36 @@ mod tests {
             ),
         ] {
             assert_eq!(storage(name), want);
+        }
+    }
+
+    #[test]
+    fn a_quota_is_about_kinds() {
+        let quota =
+            json!({"spec": {"hard": {"pods": "1", "requests.cpu": "1", "count/deployments.apps": "1"}}});
+        let want = ["/pods", "apps/deployments"].map(str::to_owned);
+        assert_eq!(kinds(&quota), BTreeSet::from(want));
+        assert_eq!(kinds(&json!({})), BTreeSet::new());
+    }
+
+    #[test]
+    fn less_than_before_is_noticed() {
+        let service = |kind: &str| {
+            let service = json!({"spec": {"type": kind, "ports": [{}]}});
+            usage::of("", "services", &service)
+        };
+        assert!(fell(&service("NodePort"), &service("ClusterIP")));
+        assert!(!fell(&service("ClusterIP"), &service("NodePort")));
+        assert!(!fell(&service("NodePort"), &service("NodePort")));
+    }
+
+    #[test]
+    fn what_is_lowered_is_counted_again() {
+        for (used, after) in [(json!({}), None), (json!({"pods": "1"}), Some(AGAIN))] {
+            let hard = json!({"pods": "5"});
+            let quota = json!({"spec": {"hard": hard}, "status": {"hard": hard, "used": used}});
+            let plan = decide(&quota, &[]);
+            assert_eq!((plan.actions.len(), plan.after), (1, after), "{used}");
         }
     }
 

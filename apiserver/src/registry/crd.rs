@@ -298,17 +298,11 @@ fn validate_subresources(version: &Value, at: &str, errors: &mut Vec<FieldError>
     }
 }
 
-/// A schema that is stored stays, whatever its rules cost.
-fn cost(version: &Value, old: Option<&Value>) -> Cost {
-    let mut before = old
-        .into_iter()
-        .filter_map(|spec| spec["versions"].as_array())
-        .flatten();
-    if before.any(|v| v["schema"] == version["schema"]) {
-        Cost::Any
-    } else {
-        Cost::Bounded
-    }
+/// A schema that is stored stays, whatever is thought of it now: its definition can be changed elsewhere, and deleted.
+fn is_stored(version: &Value, old: Option<&Value>) -> bool {
+    let versions = old.and_then(|spec| spec["versions"].as_array());
+    let mut before = versions.into_iter().flatten();
+    before.any(|v| v["schema"] == version["schema"])
 }
 
 fn validate_versions(spec: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
@@ -353,7 +347,8 @@ fn validate_versions(spec: &Value, old: Option<&Value>, errors: &mut Vec<FieldEr
                 "",
             ));
         } else if (!one || i == 0)
-            && let Err(found) = schema(version, &schema_path(spec, i), cost(version, old))
+            && !is_stored(version, old)
+            && let Err(found) = schema(version, &schema_path(spec, i), Cost::Bounded)
         {
             errors.extend(found);
         }

@@ -118,6 +118,11 @@ fn digest(document: &Value) -> u64 {
     hasher.finish()
 }
 
+/// What of a version decides how objects are stored and read.
+fn of_schema(version: &Value) -> Value {
+    json!([version["name"], version["storage"], version["schema"]])
+}
+
 /// The schemas of all versions, and their rules.
 type Schemas = (Arc<[VersionSchema]>, Vec<cel::Rules>);
 
@@ -159,8 +164,16 @@ fn custom(
         crd: object::name(crd).to_owned(),
         schema: Arc::clone(&versions[index].schema),
         versions: Arc::clone(versions),
-        since: object::resource_version(crd).parse().unwrap_or_default(),
+        since: object::resource_version(crd).parse().unwrap_or(u64::MAX),
         rules,
+        schemas_digest: digest(
+            &spec["versions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(of_schema)
+                .collect(),
+        ),
         openapi_digest: digest(&version["schema"]["openAPIV3Schema"]),
         status: version["subresources"]["status"].is_object(),
         scale: scale.is_object().then(|| ScalePaths {

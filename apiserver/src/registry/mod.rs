@@ -79,8 +79,11 @@ pub struct Custom {
     pub schema: Arc<Schema>,
     /// Those of all versions of the definition, served or not.
     pub versions: Arc<[VersionSchema]>,
-    /// The revision of the definition: objects stored before may be of another schema.
+    /// The revision at which the definition got its schemas: objects stored before may be of another one. `u64::MAX` while
+    /// it is being written.
     pub since: u64,
+    /// Of the schemas of all versions.
+    pub schemas_digest: u64,
     /// Compiled `x-kubernetes-validations`.
     pub rules: cel::Rules,
     /// Digest of `openAPIV3Schema` as written: the OpenAPI documents change with it. The document itself is in the CRD.
@@ -377,9 +380,19 @@ impl Registry {
     /// Serves what a CustomResourceDefinition describes, in place of what it described before. The caller decides when:
     /// once it is Established. Returns what could not be understood of the schemas, with nothing changed then.
     pub fn set_crd(&self, crd: &Value) -> Result<(), Vec<FieldError>> {
-        let resources = crd::resources(crd)?.into_iter().map(Arc::new).collect();
+        let mut resources = crd::resources(crd)?;
         let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.crds.insert(crate::object::name(crd).to_owned(), resources);
+        let name = crate::object::name(crd);
+        let before = state.crds.get(name).and_then(|all| all.first()?.custom.as_ref());
+        if let Some(before) = before.map(|c| (c.schemas_digest, c.since)) {
+            // What is stored by the same schemas is as it would be stored now.
+            let customs = resources.iter_mut().filter_map(|r| r.custom.as_mut());
+            let same = customs.filter_map(Arc::get_mut);
+            same.filter(|c| c.schemas_digest == before.0 && before.1 != u64::MAX)
+                .for_each(|c| c.since = before.1);
+        }
+        let resources = resources.into_iter().map(Arc::new).collect();
+        state.crds.insert(name.to_owned(), resources);
         state.rebuild();
         Ok(())
     }

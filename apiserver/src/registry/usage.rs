@@ -61,7 +61,7 @@ pub fn of(group: &str, plural: &str, object: &Value) -> Usage {
 }
 
 /// Whether a pod has ended: it is still counted as an object, and asks for nothing.
-fn has_ended(pod: &Value) -> bool {
+pub fn has_ended(pod: &Value) -> bool {
     matches!(text(&pod["status"], "phase"), "Succeeded" | "Failed")
 }
 

@@ -44,12 +44,16 @@ impl Api {
         });
         try_join_all(classes.into_iter().map(|c| self.ensure(c))).await?;
         // Clients look it up to learn what the cluster's addresses are. Nothing routes to it here.
-        self.ensure(json!({"apiVersion": "v1", "kind": "Service",
+        let service = json!({"apiVersion": "v1", "kind": "Service",
             "metadata": {"name": "kubernetes", "namespace": "default",
                 "labels": {"component": "apiserver", "provider": "kubernetes"}},
             "spec": {"type": "ClusterIP", "clusterIP": strategy::kubernetes_address(), "sessionAffinity": "None",
-                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": 6443}]}}))
-            .await
+                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": 6443}]}});
+        // It is no reason not to start: who refuses it, a quota or a webhook, can be told so only while this server runs.
+        if let Err(e) = self.ensure(service).await {
+            tracing::warn!("Service default/kubernetes is not created: {e}");
+        }
+        Ok(())
     }
 
     /// Tells extension API servers and controllers who vouches for clients. It follows the CA.

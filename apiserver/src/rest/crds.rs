@@ -56,7 +56,11 @@ impl Api {
     pub(super) fn before_crd_write(&self, r: &Resource, crd: &Value) {
         if is_crd(r) && is_established(crd) {
             let _held = self.crd_lock.lock().unwrap_or_else(PoisonError::into_inner);
-            self.serve_crd(crd);
+            let mut unwritten = crd.clone();
+            if let Some(metadata) = unwritten["metadata"].as_object_mut() {
+                metadata.remove("resourceVersion");
+            }
+            self.serve_crd(&unwritten);
         }
     }
 

@@ -477,11 +477,8 @@ impl Api {
                 warnings,
             }));
         }
-        invalid(
-            r,
-            target.name,
-            metadata_twice(strategy::validate_update(r, target.subresource, &new, &old)),
-        )?;
+        let errors = update_errors(r, target.subresource, &new, &old);
+        invalid(r, target.name, metadata_twice(errors))?;
         warnings.extend(admission::validate(self, &review, Some(&new), Some(&old)).await?);
         warnings.extend(strategy::warnings(r, &new));
         let gone = finished(&new);
@@ -520,6 +517,19 @@ impl Api {
     }
 }
 
+/// What is wrong with an update. An object that an older release stored may have zero values that are left out today: that
+/// they are gone is no change.
+fn update_errors(r: &Resource, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    let errors = strategy::validate_update(r, subresource, new, old);
+    if errors.is_empty() || r.custom.is_some() {
+        return errors;
+    }
+    let mut as_today = old.clone();
+    strategy::default(r, &mut as_today);
+    let again = strategy::validate_update(r, subresource, new, &as_today);
+    if again.len() < errors.len() { again } else { errors }
+}
+
 /// Whether an object waits only to be removed: deletion was asked for and nothing holds it any more.
 pub fn finished(object: &Value) -> bool {
     let held = |finalizers: &Value| finalizers.as_array().is_some_and(|f| !f.is_empty());
@@ -535,6 +545,25 @@ pub fn finished(object: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zero_values_of_older_releases_are_no_change() {
+        let registry = crate::registry::Registry::new();
+        let r = registry.find("", "v1", "pods").unwrap();
+        let mut new = json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "namespace": "default", "uid": "u", "resourceVersion": "1"},
+            "spec": {"containers": [{"name": "c", "image": "i", "env": [{"name": "A", "value": ""}]}]}});
+        strategy::default(&r, &mut new);
+        let mut old = new.clone();
+        old["spec"]["hostNetwork"] = json!(false);
+        old["spec"]["containers"][0]["env"][0]["value"] = json!("");
+        assert_eq!(
+            update_errors(&r, "", &new, &old),
+            strategy::validate_update(&r, "", &new, &new)
+        );
+        old["spec"]["hostNetwork"] = json!(true);
+        assert!(!update_errors(&r, "", &new, &old).is_empty());
+    }
 
     #[test]
     fn a_version_alone_makes_no_difference() {

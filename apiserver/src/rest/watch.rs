@@ -9,6 +9,7 @@ use super::{Api, COMPACTED, Call, key, too_large};
 use crate::ApiError;
 use crate::auth::{Attributes, Authorizer, UserInfo};
 use crate::object;
+use crate::registry::convert;
 use crate::store::{Entry, Event, StoreError, Watch};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -160,7 +161,7 @@ impl Watcher {
         let json = match &event.prev {
             // It left the selection: what left is the object as it was, at the revision it left.
             Some(prev) if kind == "DELETED" && !event.deleted => {
-                let mut old = prev.value();
+                let mut old = convert::refreshed(&self.view.resource, prev.value());
                 object::set_meta(
                     &mut old,
                     "resourceVersion",

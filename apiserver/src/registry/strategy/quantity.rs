@@ -32,8 +32,18 @@ pub(super) fn nanos(text: &str) -> Option<i128> {
     Some(if negative { -nanos } else { nanos })
 }
 
-/// Whether it is negative, how it is written, and its size in billionths.
-fn parse(text: &str) -> Option<(bool, Family, i128)> {
+/// The parts of a quantity's text.
+struct Parts<'a> {
+    negative: bool,
+    whole: &'a str,
+    fraction: &'a str,
+    family: Family,
+    /// Of ten.
+    power: i32,
+    factor: i128,
+}
+
+fn parts(text: &str) -> Option<Parts<'_>> {
     let (negative, unsigned) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -44,8 +54,6 @@ fn parse(text: &str) -> Option<(bool, Family, i128)> {
         .unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits: i128 = format!("0{whole}{fraction}").parse().ok()?;
-    let places = i32::try_from(fraction.len()).ok()?;
     let (family, power, factor) = if suffix.is_empty() {
         (Family::Decimal, 0, 1)
     } else if let Some(at) = BINARY.iter().position(|s| *s == suffix) {
@@ -57,12 +65,38 @@ fn parse(text: &str) -> Option<(bool, Family, i128)> {
     } else if let Some((power, _)) = DECIMAL.iter().find(|(_, s)| *s == suffix) {
         (Family::Decimal, *power, 1)
     } else {
-        (
-            Family::Exponent,
-            suffix.strip_prefix(['e', 'E'])?.parse().ok()?,
-            1,
-        )
+        (Family::Exponent, exponent(suffix.strip_prefix(['e', 'E'])?)?, 1)
     };
+    (!fraction.contains('.')).then_some(Parts {
+        negative,
+        whole,
+        fraction,
+        family,
+        power,
+        factor,
+    })
+}
+
+/// A power of ten; the largest there is for what is beyond it.
+fn exponent(text: &str) -> Option<i32> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let beyond = if text.starts_with('-') { i32::MIN } else { i32::MAX };
+    is_number.then(|| text.parse().unwrap_or(beyond))
+}
+
+/// Whether it is negative, how it is written, and its size in billionths.
+fn parse(text: &str) -> Option<(bool, Family, i128)> {
+    let Parts {
+        negative,
+        whole,
+        fraction,
+        family,
+        power,
+        factor,
+    } = parts(text)?;
+    let digits: i128 = format!("0{whole}{fraction}").parse().ok()?;
+    let places = i32::try_from(fraction.len()).ok()?;
     // In billionths, rounded away from zero.
     let scaled = digits.checked_mul(factor)?;
     let exponent = power.checked_sub(places)?.checked_add(9)?;
@@ -73,6 +107,32 @@ fn parse(text: &str) -> Option<(bool, Family, i128)> {
         scaled.checked_add(divisor - 1)? / divisor
     };
     Some((negative, family, nanos))
+}
+
+/// As [`parse`], for more digits than that can hold: what is beyond billionths is rounded up before the suffix is looked at,
+/// and what is too large is the largest there is. Somebody who writes many digits must not get past a limit with them.
+fn rounded(text: &str) -> Option<(bool, Family, i128)> {
+    /// More digits than the largest number has.
+    const MANY: usize = 40;
+    let parts = parts(text)?;
+    let all = format!("{}{}", parts.whole, parts.fraction);
+    let digits = all.trim_start_matches('0');
+    let zeros = i64::try_from(all.len() - digits.len()).ok()?;
+    // How many of the digits are whole billionths.
+    let kept = i64::try_from(parts.whole.len()).ok()? - zeros + i64::from(parts.power) + 9;
+    let kept = usize::try_from(kept.max(0)).ok()?;
+    let nanos = if digits.is_empty() {
+        0
+    } else if kept >= MANY {
+        i128::MAX
+    } else {
+        let (kept_digits, rest) = digits.split_at(kept.min(digits.len()));
+        let padding = "0".repeat(kept - kept_digits.len());
+        let nanos: i128 = format!("0{kept_digits}{padding}").parse().unwrap_or(i128::MAX);
+        let up = i128::from(rest.bytes().any(|digit| digit != b'0'));
+        nanos.saturating_add(up).saturating_mul(parts.factor)
+    };
+    Some((parts.negative, parts.family, nanos))
 }
 
 /// The canonical text of a quantity; `None` when it is none, or too large for its digits to be known exactly.
@@ -148,14 +208,15 @@ impl Amount {
         }
     }
 
-    /// A quantity of an object; what is none, or too large to be known, is nothing.
+    /// A quantity of an object; what is none is nothing, and what is too large to be known is the largest there is.
     pub fn of(value: &Value) -> Self {
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Number(number) => number.to_string(),
             _ => return Self::ZERO,
         };
-        parse(&text).map_or(Self::ZERO, |(negative, family, nanos)| Self {
+        let known = parse(&text).or_else(|| rounded(&text));
+        known.map_or(Self::ZERO, |(negative, family, nanos)| Self {
             nanos: if negative { -nanos } else { nanos },
             family,
         })
@@ -208,7 +269,7 @@ impl std::fmt::Display for Amount {
 
 #[cfg(test)]
 mod tests {
-    use super::{Amount, canonical};
+    use super::{Amount, NANO, canonical};
     use serde_json::json;
 
     #[test]
@@ -220,6 +281,33 @@ mod tests {
         assert_eq!(Amount::count(3).to_string(), "3");
         assert_eq!(Amount::of(&json!(2)).max(Amount::count(1)).to_string(), "2");
         assert!(of("1Gi").exceeds(of("1G")) && !Amount::ZERO.exceeds(of("0")));
+    }
+
+    #[test]
+    fn digits_get_past_no_limit() {
+        let of = |text: &str| Amount::of(&json!(text)).nanos;
+        let zeros = "0".repeat(30);
+        for (text, want) in [
+            (format!("68719476736.{zeros}"), 68_719_476_736 * NANO),
+            (format!("64.{zeros}Gi"), 68_719_476_736 * NANO),
+            (format!("-2.{zeros}{zeros}"), -2 * NANO),
+            (format!("1.{zeros}1"), NANO + 1),
+            (format!("0.{zeros}{zeros}"), 0),
+            (format!("0.{zeros}{zeros}1"), 1),
+            (format!("1{zeros}"), i128::MAX),
+            (format!("-1{zeros}"), -i128::MAX),
+            ("1e30".into(), i128::MAX),
+            ("1e99999999999".into(), i128::MAX),
+            ("1e-99999999999".into(), 1),
+            ("1000000000000Ei".into(), i128::MAX),
+            ("1.2.3".into(), 0),
+            ("1e".into(), 0),
+            ("none".into(), 0),
+        ] {
+            assert_eq!(of(&text), want, "{text}");
+        }
+        let all = Amount::of(&json!("1e30"));
+        assert_eq!(Amount::of(&json!(all.to_string())).nanos, all.nanos);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::{Api, Operation, Review, subject};
 use crate::ApiError;
 use crate::object;
+use crate::rest::store_error;
 use crate::store::Range;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
@@ -21,20 +22,20 @@ const STORAGE_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 const INGRESS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const SYSTEM: [&str; 2] = ["system-node-critical", "system-cluster-critical"];
 
-fn all(api: &Api, resource: &str) -> Vec<Value> {
+fn all(api: &Api, review: &Review<'_>, resource: &str) -> Result<Vec<Value>, ApiError> {
     let range = Range {
         resource: resource.to_owned(),
         ..Range::default()
     };
     let page = api.store.list(&range);
-    let entries = page.map(|page| page.entries).unwrap_or_default();
-    entries.iter().map(|entry| entry.value()).collect()
+    let page = page.map_err(|e| store_error(&e, review.resource, review.name))?;
+    Ok(page.entries.iter().map(|entry| entry.value()).collect())
 }
 
 /// Names the class of a new claim or Ingress that names none.
-pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) {
+pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) -> Result<(), ApiError> {
     if review.operation != Operation::Create || !object["spec"].is_object() {
-        return;
+        return Ok(());
     }
     let (field, annotation, classes, marks) = match &*review.resource.storage {
         "/persistentvolumeclaims" => (
@@ -49,15 +50,16 @@ pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) {
             INGRESS,
             &DEFAULT_INGRESS[..],
         ),
-        _ => return,
+        _ => return Ok(()),
     };
     let named = !object["spec"][field].is_null() || !object["metadata"]["annotations"][annotation].is_null();
     if named {
-        return;
+        return Ok(());
     }
-    if let Some(class) = usual(all(api, classes), marks).first() {
+    if let Some(class) = usual(all(api, review, classes)?, marks).first() {
         object["spec"][field] = object::name(class).into();
     }
+    Ok(())
 }
 
 /// The classes that are to be used by default: the newest first, and of the same age by name.
@@ -91,7 +93,7 @@ pub fn validate(api: &Api, review: &Review<'_>, new: Option<&Value>) -> Result<(
     if new["globalDefault"] != json!(true) {
         return Ok(());
     }
-    let other = all(api, PRIORITY)
+    let other = all(api, review, PRIORITY)?
         .into_iter()
         .find(|class| class["globalDefault"] == json!(true) && object::name(class) != object::name(new));
     match other {

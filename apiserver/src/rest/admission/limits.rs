@@ -5,13 +5,14 @@ use crate::ApiError;
 use crate::object;
 use crate::registry::strategy::quantity::Amount;
 use crate::registry::usage::{self, Usage};
+use crate::rest::store_error;
 use crate::store::Range;
 use serde_json::{Map, Value, json};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 /// The limits of the namespace, when the write is one they are about.
-fn limits(api: &Api, review: &Review<'_>) -> Vec<Value> {
+fn limits(api: &Api, review: &Review<'_>) -> Result<Vec<Value>, ApiError> {
     let concerned = review.subresource.is_empty()
         && match &*review.resource.storage {
             "/pods" => review.operation == Operation::Create,
@@ -19,7 +20,7 @@ fn limits(api: &Api, review: &Review<'_>) -> Vec<Value> {
             _ => false,
         };
     if !concerned {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let range = Range {
         resource: "/limitranges".to_owned(),
@@ -27,24 +28,27 @@ fn limits(api: &Api, review: &Review<'_>) -> Vec<Value> {
         ..Range::default()
     };
     let page = api.store.list(&range);
-    let entries = page.map(|page| page.entries).unwrap_or_default();
-    entries
+    let page = page.map_err(|e| store_error(&e, review.resource, review.name))?;
+    let limits = page
+        .entries
         .iter()
         .flat_map(|entry| {
             let limits = entry.value()["spec"]["limits"].take();
             limits.as_array().cloned().unwrap_or_default()
         })
-        .collect()
+        .collect();
+    Ok(limits)
 }
 
 /// Gives the containers of a new pod what they do not say.
-pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) {
+pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) -> Result<(), ApiError> {
     if &*review.resource.storage != "/pods" {
-        return;
+        return Ok(());
     }
-    for limit in limits(api, review) {
+    for limit in limits(api, review)? {
         give(&limit, object);
     }
+    Ok(())
 }
 
 fn give(limit: &Value, pod: &mut Value) {
@@ -53,7 +57,8 @@ fn give(limit: &Value, pod: &mut Value) {
     }
     let mut given = Vec::new();
     for (list, what) in [("containers", "container"), ("initContainers", "init container")] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        let containers = pod.get_mut("spec").and_then(|spec| spec.get_mut(list));
+        for container in containers.and_then(Value::as_array_mut).into_iter().flatten() {
             let name = container["name"].as_str().unwrap_or_default().to_owned();
             for (from, to) in [("defaultRequest", "requests"), ("default", "limits")] {
                 let names = fill(container, to, &limit[from]);
@@ -95,7 +100,7 @@ fn fill(container: &mut Value, list: &str, amounts: &Value) -> Vec<String> {
 /// Refuses what is beyond the limits.
 pub fn validate(api: &Api, review: &Review<'_>, object: &Value) -> Result<(), ApiError> {
     let mut problems = Vec::new();
-    for limit in limits(api, review) {
+    for limit in limits(api, review)? {
         problems.extend(beyond(&limit, &review.resource.plural, &object["spec"]));
     }
     let detail = match problems.as_slice() {
@@ -202,6 +207,7 @@ mod tests {
         let mut pod = json!({"metadata": {}, "spec": {"containers": [
             {"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}}]}});
         give(&limit, &mut pod);
+        assert!(pod["spec"].get("initContainers").is_none());
         let containers = &pod["spec"]["containers"];
         assert_eq!(
             containers[0]["resources"],

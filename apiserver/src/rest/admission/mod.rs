@@ -160,10 +160,9 @@ fn terminating(r: &Resource, review: &Review<'_>) -> ApiError {
 
 /// What the server itself gives a new object that says nothing: amounts, priority, classes.
 pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) -> Result<(), ApiError> {
-    limits::defaults(api, review, object);
+    limits::defaults(api, review, object)?;
     priority::priority(api, review, object)?;
-    classes::defaults(api, review, object);
-    Ok(())
+    classes::defaults(api, review, object)
 }
 
 /// Mutating webhooks: may change the new object, before its kind's own rules see it. `new` is `None` for a deletion.

@@ -3,6 +3,7 @@
 use super::{Api, Operation, Review, subject};
 use crate::ApiError;
 use crate::object;
+use crate::rest::store_error;
 use crate::store::{Key, Range};
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ pub fn priority(api: &Api, review: &Review<'_>, pod: &mut Value) -> Result<(), A
         .unwrap_or_default()
         .to_owned();
     let class = if name.is_empty() {
-        usual(api)
+        usual(api, review)?
     } else {
         let found = api.store.get(&Key::new(CLASSES, "", name.as_str()));
         if found.is_none() {
@@ -59,14 +60,15 @@ pub fn priority(api: &Api, review: &Review<'_>, pod: &mut Value) -> Result<(), A
 }
 
 /// The class of pods that name none: of those that offer themselves the lowest.
-fn usual(api: &Api) -> Option<Value> {
+fn usual(api: &Api, review: &Review<'_>) -> Result<Option<Value>, ApiError> {
     let range = Range {
         resource: CLASSES.to_owned(),
         ..Range::default()
     };
-    let page = api.store.list(&range).ok()?;
+    let page = api.store.list(&range);
+    let page = page.map_err(|e| store_error(&e, review.resource, review.name))?;
     let classes = page.entries.iter().map(|entry| entry.value());
-    classes
+    Ok(classes
         .filter(|class| class["globalDefault"] == Value::Bool(true))
-        .min_by_key(|class| class["value"].as_i64())
+        .min_by_key(|class| class["value"].as_i64()))
 }

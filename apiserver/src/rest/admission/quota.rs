@@ -49,11 +49,8 @@ pub async fn admit(
         namespace: Some(review.namespace.to_owned()),
         ..Range::default()
     };
-    let quotas = api
-        .store
-        .list(&range)
-        .map(|page| page.entries)
-        .unwrap_or_default();
+    let page = api.store.list(&range);
+    let quotas = page.map_err(|e| store_error(&e, r, review.name))?.entries;
     if quotas.is_empty() {
         return Ok(());
     }
@@ -61,6 +58,15 @@ pub async fn admit(
     if review.operation == Operation::Create
         && api.store.get(&key(r, review.namespace, review.name)).is_some()
     {
+        return Ok(());
+    }
+    // A write that one quota refuses must not be counted by another.
+    for quota in &quotas {
+        if let Answer::Refused(why) = answer(&quota.value(), (&r.group, &r.plural), new, old) {
+            return Err(ApiError::forbidden(subject(r, review.name), &why));
+        }
+    }
+    if review.dry_run {
         return Ok(());
     }
     for quota in quotas {
@@ -84,9 +90,6 @@ async fn count(
             Answer::Refused(why) => return Err(ApiError::forbidden(subject(r, review.name), &why)),
             Answer::Used(used) => used,
         };
-        if review.dry_run {
-            return Ok(());
-        }
         let mut next = current.clone();
         for (name, amount) in used {
             next["status"]["used"][name] = amount.to_string().into();
@@ -146,7 +149,9 @@ fn answer(quota: &Value, kind: (&str, &str), new: &Value, old: Option<&Value>) -
             return Answer::Refused(format!("failed quota: {name}: must specify {unsaid}"));
         }
     }
-    asked.retain(|name, amount| hard.contains_key(name) && !amount.is_zero());
+    // What a write gives back is not taken off here: the controller counts anew once the write is stored, and a write that
+    // is tried again must not give back twice.
+    asked.retain(|name, amount| hard.contains_key(name) && amount.exceeds(Amount::ZERO));
     if asked.is_empty() {
         return Answer::Indifferent;
     }
@@ -154,7 +159,7 @@ fn answer(quota: &Value, kind: (&str, &str), new: &Value, old: Option<&Value>) -
     let (mut used, mut exceeded) = (Usage::new(), Vec::new());
     for (name, amount) in &asked {
         let sum = of("used", name).plus(*amount);
-        if amount.exceeds(Amount::ZERO) && sum.exceeds(of("hard", name)) {
+        if sum.exceeds(of("hard", name)) {
             exceeded.push(name);
         }
         used.insert(name.clone(), sum);
@@ -220,6 +225,26 @@ mod tests {
                 answer(&quota, ("", plural), &object, None),
                 want,
                 "{plural} {object}"
+            );
+        }
+        let claims = json!({"metadata": {"name": "q"}, "status": {
+            "hard": {"requests.storage": "3Gi"}, "used": {"requests.storage": "2Gi"}}});
+        let claim = |size: &str| json!({"spec": {"resources": {"requests": {"storage": size}}}});
+        for (new, want) in [
+            ("1Gi", Answer::Indifferent),
+            (
+                "3Gi",
+                Answer::Used(Usage::from([(
+                    "requests.storage".to_owned(),
+                    Amount::of(&json!("3Gi")),
+                )])),
+            ),
+        ] {
+            let kind = ("", "persistentvolumeclaims");
+            assert_eq!(
+                answer(&claims, kind, &claim(new), Some(&claim("2Gi"))),
+                want,
+                "{new}"
             );
         }
         let unknown = json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "0"}}, "status": {}});

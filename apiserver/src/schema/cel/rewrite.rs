@@ -10,21 +10,21 @@ use kube::core::cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, ListExpr, LiteralValue, operators,
 };
 
-/// `optMap` and `optFlatMap` have what they are called on twice, so chains of them would grow beyond all bounds: this is how
-/// large it may be.
-const REPEATED: usize = 2048;
+/// `optMap` and `optFlatMap` have what they are called on twice, so chains of them would grow beyond all bounds: so many
+/// nodes may be repeated in one expression.
+const REPEATED: usize = 5000;
 
 /// The expression that is evaluated; the error is a message for the author of the expression.
 pub(super) fn expanded(mut expression: IdedExpr) -> Result<IdedExpr, String> {
     optional::steps(&mut expression);
-    macros(expression)
+    macros(expression, &mut 0)
 }
 
-/// Expands the macros everywhere in `expression`.
-fn macros(expression: IdedExpr) -> Result<IdedExpr, String> {
+/// Expands the macros everywhere in `expression`. `repeated` counts the nodes that are there twice for it.
+fn macros(expression: IdedExpr, repeated: &mut usize) -> Result<IdedExpr, String> {
     let IdedExpr { id, expr } = expression;
     let expr = match expr {
-        Expr::Call(call) => self::call(call)?,
+        Expr::Call(call) => self::call(call, repeated)?,
         Expr::Comprehension(mut c) => {
             for part in [
                 &mut c.iter_range,
@@ -33,20 +33,20 @@ fn macros(expression: IdedExpr) -> Result<IdedExpr, String> {
                 &mut c.loop_step,
                 &mut c.result,
             ] {
-                *part = macros(std::mem::take(part))?;
+                *part = macros(std::mem::take(part), repeated)?;
             }
             Expr::Comprehension(c)
         }
         Expr::List(mut list) => {
-            list.elements = list.elements.into_iter().map(macros).collect::<Result<_, _>>()?;
+            list.elements = every(list.elements, repeated)?;
             Expr::List(list)
         }
         Expr::Map(mut map) => {
             for entry in &mut map.entries {
                 match &mut entry.expr {
                     EntryExpr::MapEntry(entry) => {
-                        entry.key = macros(std::mem::take(&mut entry.key))?;
-                        entry.value = macros(std::mem::take(&mut entry.value))?;
+                        entry.key = macros(std::mem::take(&mut entry.key), repeated)?;
+                        entry.value = macros(std::mem::take(&mut entry.value), repeated)?;
                     }
                     EntryExpr::StructField(_) => return Err("messages are not supported".into()),
                 }
@@ -54,7 +54,7 @@ fn macros(expression: IdedExpr) -> Result<IdedExpr, String> {
             Expr::Map(map)
         }
         Expr::Select(mut select) => {
-            *select.operand = macros(std::mem::take(&mut *select.operand))?;
+            *select.operand = macros(std::mem::take(&mut *select.operand), repeated)?;
             Expr::Select(select)
         }
         Expr::Struct(s) => {
@@ -67,6 +67,10 @@ fn macros(expression: IdedExpr) -> Result<IdedExpr, String> {
         other @ (Expr::Ident(_) | Expr::Literal(_)) => other,
     };
     Ok(IdedExpr { id, expr })
+}
+
+fn every(expressions: Vec<IdedExpr>, repeated: &mut usize) -> Result<Vec<IdedExpr>, String> {
+    expressions.into_iter().map(|e| macros(e, repeated)).collect()
 }
 
 fn node(expr: Expr) -> IdedExpr {
@@ -100,10 +104,10 @@ fn is_type_call(expr: &Expr) -> bool {
     matches!(expr, Expr::Call(call) if call.func_name == "type" && call.target.is_none() && call.args.len() == 1)
 }
 
-fn call(mut call: CallExpr) -> Result<Expr, String> {
-    call.args = call.args.into_iter().map(macros).collect::<Result<_, _>>()?;
+fn call(mut call: CallExpr, repeated: &mut usize) -> Result<Expr, String> {
+    call.args = every(call.args, repeated)?;
     if let Some(target) = call.target.take() {
-        call.target = Some(Box::new(macros(*target)?));
+        call.target = Some(Box::new(macros(*target, repeated)?));
     }
     if matches!(call.func_name.as_str(), operators::EQUALS | operators::NOT_EQUALS)
         && call.args.iter().any(|arg| is_type_call(&arg.expr))
@@ -130,8 +134,11 @@ fn call(mut call: CallExpr) -> Result<Expr, String> {
         return Err("optMap() variable name must be a simple identifier".into());
     };
     let optional = || node(Expr::Ident("optional".into()));
-    if size(&target, REPEATED) >= REPEATED {
-        return Err("ERROR: <input>:1:1: too many optMap() in a row".into());
+    *repeated += size(&target, REPEATED + 1);
+    if *repeated > REPEATED {
+        return Err(format!(
+            "ERROR: <input>:1:1: too many optMap() on one another: they would repeat more than {REPEATED} parts of the expression"
+        ));
     }
     let has = call_on((*target).clone(), "hasValue", Vec::new());
     let mapped = node(bind(name, call_on(*target, "value", Vec::new()), body));
@@ -166,7 +173,11 @@ fn size(expression: &IdedExpr, enough: usize) -> usize {
         Expr::Comprehension(c) => {
             all(&mut [&c.iter_range, &c.accu_init, &c.loop_cond, &c.loop_step, &c.result].into_iter())
         }
-        Expr::Map(_) | Expr::Struct(_) => enough,
+        Expr::Map(map) => all(&mut map.entries.iter().flat_map(|entry| match &entry.expr {
+            EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+            EntryExpr::StructField(_) => Vec::new(),
+        })),
+        Expr::Struct(_) => enough,
         Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => 1,
     }
 }

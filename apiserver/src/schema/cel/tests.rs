@@ -279,6 +279,11 @@ fn optional_steps_and_loops_over_two_variables() {
     let chain = |long| format!("self.?a{}.hasValue()", ".optMap(x, x)".repeat(long));
     assert!(holds(&chain(4), full));
     assert!(parse(&chain(40)).is_err(), "a chain does not grow beyond bounds");
+    let many = |n| parse(&vec![chain(5); n].join(" && "));
+    assert!(many(3).is_ok());
+    let error = many(20).unwrap_err();
+    assert!(error.contains("too many optMap()"), "many chains do not: {error}");
+    assert!(parse("{'a': 1}[?'a'].optMap(x, {'b': x}).optMap(x, x).hasValue()").is_ok());
 }
 
 #[test]
