@@ -47,9 +47,6 @@ pub struct ManifestState {
     pub served: Option<Arc<Served>>,
     /// Must be looked at again.
     pub dirty: bool,
-    /// It is being looked at: whoever does so asks afterwards whether it is dirty, so nobody else need be told. Most that is seen
-    /// of an object then is what that look itself wrote.
-    pub looked_at: bool,
     /// UID of the object.
     pub uid: String,
     /// resourceVersion at which the object was found to be as it should be.
@@ -273,9 +270,10 @@ impl State {
             .as_str()
             .unwrap_or_default()
             .to_owned();
-        let (mut works, waited_for) = self.mark_dirty(key, Some(&revision));
+        let mut works = self.mark_dirty(key, Some(&revision));
         let records = self.note_owners(key, &object);
-        // Where nobody waits for it: keep that it exists, not what it holds.
+        // Nobody waits for it: keep that it exists, not what it holds.
+        let waited_for = !works.is_empty();
         for record in object["metadata"]["ownerReferences"]
             .as_array()
             .into_iter()
@@ -364,16 +362,14 @@ impl State {
     pub fn object_gone(&mut self, key: &ObjectKey) -> Vec<String> {
         self.forget_owners(key, &[]);
         self.seen.remove(key);
-        self.mark_dirty(key, None).0
+        self.mark_dirty(key, None)
     }
 
-    /// The works to reconcile for it, and whether anybody is going to look at it.
-    fn mark_dirty(&mut self, key: &ObjectKey, revision: Option<&str>) -> (Vec<String>, bool) {
-        let mut works = Vec::new();
-        let mut any = false;
+    fn mark_dirty(&mut self, key: &ObjectKey, revision: Option<&str>) -> Vec<String> {
         let Some(owners) = self.owners.get(key) else {
-            return (works, any);
+            return Vec::new();
         };
+        let mut works = Vec::new();
         for name in owners {
             let Some(state) = self.works.get_mut(name) else {
                 continue;
@@ -381,13 +377,12 @@ impl State {
             let matching = state.manifests.iter_mut().filter(|m| m.key.as_ref() == Some(key));
             for manifest in matching.filter(|m| revision.is_none() || m.settled.as_deref() != revision) {
                 manifest.dirty = true;
-                any = true;
-                if !manifest.looked_at && !works.contains(name) {
+                if !works.contains(name) {
                     works.push(name.clone());
                 }
             }
         }
-        (works, any)
+        works
     }
 }
 
@@ -478,13 +473,10 @@ mod tests {
                 .unwrap()
                 .manifests
                 .push(ManifestState::default());
-            state.works.get_mut("w").unwrap().manifests[0].looked_at = true;
             state.own(&key(), "w", 0);
             // The object is created at revision 1; somebody may write it before the creation is answered.
-            for revision in ["1", last] {
-                let told = state.object_seen(&key(), object(revision));
-                assert!(told.is_empty(), "who looks at it asks afterwards");
-            }
+            state.object_seen(&key(), object("1"));
+            state.object_seen(&key(), object(last));
             state.settled(&key(), "w", 0, "1");
             assert_eq!(state.works["w"].manifests[0].dirty, looked_at_again, "{last}");
             assert_eq!(state.seen[&key()].object.is_some(), looked_at_again, "{last}");

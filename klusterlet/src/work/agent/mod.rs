@@ -1,11 +1,10 @@
 //! The work agent: watches the hub's works and the cluster's AppliedManifestWorks, and reconciles each work in a few
 //! concurrent workers. A reconcile looks only at manifests that changed or whose object did.
 //!
-//! `follow` keeps what is known current, `begin` and `reconcile` bring one work about, `memory` decides what of it must be looked
+//! `follow` keeps what is known current, `reconcile` brings one work about, `memory` decides what of it must be looked
 //! at, `report` tells the hub, `finalize` takes a work away, `evict` what a vanished work left, `hold` what is in doubt;
 //! `rehearse` answers what applying would change, `rights` follows what executors may do.
 
-mod begin;
 mod evict;
 mod finalize;
 mod follow;

@@ -9,7 +9,7 @@ use crate::work::{applied, dry_run, manifest, order, status};
 use futures::StreamExt as _;
 use kube::ResourceExt as _;
 use muster_crds::conditions;
-use muster_crds::constants::{annotations, conditions as types};
+use muster_crds::constants::{annotations, conditions as types, finalizers};
 use muster_crds::names::applied_manifest_work_name;
 use muster_crds::work::v1::{AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork};
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ impl Agent {
         // A completed work is frozen: it is looked at, and nothing of it is applied (wire §3.5).
         let frozen = conditions::is_true(&known.status.conditions, types::COMPLETE);
         if !known.cached {
-            self.begin(name, &known.work, frozen).await?;
+            self.ensure_finalizer(&known.work).await?;
         }
         let applied = if frozen {
             None
@@ -94,7 +94,7 @@ impl Agent {
             if current.work.metadata.generation != known.work.metadata.generation {
                 self.queue.add(Key::Work(name.to_owned()));
             }
-            let (mut settled, mut meanwhile) = (Vec::new(), Vec::new());
+            let mut settled = Vec::new();
             for (ordinal, outcome) in outcomes {
                 again = soonest(again, outcome.retry);
                 if state::misses_kind(&outcome.report) {
@@ -106,10 +106,6 @@ impl Agent {
                     settled.push((ordinal, key.clone(), revision.clone()));
                 }
                 if let Some(manifest) = current.manifests.get_mut(ordinal) {
-                    manifest.looked_at = false;
-                    if manifest.dirty {
-                        meanwhile.push(ordinal);
-                    }
                     manifest.key = outcome.key;
                     manifest.served = outcome.served;
                     manifest.uid = outcome.uid;
@@ -133,13 +129,6 @@ impl Agent {
             let waiting = current.manifests.iter().any(|m| m.report.is_none());
             for (ordinal, key, revision) in settled {
                 state.settled(&key, name, ordinal, &revision);
-            }
-            let manifests = state.works.get(name).map_or(&[][..], |w| &w.manifests);
-            if meanwhile
-                .iter()
-                .any(|o| manifests.get(*o).is_some_and(|m| m.dirty))
-            {
-                self.wake(Key::Work(name.to_owned()));
             }
             (reports, uids, waiting)
         };
@@ -165,6 +154,23 @@ impl Agent {
             Retry::After(delay) => Ok(Some(delay)),
             Retry::No => Ok(None),
         }
+    }
+
+    pub(super) async fn ensure_finalizer(&self, work: &ManifestWork) -> Result<(), ReconcileError> {
+        if work.finalizers().iter().any(|f| f == finalizers::MANIFEST_WORK) {
+            return Ok(());
+        }
+        let mut list = work.finalizers().to_vec();
+        list.push(finalizers::MANIFEST_WORK.to_owned());
+        let patch = json!({"metadata": {
+            "uid": work.metadata.uid, "resourceVersion": work.metadata.resource_version, "finalizers": list}});
+        // Not at any price: the cluster's other works must not wait for a hub that has too much to do.
+        let hub = self.hub.of(&work.name_any()).hurried();
+        let answer = objects::merge(&hub, &self.work_path(&work.name_any()), &patch)
+            .await
+            .map_err(ReconcileError::Hub)?;
+        self.learn(answer);
+        Ok(())
     }
 
     /// Takes the hub's answer to a write as news, without waiting for the watch to say the same. It may have more news than what
@@ -202,8 +208,30 @@ impl Agent {
             .is_some_and(|a| a.metadata.deletion_timestamp.is_none())
     }
 
+    pub(super) async fn ensure_applied(
+        &self,
+        name: &str,
+        work: &ManifestWork,
+    ) -> Result<Arc<AppliedManifestWork>, ReconcileError> {
+        let applied_name = applied_manifest_work_name(&self.settings.hub_hash, name);
+        let known = self.state().applied.get(&applied_name).cloned();
+        if let Some(known) = known {
+            if known.metadata.deletion_timestamp.is_some() {
+                return Err(ReconcileError::NotYet(format!("{applied_name} is being deleted")));
+            }
+            return self.keep_applied(known, work).await;
+        }
+        let (hash, agent) = (&self.settings.hub_hash, &self.settings.agent_id);
+        let object = applied::new(&applied_name, work, hash, agent);
+        let answer = match objects::create(&self.spoke.of(name), applied::PATH, &object).await {
+            Err(error) if error.already_exists() => self.adopt_applied(&applied_name).await?,
+            other => other.map_err(ReconcileError::Spoke)?,
+        };
+        self.learn_applied(answer)
+    }
+
     /// Labels of the work are on its record, beside those that somebody else put there, and its kinds.
-    pub(super) async fn keep_applied(
+    async fn keep_applied(
         &self,
         applied: Arc<AppliedManifestWork>,
         work: &ManifestWork,
@@ -278,10 +306,8 @@ impl Agent {
     }
 
     pub(super) fn learn_applied(&self, answer: Value) -> Result<Arc<AppliedManifestWork>, ReconcileError> {
-        let mut applied: AppliedManifestWork = serde_json::from_value(answer)
+        let applied: AppliedManifestWork = serde_json::from_value(answer)
             .map_err(|e| ReconcileError::Spoke(RequestError::Kube(Box::new(kube::Error::SerdeError(e)))))?;
-        // Nobody asks who manages which field, and it is the largest part.
-        applied.metadata.managed_fields = None;
         let (applied, mut state) = (Arc::new(applied), self.state());
         let older = |known: &Arc<AppliedManifestWork>| {
             known.metadata.uid == applied.metadata.uid && memory::revision(known) > memory::revision(&applied)
@@ -325,7 +351,6 @@ impl Agent {
         for (ordinal, manifest) in current.manifests.iter_mut().enumerate() {
             if manifest.dirty || manifest.report.is_none() {
                 manifest.dirty = false;
-                manifest.looked_at = true;
                 let trusted = manifest
                     .report
                     .as_ref()
