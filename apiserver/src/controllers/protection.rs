@@ -3,6 +3,7 @@
 
 use super::plan::{Action, Plan};
 use crate::object;
+use crate::registry::usage;
 use serde_json::Value;
 
 /// On every claim.
@@ -13,10 +14,9 @@ pub const VOLUME: &str = "kubernetes.io/pv-protection";
 /// Whether a Pod that runs, or is about to, has the claim.
 pub fn uses(pod: &Value, claim: &str) -> bool {
     let scheduled = pod["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty());
-    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
     let volumes = pod["spec"]["volumes"].as_array();
     scheduled
-        && !ended
+        && !usage::has_ended(pod)
         && volumes.into_iter().flatten().any(|volume| {
             // A generic ephemeral volume's claim is named after the Pod and the volume (KEP-1698).
             let ephemeral = || {

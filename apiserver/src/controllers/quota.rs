@@ -22,13 +22,6 @@ const BY_AMOUNT: [(&str, &str); 3] = [
     ("persistentvolumeclaims", "/persistentvolumeclaims"),
     ("requests.storage", "/persistentvolumeclaims"),
 ];
-/// Core kinds that are bounded by their bare name.
-const BY_NAME: [&str; 4] = [
-    "configmaps",
-    "secrets",
-    "replicationcontrollers",
-    "resourcequotas",
-];
 
 /// Store key of the kind whose objects use what is bounded under this name.
 fn storage(name: &str) -> String {
@@ -46,7 +39,7 @@ fn storage(name: &str) -> String {
     match exact {
         Some((_, storage)) => (*storage).to_owned(),
         None if name.starts_with("services.") => "/services".to_owned(),
-        None if BY_NAME.contains(&name) => format!("/{name}"),
+        None if usage::COUNTED.contains(&name) => format!("/{name}"),
         None => "/pods".to_owned(),
     }
 }

@@ -17,7 +17,7 @@ const MUST_BE_SAID: [&str; 6] = [
     "limits.memory",
 ];
 /// Core kinds that are counted by their bare name as well.
-const COUNTED: [&str; 4] = [
+pub const COUNTED: [&str; 4] = [
     "configmaps",
     "secrets",
     "replicationcontrollers",

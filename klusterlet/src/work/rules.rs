@@ -4,9 +4,11 @@
 //! else. The cost of an expression is bounded before it runs (its length, and how often its loops can turn over this
 //! object) and while it runs (`bounded`).
 
+mod optional;
+
 use super::bounded;
 use kube::core::cel::KubeCelExt as _;
-use kube::core::cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedEntryExpr, LiteralValue, operators};
+use kube::core::cel::cel::common::ast::{EntryExpr, Expr, IdedEntryExpr};
 use kube::core::cel::cel::extractors::This;
 use kube::core::cel::cel::objects::{Key, Map};
 use kube::core::cel::cel::parser::{Expression, Parser};
@@ -264,7 +266,7 @@ fn program(expression: &str) -> Result<Arc<Expression>, Problem> {
                 Problem::Expression(format!("the expression {expression:?} does not compile: {e}"))
             })?;
     let mut compiled = compiled;
-    optional_steps(&mut compiled);
+    optional::steps(&mut compiled);
     let compiled = Arc::new(compiled);
     let mut programs = locked();
     if programs.len() >= MAX_PROGRAMS {
@@ -272,85 +274,6 @@ fn program(expression: &str) -> Result<Arc<Expression>, Problem> {
     }
     programs.insert(expression.to_owned(), compiled.clone());
     Ok(compiled)
-}
-
-/// Makes `a.?b`, and what is taken of it (`a.?b.c`), the step `a[?'b']`: the engine fails at the others where there is no
-/// `b`. Whether the expression is such a step.
-fn optional_steps(expression: &mut IdedExpr) -> bool {
-    let all = |list: &mut Vec<IdedExpr>| {
-        for item in list {
-            optional_steps(item);
-        }
-    };
-    let entries = |list: &mut Vec<IdedEntryExpr>| {
-        for entry in list {
-            match &mut entry.expr {
-                EntryExpr::StructField(f) => {
-                    optional_steps(&mut f.value);
-                }
-                EntryExpr::MapEntry(e) => {
-                    optional_steps(&mut e.key);
-                    optional_steps(&mut e.value);
-                }
-            }
-        }
-    };
-    match &mut expression.expr {
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => false,
-        Expr::Select(select) => {
-            if !optional_steps(&mut select.operand) || select.test {
-                return false;
-            }
-            let field = IdedExpr {
-                id: expression.id,
-                expr: Expr::Literal(LiteralValue::String(select.field.clone().into())),
-            };
-            let args = vec![std::mem::take(&mut *select.operand), field];
-            expression.expr = Expr::Call(CallExpr {
-                func_name: operators::OPT_INDEX.to_owned(),
-                target: None,
-                args,
-            });
-            true
-        }
-        Expr::Call(call) => {
-            if let Some(target) = &mut call.target {
-                optional_steps(target);
-            }
-            let mut of_optional = false;
-            for (place, arg) in call.args.iter_mut().enumerate() {
-                of_optional |= optional_steps(arg) && place == 0;
-            }
-            if call.func_name == operators::OPT_SELECT {
-                operators::OPT_INDEX.clone_into(&mut call.func_name);
-            }
-            call.func_name == operators::OPT_INDEX || (call.func_name == operators::INDEX && of_optional)
-        }
-        Expr::List(list) => {
-            all(&mut list.elements);
-            false
-        }
-        Expr::Map(map) => {
-            entries(&mut map.entries);
-            false
-        }
-        Expr::Struct(made) => {
-            entries(&mut made.entries);
-            false
-        }
-        Expr::Comprehension(c) => {
-            for part in [
-                &mut c.iter_range,
-                &mut c.accu_init,
-                &mut c.loop_cond,
-                &mut c.loop_step,
-                &mut c.result,
-            ] {
-                optional_steps(part);
-            }
-            false
-        }
-    }
 }
 
 /// An upper bound of the loop turns of an expression when no list or map is wider than `widest`.
