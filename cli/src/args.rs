@@ -3,6 +3,7 @@
 use crate::get::Get;
 use crate::kubeconfig::Connection;
 use crate::output::Format;
+use crate::process::Threads;
 use crate::token::Token;
 use crate::work::Work;
 use clap::{Parser, Subcommand};
@@ -163,6 +164,14 @@ pub struct WorkArguments {
 }
 
 impl Command {
+    /// On how many threads it computes.
+    pub fn threads(&self) -> Threads {
+        match self {
+            Self::Apiserver(_) | Self::Hub(_) | Self::Demo(_) => Threads::Many,
+            _ => Threads::One,
+        }
+    }
+
     /// How much to log when nobody says.
     pub fn log_level(&self) -> &'static str {
         match self {

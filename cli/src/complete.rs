@@ -60,7 +60,7 @@ enum What {
 
 fn candidates(current: &OsStr, what: What) -> Vec<CompletionCandidate> {
     let line = Line::of(std::env::args_os());
-    let found = process::runtime().ok().and_then(|runtime| {
+    let found = process::runtime(process::Threads::One).ok().and_then(|runtime| {
         let asked = async { tokio::time::timeout(ANSWER_WITHIN, names(&line, what)).await };
         runtime.block_on(asked).ok()?.ok()
     });

@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
         Command::Work(work) if work.what.is_diff() => ExitCode::from(2),
         _ => ExitCode::FAILURE,
     };
-    match process::runtime().and_then(|runtime| runtime.block_on(run(arguments))) {
+    match process::runtime(arguments.command.threads()).and_then(|runtime| runtime.block_on(run(arguments))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Differs) => ExitCode::FAILURE,
         Err(error) => {

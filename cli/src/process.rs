@@ -27,11 +27,24 @@ pub fn log(level: &'static str, verbosity: &Verbosity) {
         .try_init();
 }
 
+/// How many threads a process computes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// One: what waits most of the time computes a fifth less so, and needs less memory.
+    One,
+    /// One for each processor.
+    Many,
+}
+
 /// The runtime, and the one TLS provider of the process.
-pub fn runtime() -> Result<Runtime, Error> {
+pub fn runtime(threads: Threads) -> Result<Runtime, Error> {
     // Fails only when one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread()
+    let mut builder = match threads {
+        Threads::One => tokio::runtime::Builder::new_current_thread(),
+        Threads::Many => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder
         .enable_all()
         .build()
         .map_err(|e| Error::Input(format!("can not start threads: {e}")))

@@ -15,7 +15,8 @@ struct Args {
     verbosity: muster_observe::Verbosity,
 }
 
-#[tokio::main(worker_threads = 2)]
+// It waits most of the time: on one thread it computes less and needs less memory. Expressions of works have their own.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let args = Args::parse();
     let filter = match args.verbosity.filter() {

@@ -25,6 +25,7 @@ pub mod pace;
 pub mod policy;
 pub mod quantity;
 pub mod queue;
+mod recent;
 pub mod rules;
 mod saved;
 pub mod settings;

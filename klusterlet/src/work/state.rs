@@ -1,10 +1,11 @@
 //! What the agent knows: the hub's works, what was applied of them, and what the managed cluster was last seen to hold.
 //!
-//! One plain structure behind one lock, never held across an await. Payloads of applied objects are kept only between the
-//! watch event that brought them and the reconcile that looks at them.
+//! One plain structure behind one lock, never held across an await. Payloads of applied objects are kept between the watch
+//! event that brought them and the reconcile that looks at them; of those seen last, some longer (`recent`).
 
 use super::contention::Contention;
 use super::objects::Served;
+use super::recent::Recent;
 use super::status::Report;
 use super::trust::{HubSeen, Told};
 use muster_crds::conditions::NewCondition;
@@ -36,6 +37,17 @@ pub struct Seen {
     pub object: Option<Arc<Value>>,
     /// UIDs of the AppliedManifestWorks that own it.
     records: Vec<String>,
+}
+
+/// What is known of an object without asking.
+#[derive(Debug)]
+pub enum Known {
+    /// It was last seen so.
+    Object(Arc<Value>),
+    /// It was not seen.
+    Absent,
+    /// It is there, and has to be asked for.
+    Unknown,
 }
 
 /// What the agent remembers of one manifest between reconciles.
@@ -109,6 +121,8 @@ pub struct State {
     pub holding: tokio::sync::watch::Sender<bool>,
     /// What the drift watches hold.
     pub seen: HashMap<ObjectKey, Seen>,
+    /// What those seen last hold.
+    recent: Recent,
     /// Which of it is owned by an AppliedManifestWork, by its UID, and in which version it was seen.
     owned: HashMap<String, HashMap<ObjectKey, String>>,
     /// Which work the cluster was last told of under each name, as long as something of it is on the cluster.
@@ -272,7 +286,7 @@ impl State {
             .to_owned();
         let mut works = self.mark_dirty(key, Some(&revision));
         let records = self.note_owners(key, &object);
-        // Nobody waits for it: keep that it exists, not what it holds.
+        self.recent.put(key, &object);
         let waited_for = !works.is_empty();
         for record in object["metadata"]["ownerReferences"]
             .as_array()
@@ -362,7 +376,31 @@ impl State {
     pub fn object_gone(&mut self, key: &ObjectKey) -> Vec<String> {
         self.forget_owners(key, &[]);
         self.seen.remove(key);
+        self.recent.remove(key);
         self.mark_dirty(key, None)
+    }
+
+    /// An object is so, by the answer to a write.
+    pub fn wrote(&mut self, key: &ObjectKey, object: &Value) {
+        self.recent.put(key, object);
+    }
+
+    /// What is known of an object in this API version, for a look at it. Two works may have it in two versions, and each has a
+    /// watch: a look is at the manifest's own.
+    pub fn look(&mut self, key: &ObjectKey, api_version: &Value) -> Known {
+        let Some(seen) = self.seen.get_mut(key) else {
+            return Known::Absent;
+        };
+        match seen.object.take() {
+            Some(object) if object["apiVersion"] == *api_version => Known::Object(object),
+            _ => Known::Unknown,
+        }
+    }
+
+    /// An object as it was last seen in this API version: enough for a write that fails if it has changed since.
+    pub fn last_seen(&self, key: &ObjectKey, api_version: &Value) -> Option<Arc<Value>> {
+        let object = self.recent.get(key)?;
+        (object["apiVersion"] == *api_version).then(|| Arc::new(object))
     }
 
     fn mark_dirty(&mut self, key: &ObjectKey, revision: Option<&str>) -> Vec<String> {

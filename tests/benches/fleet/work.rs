@@ -1,7 +1,7 @@
 //! Works: how fast what the hub says comes about on the cluster, and what is known of it at the hub.
 
 use crate::common::client::{Connection, Target};
-use crate::common::process::Memory;
+use crate::common::process::{Memory, computed};
 use crate::common::requests::Requests;
 use crate::common::{Table, Times, ms, size};
 use crate::{Cluster, Events, Hub, is_true};
@@ -41,6 +41,26 @@ pub async fn delete(connection: &mut Connection, path: &str) -> Result<()> {
     Ok(())
 }
 
+/// What the three processes have computed so far: hub, klusterlet, managed cluster's API server.
+fn computing(hub: &Hub, cluster: &Cluster) -> Result<[Duration; 3]> {
+    let server = computed(cluster.server.process.id())?;
+    Ok([hub.computed()?, computed(cluster.klusterlet.id())?, server])
+}
+
+/// How long each computed for one of many since `before`: what a path costs, whatever else the machine does.
+fn cost(table: &Table, hub: &Hub, cluster: &Cluster, before: [Duration; 3], rounds: usize) -> Result<()> {
+    let rounds = u32::try_from(rounds)?;
+    let after = computing(hub, cluster)?;
+    let [hub, klusterlet, server] = std::array::from_fn(|i| ms(after[i].saturating_sub(before[i]) / rounds));
+    let told = format!("{hub} / {klusterlet} / {server}");
+    table.row(
+        "  computed for each: hub / klusterlet / managed cluster",
+        &told,
+        "",
+    );
+    Ok(())
+}
+
 /// The rows about one cluster.
 pub async fn measure(table: &Table, program: &Program, hub: &Hub) -> Result<()> {
     let rounds = size("ROUNDS", 50);
@@ -65,6 +85,7 @@ pub async fn measure(table: &Table, program: &Program, hub: &Hub) -> Result<()> 
     let (mut h, mut s) = (hub.admin.connect().await?, spoke.connect().await?);
     let mut works = Events::of(&hub.admin, &works_path(CLUSTER)).await?;
     let mut times = Vec::new();
+    let before = computing(hub, &cluster)?;
     for n in 0..rounds {
         let w = format!("create-{n}");
         let start = Instant::now();
@@ -79,9 +100,11 @@ pub async fn measure(table: &Table, program: &Program, hub: &Hub) -> Result<()> 
         &Times::new(times).show(),
         "p50 6 ms",
     );
+    cost(table, hub, &cluster, before, rounds)?;
 
     let mut maps = Events::of(&spoke, "/api/v1/namespaces/default/configmaps").await?;
     let mut times = Vec::new();
+    let before = computing(hub, &cluster)?;
     for n in 1..=rounds {
         let value = n.to_string();
         let manifests = [configmap("default", "create-0", &value)];
@@ -100,6 +123,7 @@ pub async fn measure(table: &Table, program: &Program, hub: &Hub) -> Result<()> 
         &Times::new(times).show(),
         "p50 4 ms",
     );
+    cost(table, hub, &cluster, before, rounds)?;
 
     let mut times = Vec::new();
     for _ in 0..rounds {
@@ -173,6 +197,7 @@ async fn burst(table: &Table, hub: &Hub, cluster: &Cluster, works: &mut Events) 
         clients.push(hub.admin.connect().await?);
     }
     let before = asked(hub, &spoke).await?;
+    let idle = computing(hub, cluster)?;
     let start = Instant::now();
     let creating = clients.iter_mut().enumerate().map(|(client, h)| async move {
         for n in (client..count).step_by(CLIENTS) {
@@ -195,9 +220,11 @@ async fn burst(table: &Table, hub: &Hub, cluster: &Cluster, works: &mut Events) 
     let told = format!("{} ({})", ms(end - start), ms(created));
     table.row(&what, &told, "500 ms");
     tokio::time::sleep(IDLE).await;
+    cost(table, hub, cluster, idle, count)?;
     let between = asked(hub, &spoke).await?;
     each(table, count, &before, &between);
     table.row("klusterlet with these works", &cluster.memory()?.show(), "16 MB");
+    let idle = computing(hub, cluster)?;
     let start = Instant::now();
     let deleting = clients.iter_mut().enumerate().map(|(client, h)| async move {
         for n in (client..count).step_by(CLIENTS) {
@@ -219,6 +246,7 @@ async fn burst(table: &Table, hub: &Hub, cluster: &Cluster, works: &mut Events) 
     let told = format!("{} ({})", ms(end - start), ms(told_all));
     table.row(&what, &told, "500 ms");
     tokio::time::sleep(IDLE).await;
+    cost(table, hub, cluster, idle, count)?;
     each(table, count, &between, &asked(hub, &spoke).await?);
     Ok(())
 }

@@ -21,7 +21,7 @@ use super::manifest::{self, Identity};
 use super::objects::{self, Mapper, RequestError, Served};
 use super::policy::{self, Drift, Policy, TakeOver};
 use super::settings;
-use super::state::{ObjectKey, State};
+use super::state::{Known, ObjectKey, State};
 use super::status::{Applied, Report};
 use super::watches::{Coverage, Watches};
 use crate::limits::Server;
@@ -108,13 +108,6 @@ pub struct Outcome {
     pub retry: Retry,
     /// The fight over it, if there is one.
     pub contention: Contention,
-}
-
-/// What is known of the live object without asking.
-enum Known {
-    Object(Arc<Value>),
-    Absent,
-    Unknown,
 }
 
 /// How it came out.
@@ -445,15 +438,23 @@ impl Applier {
             return Known::Unknown;
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match state.seen.get_mut(&target.key) {
-            None => Known::Absent,
-            // Two works may have it in two versions, and each has a watch: a look is at the manifest's own.
-            Some(seen) => match seen.object.take() {
-                Some(object) if object["apiVersion"] == target.required["apiVersion"] => {
-                    Known::Object(object)
-                }
-                _ => Known::Unknown,
-            },
+        state.look(&target.key, &target.required["apiVersion"])
+    }
+
+    /// As it was seen last, if that is not long ago.
+    fn last_seen(&self, target: &Target<'_>) -> Option<Arc<Value>> {
+        if target.is_rehearsal() {
+            return None;
+        }
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.last_seen(&target.key, &target.required["apiVersion"])
+    }
+
+    /// The answer to a write says how the object is now.
+    fn wrote(&self, target: &Target<'_>, object: &Value) {
+        if !target.is_rehearsal() {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.wrote(&target.key, object);
         }
     }
 

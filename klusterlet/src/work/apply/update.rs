@@ -14,7 +14,10 @@ impl Applier {
         let mut live = match self.known(target).await {
             Known::Object(object) => Some(object),
             Known::Absent => None,
-            Known::Unknown => self.fetch(target).await?,
+            Known::Unknown => match self.last_seen(target) {
+                None => self.fetch(target).await?,
+                seen => seen,
+            },
         };
         let mut tries = 0;
         loop {
@@ -67,7 +70,10 @@ impl Applier {
                 }
             };
             match result {
-                Ok(object) => return Ok(Came::Settled(Some(Arc::new(object)))),
+                Ok(object) => {
+                    self.wrote(target, &object);
+                    return Ok(Came::Settled(Some(Arc::new(object))));
+                }
                 Err(error) if tries >= CONFLICT_RETRIES => return Err(error),
                 Err(error) if error.is_conflict() || error.already_exists() => {
                     live = self.fetch(target).await?;
