@@ -377,11 +377,12 @@ impl Context {
             }
             Decision::Record(agent, issued) => {
                 if let Some(view) = self.clusters.get("", &cluster) {
+                    // First: once the certificate is written down, nobody looks at it again.
+                    self.note(&cluster, refused::over).await?;
                     let mut notes = noted(&view, &agent);
                     notes[annotations::CLIENT_CERTIFICATE] = issued.to_string().into();
                     self.patch_cluster(&cluster, json!({"metadata": {"annotations": notes}}))
                         .await?;
-                    self.note(&cluster, refused::over).await?;
                 }
             }
         }
