@@ -12,7 +12,7 @@ use super::rights::Rights;
 use super::rotation::Holding;
 use super::session::{Identity, News, Session};
 use super::standing::{self, Standing};
-use super::trouble::{self, Connection};
+use super::trouble::Matter;
 use super::{Context, hubs, register};
 use crate::Error;
 use futures::future::BoxFuture;
@@ -243,11 +243,14 @@ impl Driver {
     async fn look(&mut self) -> Result<(), Error> {
         let source = self.chosen.as_ref().unwrap_or(&self.source);
         match source.bootstrap() {
-            Ok(found) => self.bootstrap = found,
+            Ok(found) => {
+                self.bootstrap = found;
+                self.context.trouble.over(Matter::Bootstrap);
+            }
             Err(error) if !self.joined => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the bootstrap data are of no use; the agent goes on without them");
-                self.tell(Connection::Degraded, error.to_string());
+                self.context.trouble.is(Matter::Bootstrap, error.to_string());
                 self.bootstrap = None;
             }
         }
@@ -342,12 +345,6 @@ impl Driver {
         }
     }
 
-    /// Tells the cluster's own operator, beside what is going on.
-    fn tell(&self, connection: Connection, message: String) {
-        let context = self.context.clone();
-        tokio::spawn(async move { trouble::tell(&context, connection, &message).await });
-    }
-
     async fn event(&mut self, event: Event) -> Result<(), Error> {
         match self.step(event) {
             Action::Look => self.look().await,
@@ -360,10 +357,7 @@ impl Driver {
         if next != self.state {
             tracing::debug!(from = ?self.state, to = ?next, ?event, "registration");
             if next == State::Working {
-                self.tell(
-                    Connection::Functional,
-                    "the cluster works with its hub again".to_owned(),
-                );
+                self.context.trouble.over(Matter::Registration);
             }
         }
         self.state = next;
@@ -459,7 +453,7 @@ impl Driver {
             Done::Chosen(Err(problems)) => {
                 tracing::warn!("none of the hubs takes this cluster now; what is applied stays");
                 let message = format!("none of the hubs takes this cluster now: {problems}");
-                self.tell(Connection::Degraded, message);
+                self.context.trouble.is(Matter::Registration, message);
                 self.event(Event::Chosen(false)).await
             }
             Done::Chosen(Ok(index)) => {
@@ -500,7 +494,7 @@ impl Driver {
             Done::Failed(error) => {
                 let failure = error.failure();
                 tracing::warn!(%error, "the cluster could not be registered, it is tried again");
-                self.tell(Connection::Degraded, error.to_string());
+                self.context.trouble.is(Matter::Registration, error.to_string());
                 let tried = matches!(self.state, State::Registering { attempt: TRIES.., .. });
                 let event = if self.chosen.is_some() && tried {
                     Event::Lost
@@ -527,7 +521,7 @@ async fn is_detached(context: &Context, bootstrap: &Bootstrap, identity: &Identi
         }
         Some(Some(found)) => {
             if let Standing::Taken(why) = standing::of(&found, identity, context.spoke.uid.as_deref()) {
-                standing::warn(cluster, &why);
+                tracing::warn!(cluster, "{}", standing::words(&why));
             }
             false
         }

@@ -4,6 +4,7 @@
 use super::bootstrap::Bootstrap;
 use super::credentials::{Credentials, Validity};
 use super::csr::{self, CsrError};
+use super::introduce::Introduction;
 use super::kubeconfig::{Server, by_way};
 use super::machine::Failure;
 use super::rights::Rights;
@@ -12,8 +13,6 @@ use super::{Context, FIRST_CONTACT, credentials, patiently};
 use crate::Error;
 use crate::work::Backoff;
 use crate::work::objects::{self, RequestError};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use kube::Client;
 use muster_crds::cluster::v1::{ManagedCluster, ManagedClusterStatus};
 use muster_crds::conditions::is_true;
@@ -281,6 +280,16 @@ fn refusal(error: &RequestError, bootstrap: &Bootstrap, what: &'static str) -> E
     }
 }
 
+/// What is wrong with the server or the way to it, in its own words where it gave any.
+pub fn said(error: &RequestError) -> String {
+    match error {
+        RequestError::Kube(cause) if error.code() == 0 => {
+            untrusted(cause).unwrap_or_else(|| innermost(&**cause))
+        }
+        _ => told(error),
+    }
+}
+
 /// The hub's words; where they do not say what to do, what to do.
 fn told(error: &RequestError) -> String {
     if error.is_no_room() {
@@ -358,12 +367,6 @@ async fn create_cluster(
 
 fn cluster_object(context: &Context, identity: &Identity) -> Value {
     let options = &context.options;
-    let ca = STANDARD.encode(&context.spoke.ca);
-    let urls: Vec<Value> = options
-        .spoke_external_server_urls
-        .iter()
-        .map(|url| json!({"url": url, "caBundle": ca}))
-        .collect();
     let mut annotations: BTreeMap<&str, &str> = options
         .cluster_annotations
         .iter()
@@ -376,7 +379,7 @@ fn cluster_object(context: &Context, identity: &Identity) -> Value {
         "apiVersion": "cluster.open-cluster-management.io/v1",
         "kind": "ManagedCluster",
         "metadata": {"name": identity.cluster, "annotations": annotations},
-        "spec": {"hubAcceptsClient": false, "leaseDurationSeconds": 60, "managedClusterClientConfigs": urls},
+        "spec": {"hubAcceptsClient": false, "leaseDurationSeconds": 60, "managedClusterClientConfigs": Introduction::of(context).configs()},
     })
 }
 

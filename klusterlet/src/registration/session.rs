@@ -9,7 +9,8 @@ use super::rotation::{self, Holding};
 use super::seen::Seen;
 use super::standing::{self, Standing};
 use super::status::{self, Health, Observed};
-use super::{Context, events, kept, lease};
+use super::trouble::{Lasting, Matter};
+use super::{Context, events, kept, lease, register};
 use crate::gates::Gate;
 use crate::work::objects::{self, RequestError};
 use crate::work::{self, Backoff};
@@ -101,6 +102,7 @@ impl Session {
         rights: Option<Rights>,
         news: mpsc::UnboundedSender<News>,
     ) -> Self {
+        context.trouble.anew();
         let (exchange, held) = match rights {
             None => (HubClient::new(client, context.clock.clone()), None),
             Some(rights) => {
@@ -187,7 +189,8 @@ async fn run(shared: Arc<Shared>, ended: CancellationToken) {
     tasks.spawn(shared.clone().keep_status());
     tasks.spawn(rotation::rotate(shared.clone()));
     tasks.spawn(namespaces::keep(shared.clone()));
-    tasks.spawn(shared.clone().claim_name());
+    tasks.spawn(shared.clone().introduce());
+    tasks.spawn(shared.clone().tell_of_waiting());
     if context.gates.on(Gate::MultipleHubs) {
         tasks.spawn(shared.clone().miss_hub());
     }
@@ -315,10 +318,15 @@ impl Shared {
         let mut health = Health::Ok;
         let mut look_at = Instant::now();
         let mut backoff = Backoff::default();
+        let mut failing = Lasting::default();
         loop {
             let now = cluster.borrow_and_update().clone();
             let silent = !lease::may_tell(*self.missed.borrow(), *heard.borrow_and_update());
-            if !silent && now.as_ref().is_some_and(|c| is_accepted(c)) {
+            let accepted = now.as_ref().is_some_and(|c| is_accepted(c));
+            if !accepted {
+                self.status_is_taken(&mut failing);
+            }
+            if !silent && accepted {
                 if Instant::now() >= look_at {
                     let (found, git_version) = self.look().await;
                     sick_since = match found {
@@ -338,9 +346,13 @@ impl Shared {
                     version = git_version.or(version);
                 }
                 match self.write_status(&health, version.as_ref()).await {
-                    Ok(()) => backoff = Backoff::default(),
+                    Ok(()) => {
+                        backoff = Backoff::default();
+                        self.status_is_taken(&mut failing);
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "the ManagedCluster's status was not written, it is tried again");
+                        self.status_is_refused(&mut failing, &error, lease::period(now.as_deref()));
                         backoff.wait().await;
                         continue;
                     }
@@ -355,6 +367,32 @@ impl Shared {
                 () = tokio::time::sleep_until(look_at), if !idle => {}
             }
         }
+    }
+
+    fn status_is_taken(&self, failing: &mut Lasting) {
+        if failing.over() {
+            tracing::info!("the hub takes this cluster's status again");
+        }
+        self.context.trouble.over(Matter::Status);
+    }
+
+    /// Refused once it is tried again. Refused for as long as renewals of the lease may be, somebody has to look.
+    fn status_is_refused(&self, failing: &mut Lasting, error: &RequestError, period: Duration) {
+        let Some((lasted, first)) = failing.failed(Instant::now(), lease::PATIENCE_IN_PERIODS * period)
+        else {
+            return;
+        };
+        let problem = format!(
+            "the hub {} has not taken the status of cluster {} for {} s: {}",
+            self.url,
+            self.identity.cluster,
+            lasted.as_secs(),
+            register::said(error)
+        );
+        if first {
+            tracing::warn!("{problem}");
+        }
+        self.context.trouble.is(Matter::Status, problem);
     }
 
     async fn look(&self) -> (Health, Option<String>) {
