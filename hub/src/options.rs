@@ -96,9 +96,6 @@ pub struct HubOptions {
     /// How clusters register: only csr is there
     #[arg(long, value_name = "DRIVER,...", value_delimiter = ',', value_parser = only_csr)]
     pub enabled_registration_drivers: Vec<String>,
-    /// Not there: certificates are taken up in place
-    #[arg(long, value_name = "FILE", value_parser = never_ends_on_files, hide = true)]
-    pub terminate_on_files: Vec<String>,
     /// What Open Cluster Management's hub has and this one has not.
     #[command(flatten)]
     pub absent: Absent,
@@ -129,7 +126,6 @@ impl Default for HubOptions {
             workers: 16,
             pace: PaceOptions::default(),
             enabled_registration_drivers: Vec::new(),
-            terminate_on_files: Vec::new(),
             absent: Absent::default(),
             webhook: WebhookOptions::default(),
         }
@@ -277,15 +273,6 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err("must not be negative".to_owned());
     }
     Ok(parsed.into())
-}
-
-/// What OCM's hub ends for, this one does not, and whoever relies on it must know.
-fn never_ends_on_files(_: &str) -> Result<String, String> {
-    Err(
-        "the hub does not end when a file changes: it renews its webhook's certificates itself and in place; leave the flag \
-         out, and start the hub anew (kubectl rollout restart) when its kubeconfig changes"
-            .to_owned(),
-    )
 }
 
 fn grace_factor(text: &str) -> Result<f64, String> {

@@ -2,57 +2,61 @@
 //! certificate and through the hub's API. They are known by name, so that whoever moves a manifest is told what is missing
 //! instead of that he mistyped. An empty value is their default, and says nothing.
 
+/// What a flag without a value says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Nothing;
+
 /// The flags. None can be given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct Absent {
     #[arg(long, hide = true, value_parser = iam)]
-    hub_cluster_arn: Option<String>,
+    hub_cluster_arn: Option<Nothing>,
     #[arg(long, hide = true, value_parser = iam)]
-    managed_cluster_arn: Option<String>,
+    managed_cluster_arn: Option<Nothing>,
     #[arg(long, hide = true, value_parser = iam)]
-    managed_cluster_role_suffix: Option<String>,
+    managed_cluster_role_suffix: Option<Nothing>,
     #[arg(long, hide = true, value_parser = grpc)]
-    grpc_bootstrap_config: Option<String>,
+    grpc_bootstrap_config: Option<Nothing>,
     #[arg(long, hide = true, value_parser = grpc)]
-    grpc_config: Option<String>,
+    grpc_config: Option<Nothing>,
     #[arg(long, hide = true, value_parser = broker)]
-    cloudevents_client_id: Option<String>,
+    cloudevents_client_id: Option<Nothing>,
     #[arg(long, hide = true, value_parser = broker)]
-    cloudevents_client_codecs: Vec<String>,
+    cloudevents_client_codecs: Option<Nothing>,
     #[arg(long, hide = true, value_parser = file)]
-    config: Option<String>,
+    config: Option<Nothing>,
 }
 
-fn refuse(value: &str, why: &str) -> Result<String, String> {
+fn refuse(value: &str, why: &str) -> Result<Nothing, String> {
     if value.is_empty() {
-        Ok(String::new())
+        Ok(Nothing)
     } else {
         Err(format!("{why}; leave the flag out"))
     }
 }
 
-fn iam(value: &str) -> Result<String, String> {
+fn iam(value: &str) -> Result<Nothing, String> {
     refuse(
         value,
         "registration by AWS IAM (awsirsa) is not there: clusters register by certificate (csr)",
     )
 }
 
-fn grpc(value: &str) -> Result<String, String> {
+fn grpc(value: &str) -> Result<Nothing, String> {
     refuse(
         value,
         "registration over gRPC is not there: clusters register by certificate (csr), at the hub's API server",
     )
 }
 
-fn broker(value: &str) -> Result<String, String> {
+fn broker(value: &str) -> Result<Nothing, String> {
     refuse(
         value,
         "works over a message broker or gRPC are not there: they come from the hub's API server (kube)",
     )
 }
 
-fn file(value: &str) -> Result<String, String> {
+fn file(value: &str) -> Result<Nothing, String> {
     refuse(
         value,
         "a configuration file is not there: all that can be set is a flag",

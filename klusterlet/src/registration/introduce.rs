@@ -93,7 +93,7 @@ impl Shared {
                     return;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the ManagedCluster was not written, it is tried again")
+                    tracing::debug!(%error, "the ManagedCluster was not written, it is tried again");
                 }
                 Ok(()) => {}
             }

@@ -101,13 +101,13 @@ pub async fn write(context: &Context, connection: &Connection, times: u64) -> Re
         }
     }
     let reason = connection.words().0;
-    match found {
-        Some(found) => objects::merge(spoke, &path(reason), &again(&found, connection, times, now)).await?,
-        None => {
-            let event = first(namespace, secret, connection, times, now);
-            objects::create(spoke, &events, &event).await?
-        }
-    };
+    if let Some(found) = found {
+        let patch = again(&found, connection, times, now);
+        objects::merge(spoke, &path(reason), &patch).await?;
+    } else {
+        let event = first(namespace, secret, connection, times, now);
+        objects::create(spoke, &events, &event).await?;
+    }
     Ok(())
 }
 
