@@ -19,6 +19,7 @@ pub mod namespaces;
 mod prepare;
 pub mod quantity;
 pub mod register;
+mod report;
 mod rights;
 pub mod rotation;
 mod seen;
@@ -190,12 +191,12 @@ pub async fn run_by(options: Options, clock: Clock, stop: CancellationToken) -> 
         options,
     };
     let context = Arc::new(context);
-    let run = async {
+    let run = Box::pin(async {
         if !joined {
             something_to_join_with(&context).await?;
         }
         driver::run(context.clone(), stop).await
-    };
+    });
     trouble::told(&context, run).await
 }
 
