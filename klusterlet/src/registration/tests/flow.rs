@@ -469,7 +469,14 @@ async fn a_request_nobody_decides_is_waited_for() {
     let run = start(&spoke, &hubs, &[]);
     tokio::time::sleep(Duration::from_secs(36_000)).await;
     assert_eq!(requests(&hub), 1);
-    // Somebody removes it: another is made.
+    // Somebody removes the cluster meanwhile: it is made again, as late as OCM's agent does.
+    hub.delete(CLUSTER);
+    eventually("the ManagedCluster is there again", 7300, || {
+        hub.get(CLUSTER).is_some()
+    })
+    .await;
+    assert_eq!(requests(&hub), 1);
+    // Somebody removes the request: another is made.
     hub.with(|s| s.signing = Signing::Approve);
     let key = hub
         .with(|s| s.objects.keys().find(|k| k.starts_with(CSRS)).cloned())
