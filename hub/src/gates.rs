@@ -12,7 +12,7 @@ pub enum Feature {
     ManagedClusterAutoApproval,
     /// What is left in a deleted cluster's namespace is deleted first.
     ResourceCleanup,
-    /// Certificates through the beta API of very old servers.
+    /// Certificate requests in v1beta1. Every Kubernetes that Muster runs on serves v1, so it changes nothing.
     V1beta1CsrApiCompatibility,
     /// ClusterProfile objects mirror clusters.
     ClusterProfile,
@@ -64,7 +64,7 @@ const GATES: &[Gate] = &[
         Feature::V1beta1CsrApiCompatibility,
         "V1beta1CSRAPICompatibility",
         false,
-        false,
+        true,
     ),
     gate(Feature::ClusterProfile, "ClusterProfile", false, true),
     gate(Feature::ClusterImporter, "ClusterImporter", false, false),
@@ -203,6 +203,8 @@ mod tests {
             let error = text.parse::<FeatureGate>().unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
-        assert!("ClusterImporter=false".parse::<FeatureGate>().is_ok());
+        for text in ["ClusterImporter=false", "V1beta1CSRAPICompatibility=true"] {
+            assert!(text.parse::<FeatureGate>().is_ok(), "{text}");
+        }
     }
 }

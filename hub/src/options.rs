@@ -1,10 +1,14 @@
 //! What the hub can be told on its command line, by OCM's names (ocm-wire §9.1).
 
+mod absent;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::Args;
 use muster_crds::{constants::names, validity::Validity};
 use tokio_util::sync::CancellationToken;
+
+use absent::{Absent, only_csr};
 
 use crate::{
     admission::WebhookOptions,
@@ -90,11 +94,11 @@ pub struct HubOptions {
     #[command(flatten)]
     pub pace: PaceOptions,
     /// How clusters register: only csr is there
-    #[arg(long, value_name = "DRIVER,...", value_delimiter = ',', value_parser = ["csr"])]
+    #[arg(long, value_name = "DRIVER,...", value_delimiter = ',', value_parser = only_csr)]
     pub enabled_registration_drivers: Vec<String>,
-    /// Not there: certificates are taken up in place
-    #[arg(long, value_name = "FILE", value_parser = never_ends_on_files, hide = true)]
-    pub terminate_on_files: Vec<String>,
+    /// What Open Cluster Management's hub has and this one has not.
+    #[command(flatten)]
+    pub absent: Absent,
     /// What the API server asks the hub before it stores anything.
     #[command(flatten)]
     pub webhook: WebhookOptions,
@@ -122,7 +126,7 @@ impl Default for HubOptions {
             workers: 16,
             pace: PaceOptions::default(),
             enabled_registration_drivers: Vec::new(),
-            terminate_on_files: Vec::new(),
+            absent: Absent::default(),
             webhook: WebhookOptions::default(),
         }
     }
@@ -271,15 +275,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(parsed.into())
 }
 
-/// What OCM's hub ends for, this one does not, and whoever relies on it must know.
-fn never_ends_on_files(_: &str) -> Result<String, String> {
-    Err(
-        "the hub does not end when a file changes: it renews its webhook's certificates itself and in place; leave the flag \
-         out, and start the hub anew (kubectl rollout restart) when its kubeconfig changes"
-            .to_owned(),
-    )
-}
-
 fn grace_factor(text: &str) -> Result<f64, String> {
     let factor: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
     if (1.5..=f64::from(names::LEASE_GRACE_FACTOR)).contains(&factor) {
@@ -392,11 +387,45 @@ mod tests {
             ("--leader-election-retry-period=-2s", "must not be negative"),
             ("--listen=nowhere", "invalid socket address"),
             ("--terminate-on-files=/a", "leave the flag"),
-            ("--enabled-registration-drivers=csr,grpc", "possible values: csr"),
+            ("--enabled-registration-drivers=csr,grpc", "only csr is"),
             ("--nonsense", "unexpected argument"),
         ] {
             let error = parse(&[argument]).unwrap_err();
             assert!(error.contains(reason), "{argument}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_ocms_hub_has_and_this_one_has_not_is_told_in_one_line() {
+        for (flag, missing) in [
+            ("--enabled-registration-drivers=awsirsa", "only csr is"),
+            ("--auto-approved-grpc-users=a", "gRPC"),
+            ("--grpc-ca-file=/ca", "gRPC"),
+            ("--grpc-key-file=/key", "gRPC"),
+            ("--grpc-signing-duration=720h", "gRPC"),
+            ("--auto-approved-arn-patterns=arn:aws:eks:.*", "AWS IAM (awsirsa)"),
+            (
+                "--hub-cluster-arn=arn:aws:eks:us-west-2:1:cluster/hub",
+                "AWS IAM (awsirsa)",
+            ),
+            ("--aws-resource-tags=a=b", "AWS IAM (awsirsa)"),
+            ("--hub-apiserver-url=https://hub", "ClusterImporter"),
+            ("--agent-image=image", "ClusterImporter"),
+            ("--bootstrap-serviceaccount=ns/name", "ClusterImporter"),
+            ("--import-renderers=render-auto", "ClusterImporter"),
+            ("--image-pull-secret-name=secret", "ClusterImporter"),
+            ("--config=/config.yaml", "configuration file"),
+        ] {
+            let error = parse(&[flag]).unwrap_err();
+            let (name, value) = flag.split_once('=').unwrap();
+            let line = error.lines().next().unwrap_or_default();
+            for part in [name, value, "not there", missing] {
+                assert!(line.contains(part), "no {part:?} in {error}");
+            }
+            // Their default says nothing.
+            if !name.ends_with("drivers") {
+                parse(&[&format!("{name}=")]).unwrap();
+            }
         }
     }
 }

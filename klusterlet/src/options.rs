@@ -1,6 +1,9 @@
 //! The klusterlet's options, by the names that OCM's agents have (wire §9.1).
 
+mod absent;
+
 use crate::gates::{Gate, Gates};
+use absent::{Absent, only_csr, only_kube};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,6 +82,9 @@ pub struct Options {
     /// What the manifests of Open Cluster Management's agents say and this agent does in another way.
     #[command(flatten)]
     pub compatible: Compatible,
+    /// What they say and this agent does not have.
+    #[command(flatten)]
+    pub absent: Absent,
 }
 
 /// Flags of Open Cluster Management's agents that the manifests of theirs may have, so that they start this one too. They are
@@ -126,13 +132,13 @@ pub struct Compatible {
     #[arg(long, value_name = "DURATION")]
     pub leader_election_retry_period: Option<String>,
     /// Where works come from: only kube is there
-    #[arg(long, value_name = "DRIVER", value_parser = ["kube"])]
+    #[arg(long, value_name = "DRIVER", value_parser = only_kube)]
     pub workload_source_driver: Option<String>,
     /// How the cluster registers: only csr is there
-    #[arg(long, value_name = "DRIVER", value_parser = ["", "csr"])]
+    #[arg(long, value_name = "DRIVER", value_parser = only_csr)]
     pub registration_auth: Option<String>,
     /// How add-ons' agents register at the hub's API: only csr is there
-    #[arg(long, value_name = "DRIVER", value_parser = ["", "csr"])]
+    #[arg(long, value_name = "DRIVER", value_parser = only_csr)]
     pub addon_kubeclient_registration_auth: Option<String>,
     /// Add-ons' agents register with certificates: there are no tokens that end
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(600..))]
@@ -351,11 +357,42 @@ mod tests {
         assert_eq!(of(&["--kubeconfig=a"]), Some("a".into()));
         assert_eq!(of(&["--kubeconfig=a", "--spoke-kubeconfig=b"]), Some("b".into()));
         assert_eq!(of(&[]), None);
-        for wrong in ["--workload-source-driver=mqtt", "--registration-auth=grpc"] {
-            let error = Args::try_parse_from(["klusterlet", wrong])
+    }
+
+    #[test]
+    fn what_ocms_agents_have_and_this_one_has_not_is_told_in_one_line() {
+        for (flag, missing) in [
+            ("--registration-auth=grpc", "only csr is"),
+            ("--registration-auth=awsirsa", "only csr is"),
+            ("--addon-kubeclient-registration-auth=token", "only csr is"),
+            ("--workload-source-driver=mqtt", "only kube is"),
+            (
+                "--hub-cluster-arn=arn:aws:eks:us-west-2:1:cluster/hub",
+                "AWS IAM (awsirsa)",
+            ),
+            (
+                "--managed-cluster-arn=arn:aws:eks:us-west-2:1:cluster/c1",
+                "AWS IAM (awsirsa)",
+            ),
+            ("--managed-cluster-role-suffix=abc", "AWS IAM (awsirsa)"),
+            ("--grpc-bootstrap-config=/spoke/bootstrap/config.yaml", "gRPC"),
+            ("--grpc-config=/spoke/hub-kubeconfig/config.yaml", "gRPC"),
+            ("--cloudevents-client-id=a", "broker"),
+            ("--cloudevents-client-codecs=manifestbundle", "broker"),
+            ("--config=/config.yaml", "configuration file"),
+        ] {
+            let error = Args::try_parse_from(["klusterlet", flag])
                 .unwrap_err()
                 .to_string();
-            assert!(error.contains("possible values"), "{error}");
+            let (name, value) = flag.split_once('=').unwrap();
+            let line = error.lines().next().unwrap_or_default();
+            for part in [name, value, "not there", missing] {
+                assert!(line.contains(part), "no {part:?} in {error}");
+            }
+            // Their default says nothing.
+            if !name.ends_with("driver") {
+                Args::try_parse_from(["klusterlet", &format!("{name}=")]).unwrap();
+            }
         }
     }
 

@@ -2,7 +2,9 @@
 //! users it was told to trust, and first requests made with a join token, which are held to what the token allows.
 //! What a join token does not allow is denied, with the reason; anything else that is not approved waits for a person.
 
-use std::{collections::BTreeSet, sync::Arc};
+mod decision;
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -16,19 +18,18 @@ use kube::{
 };
 use muster_crds::{
     cluster::v1::ManagedCluster,
-    conditions::{NewCondition, is_false, is_true, is_unknown},
-    constants::{annotations, conditions, labels, names, reasons},
-    validity::Validity,
+    conditions::NewCondition,
+    constants::{annotations, conditions, names, reasons},
 };
 use serde_json::{Value, json};
 
+use self::decision::noted;
+pub use self::decision::{Admission, Decision, Observed, Trusted, decide};
 use super::{
-    accept,
-    csr::{self, Agent},
+    csr::Agent,
     plan::{Write, set_conditions},
-    rbac::with_former,
     refused,
-    token::{self, Grant, TokenView},
+    token::{self, TokenView},
     view::{ClusterView, CsrView},
     waiting::Waiting,
 };
@@ -42,232 +43,6 @@ use crate::{
 
 /// The message of the approval, as OCM writes it.
 const MESSAGE: &str = "Auto approving Managed cluster agent certificate after SubjectAccessReview.";
-
-/// What a decision about a request starts from.
-#[derive(Clone, Copy, Debug)]
-pub struct Observed<'a> {
-    /// The request.
-    pub csr: &'a CsrView,
-    /// The join token its requester came with.
-    pub token: Option<&'a TokenView>,
-    /// The cluster it says it is for.
-    pub cluster: Option<&'a ClusterView>,
-    /// A later request of the same cluster is approved.
-    pub superseded: bool,
-}
-
-/// What a join token's holder gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admission {
-    /// Who comes.
-    pub agent: Agent,
-    /// The token's id.
-    pub token: String,
-    /// All who came with it, when that is counted and this one is new.
-    pub used_by: Option<BTreeSet<String>>,
-    /// What to change at the ManagedCluster first.
-    pub patch: Option<Value>,
-}
-
-/// What to do about a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Nothing; a person may.
-    Leave(String),
-    /// Nothing until something about its cluster changes.
-    Wait(String),
-    /// Approve when the hub lets its requester renew.
-    AskRenewal(Agent),
-    /// Approve.
-    Approve(Agent),
-    /// Approve, after what its join token brings.
-    Admit(Admission),
-    /// Deny.
-    Deny {
-        /// Why, in CamelCase.
-        reason: &'static str,
-        /// Why, for people.
-        message: String,
-    },
-    /// Write down who got a certificate, and when it is good.
-    Record(Agent, Validity),
-}
-
-/// Whose first requests are approved.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trusted {
-    /// Users.
-    pub users: Vec<String>,
-    /// Groups. Whoever holds a join token is held to it, whatever groups it brings.
-    pub groups: Vec<String>,
-}
-
-impl Trusted {
-    fn has(&self, csr: &CsrView, token: Option<&TokenView>) -> bool {
-        let member = || csr.groups.iter().any(|group| self.groups.contains(group));
-        self.users.contains(&csr.user) || (token.is_none() && member())
-    }
-}
-
-/// Decides about a request.
-pub fn decide(observed: Observed<'_>, trusted: &Trusted, now: Timestamp) -> Decision {
-    let Observed { csr, cluster, .. } = observed;
-    if csr.decided {
-        return match (&csr.approved, cluster) {
-            (Some(_), None) => Decision::Wait("its cluster is not there yet".to_owned()),
-            (Some(agent), Some(cluster)) => match csr.issued {
-                Some(issued) if news(csr, agent, issued, cluster) && !observed.superseded => {
-                    Decision::Record(agent.clone(), issued)
-                }
-                _ => Decision::Leave("it is decided".to_owned()),
-            },
-            (None, _) => Decision::Leave("it is decided".to_owned()),
-        };
-    }
-    let agent = match csr::validate(csr) {
-        Ok(agent) => agent,
-        Err(reason) => return Decision::Leave(reason.to_string()),
-    };
-    if csr.user == agent.user() {
-        // Rights go by the cluster's group: a former agent of the name still has a certificate in it, but gets no other.
-        return match cluster.and_then(|cluster| cluster.agent.as_ref()) {
-            Some(known) if *known != agent.agent => Decision::Leave(format!(
-                "a person has to approve it: agent {known:?} has the name {} now",
-                agent.cluster
-            )),
-            _ => Decision::AskRenewal(agent),
-        };
-    }
-    if trusted.has(csr, observed.token) {
-        return match cluster.and_then(|cluster| taken(cluster, &agent)) {
-            Some(why) => Decision::Wait(format!("it is not approved by itself: {why}")),
-            None => Decision::Approve(agent),
-        };
-    }
-    match (token::token_id(&csr.user, &csr.groups), observed.token) {
-        (Some(id), Some(token)) => admit(agent, id, token, cluster, now),
-        _ => Decision::Leave(format!(
-            "a person has to approve it: its requester {:?} is not trusted to",
-            csr.user
-        )),
-    }
-}
-
-/// Whether a certificate that was issued is not written down yet: this agent's, later than the one that is known, or another
-/// agent's, who has the name now. A request older than the cluster is of a former one of that name, unless it was approved
-/// for this one: its agent has the name, or the approval is not older than the cluster.
-fn news(csr: &CsrView, agent: &Agent, issued: Validity, cluster: &ClusterView) -> bool {
-    let known = cluster.certificate.map(|known| known.not_before);
-    let same = cluster.agent.as_ref() == Some(&agent.agent);
-    let later = !same || known.is_none_or(|known| known < issued.not_before);
-    let former = csr.created.max(csr.approved_at) < cluster.created && !same;
-    !cluster.deleting && !former && later
-}
-
-/// What the holder of a join token gets.
-fn admit(
-    agent: Agent,
-    id: &str,
-    token: &TokenView,
-    cluster: Option<&ClusterView>,
-    now: Timestamp,
-) -> Decision {
-    let name = agent.cluster.as_str();
-    // Before the certificate is signed: nobody is to hold one for a name that no cluster can have.
-    if let Some(message) = accept::refuse(name) {
-        return Decision::Deny {
-            reason: reasons::CSR_TOKEN_REFUSED,
-            message,
-        };
-    }
-    let grant = match token.check(name, now) {
-        Ok(grant) => grant,
-        Err(why) => {
-            return Decision::Deny {
-                reason: reasons::CSR_TOKEN_REFUSED,
-                message: format!("the join token {id} {why}"),
-            };
-        }
-    };
-    let Some(cluster) = cluster.filter(|cluster| !cluster.deleting) else {
-        return Decision::Wait(format!(
-            "ManagedCluster {name} is not there yet, or is being deleted"
-        ));
-    };
-    if let Some(message) = taken(cluster, &agent) {
-        return Decision::Deny {
-            reason: reasons::CSR_CLUSTER_NAME_TAKEN,
-            message,
-        };
-    }
-    if !cluster.accepts && is_false(&cluster.conditions, conditions::HUB_ACCEPTED) {
-        return Decision::Deny {
-            reason: reasons::CSR_CLUSTER_DENIED,
-            message: format!("the hub's administrator keeps cluster {name} out"),
-        };
-    }
-    let used_by = (grant.uses.is_some() && !token.used_by.contains(name)).then(|| {
-        let mut all = token.used_by.clone();
-        all.insert(name.to_owned());
-        all
-    });
-    Decision::Admit(Admission {
-        patch: bring(grant, id, cluster, &agent),
-        token: id.to_owned(),
-        used_by,
-        agent,
-    })
-}
-
-/// What is to change at the ManagedCluster; what the token brings, it brings once: an administrator may change it.
-fn bring(grant: &Grant, id: &str, cluster: &ClusterView, agent: &Agent) -> Option<Value> {
-    let mut metadata = serde_json::Map::new();
-    let mut patch = serde_json::Map::new();
-    if cluster.token.as_deref() != Some(id) {
-        let mut wanted = grant.labels.clone();
-        if let Some(set) = &grant.set {
-            wanted.insert(labels::CLUSTER_SET.to_owned(), set.clone());
-        }
-        if !wanted.is_empty() {
-            metadata.insert("labels".to_owned(), json!(wanted));
-        }
-    }
-    if cluster.token.as_deref() != Some(id) || cluster.agent.as_ref() != Some(&agent.agent) {
-        let mut notes = noted(cluster, agent);
-        notes[annotations::JOINED_WITH] = id.into();
-        metadata.insert("annotations".to_owned(), notes);
-        patch.insert("metadata".to_owned(), Value::Object(metadata));
-    }
-    if grant.accept && !cluster.accepts {
-        patch.insert("spec".to_owned(), json!({"hubAcceptsClient": true}));
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
-/// The annotations that say which agent has the name, and which had it before.
-fn noted(cluster: &ClusterView, agent: &Agent) -> Value {
-    let mut notes = json!({annotations::AGENT: agent.agent});
-    if let Some(other) = cluster.agent.as_ref().filter(|other| **other != agent.agent) {
-        notes[annotations::FORMER_AGENTS] = with_former(&cluster.former, other).join(",").into();
-    }
-    notes
-}
-
-/// Why the cluster's name cannot be had: another agent has it and is alive.
-fn taken(cluster: &ClusterView, agent: &Agent) -> Option<String> {
-    let other = cluster.agent.as_ref().filter(|other| **other != agent.agent)?;
-    let alive = cluster.accepts
-        && is_true(&cluster.conditions, conditions::HUB_ACCEPTED)
-        && is_true(&cluster.conditions, conditions::JOINED)
-        && !is_unknown(&cluster.conditions, conditions::CLUSTER_AVAILABLE);
-    alive.then(|| {
-        format!(
-            "the name {} is taken: agent {other:?} of a cluster with that name is alive; \
-             join under another name, or stop that agent and wait until the cluster is Unknown, or detach it",
-            cluster.name
-        )
-    })
-}
 
 /// The question whether the requester may renew certificates.
 pub fn may_renew(csr: &CsrView) -> SubjectAccessReview {
@@ -377,11 +152,12 @@ impl Context {
             }
             Decision::Record(agent, issued) => {
                 if let Some(view) = self.clusters.get("", &cluster) {
+                    // First: once the certificate is written down, nobody looks at it again.
+                    self.note(&cluster, refused::over).await?;
                     let mut notes = noted(&view, &agent);
                     notes[annotations::CLIENT_CERTIFICATE] = issued.to_string().into();
                     self.patch_cluster(&cluster, json!({"metadata": {"annotations": notes}}))
                         .await?;
-                    self.note(&cluster, refused::over).await?;
                 }
             }
         }
@@ -570,7 +346,3 @@ fn told(name: &str, agent: &Agent) {
         "certificate approved"
     );
 }
-
-#[cfg(test)]
-#[path = "approve_tests.rs"]
-mod tests;

@@ -1,39 +1,25 @@
 //! Does what `machine` decides, and brings it the news: Secrets and files that changed, answers of hubs, certificates.
 
+mod doing;
 mod news;
 
 use super::bootstrap::{self, Bootstrap, Source};
 use super::credentials::{self, Credentials, Validity};
 use super::hub_client::HubClient;
 use super::kubeconfig::Server;
-use super::machine::{Action, Event, Failure, Probe, State};
-use super::register::Registered;
+use super::machine::{Action, Event, State};
 use super::rights::Rights;
 use super::rotation::Holding;
 use super::session::{Identity, News, Session};
 use super::standing::{self, Standing};
-use super::trouble::{self, Connection};
-use super::{Context, hubs, register};
+use super::trouble::Matter;
+use super::{Context, register};
 use crate::Error;
+use doing::Done;
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-
-/// With several hubs, one that was tried so often again without success is left for another.
-const TRIES: u32 = 1;
-
-/// What an action came to.
-enum Done {
-    /// The wait before it is over.
-    Waited(Action),
-    /// The hub to work for, or what is wrong with each.
-    Chosen(Result<usize, String>),
-    Probed(Probe),
-    Registered(Box<Registered>),
-    Failed(Error),
-}
 
 struct Driver {
     context: Arc<Context>,
@@ -243,11 +229,14 @@ impl Driver {
     async fn look(&mut self) -> Result<(), Error> {
         let source = self.chosen.as_ref().unwrap_or(&self.source);
         match source.bootstrap() {
-            Ok(found) => self.bootstrap = found,
+            Ok(found) => {
+                self.bootstrap = found;
+                self.context.trouble.over(Matter::Bootstrap);
+            }
             Err(error) if !self.joined => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the bootstrap data are of no use; the agent goes on without them");
-                self.tell(Connection::Degraded, error.to_string());
+                self.context.trouble.is(Matter::Bootstrap, error.to_string());
                 self.bootstrap = None;
             }
         }
@@ -342,12 +331,6 @@ impl Driver {
         }
     }
 
-    /// Tells the cluster's own operator, beside what is going on.
-    fn tell(&self, connection: Connection, message: String) {
-        let context = self.context.clone();
-        tokio::spawn(async move { trouble::tell(&context, connection, &message).await });
-    }
-
     async fn event(&mut self, event: Event) -> Result<(), Error> {
         match self.step(event) {
             Action::Look => self.look().await,
@@ -360,10 +343,7 @@ impl Driver {
         if next != self.state {
             tracing::debug!(from = ?self.state, to = ?next, ?event, "registration");
             if next == State::Working {
-                self.tell(
-                    Connection::Functional,
-                    "the cluster works with its hub again".to_owned(),
-                );
+                self.context.trouble.over(Matter::Registration);
             }
         }
         self.state = next;
@@ -378,138 +358,6 @@ impl Driver {
             }
         }
         action
-    }
-
-    /// The wait before an action is over: begins it, with the bootstrap data of now.
-    async fn begin(&mut self, action: Action) -> Result<(), Error> {
-        if self.file_changed() {
-            return self.look().await;
-        }
-        let context = self.context.clone();
-        let identity = self.identity.clone();
-        let hub = self.session.as_ref().map(|s| s.hub().client());
-        let doing: BoxFuture<'static, Done> = match action {
-            Action::Continue | Action::Rest | Action::Look => return Ok(()),
-            Action::Choose(_) => {
-                let present = self.credentials.server().ok().map(|s| s.url);
-                Box::pin(async move {
-                    let files = &context.options.bootstrap_kubeconfigs;
-                    let asked = hubs::ask(&context, files, &identity.cluster).await;
-                    Done::Chosen(
-                        hubs::choose(&asked, present.as_deref()).ok_or_else(|| hubs::problems(&asked)),
-                    )
-                })
-            }
-            Action::Probe(_) => match hub {
-                Some(hub) => {
-                    Box::pin(async move { Done::Probed(register::probe(&hub, &identity.cluster).await) })
-                }
-                None => Box::pin(std::future::ready(Done::Probed(Probe::Unreachable))),
-            },
-            Action::Register { probe, .. } => {
-                let Some(bootstrap) = self.bootstrap.clone() else {
-                    return self.look().await;
-                };
-                let old = hub.filter(|_| probe);
-                let limit = Duration::from_secs(context.options.hub_connection_timeout_seconds);
-                let limit = self.chosen.is_some().then_some(limit);
-                Box::pin(async move {
-                    if let Some(old) = old
-                        && register::probe(&old, &identity.cluster).await == Probe::Known
-                    {
-                        return Done::Probed(Probe::Known);
-                    }
-                    let url = &bootstrap.server.url;
-                    tracing::info!(cluster = identity.cluster, hub = url, "registering at the hub");
-                    let hub = match context.connect.bootstrap(&bootstrap).await {
-                        Ok(hub) => HubClient::new(hub, context.clock.clone()).client(),
-                        Err(error) => return Done::Failed(error),
-                    };
-                    let registering = register::register(&context, &hub, &bootstrap, &identity);
-                    // A person may take days to decide; but where there are other hubs they are not kept waiting.
-                    let answer = match limit {
-                        None => registering.await,
-                        Some(limit) => tokio::time::timeout(limit, registering)
-                            .await
-                            .unwrap_or_else(|_| {
-                                Err(Error::Hub {
-                                    server: url.clone(),
-                                    problem: format!(
-                                        "no certificate was issued within {} s",
-                                        limit.as_secs()
-                                    ),
-                                })
-                            }),
-                    };
-                    match answer {
-                        Ok(made) => Done::Registered(Box::new(made)),
-                        Err(error) => Done::Failed(error),
-                    }
-                })
-            }
-        };
-        self.doing = Some(doing);
-        Ok(())
-    }
-
-    async fn done(&mut self, done: Done) -> Result<(), Error> {
-        match done {
-            Done::Waited(action) => self.begin(action).await,
-            Done::Probed(probe) => self.event(Event::Probed(probe)).await,
-            Done::Chosen(Err(problems)) => {
-                tracing::warn!("none of the hubs takes this cluster now; what is applied stays");
-                let message = format!("none of the hubs takes this cluster now: {problems}");
-                self.tell(Connection::Degraded, message);
-                self.event(Event::Chosen(false)).await
-            }
-            Done::Chosen(Ok(index)) => {
-                let file = self.context.options.bootstrap_kubeconfigs.get(index).cloned();
-                self.chosen = Some(Source::new(file, &self.context.place.namespace, ""));
-                self.event(Event::Chosen(true)).await
-            }
-            Done::Registered(made) => {
-                let Registered {
-                    credentials,
-                    validity,
-                    rights,
-                } = *made;
-                self.rights = rights;
-                let held = credentials.server().map(|server| Holding {
-                    server,
-                    validity,
-                    problem: None,
-                });
-                self.credentials = credentials;
-                match held {
-                    Ok(held) => {
-                        let event = if self.adopt(held).await {
-                            Event::Registered
-                        } else {
-                            Event::Failed(Failure::Other)
-                        };
-                        // A session that goes on does not need them.
-                        self.rights = None;
-                        self.event(event).await
-                    }
-                    Err(_) => self.event(Event::Failed(Failure::Other)).await,
-                }
-            }
-            Done::Failed(error) if !self.joined && self.chosen.is_none() && error.ends_first_join() => {
-                Err(error)
-            }
-            Done::Failed(error) => {
-                let failure = error.failure();
-                tracing::warn!(%error, "the cluster could not be registered, it is tried again");
-                self.tell(Connection::Degraded, error.to_string());
-                let tried = matches!(self.state, State::Registering { attempt: TRIES.., .. });
-                let event = if self.chosen.is_some() && tried {
-                    Event::Lost
-                } else {
-                    Event::Failed(failure)
-                };
-                self.event(event).await
-            }
-        }
     }
 }
 
@@ -527,7 +375,7 @@ async fn is_detached(context: &Context, bootstrap: &Bootstrap, identity: &Identi
         }
         Some(Some(found)) => {
             if let Standing::Taken(why) = standing::of(&found, identity, context.spoke.uid.as_deref()) {
-                standing::warn(cluster, &why);
+                tracing::warn!(cluster, "{}", standing::words(&why));
             }
             false
         }

@@ -79,12 +79,7 @@ pub async fn ask(context: &Context, files: &[PathBuf], cluster: &str) -> Vec<Ask
 async fn good(context: &Context, bootstrap: &Bootstrap, cluster: &str) -> Result<(), String> {
     let text = |e: &Error| e.to_string();
     let hub = context.connect.bootstrap(bootstrap).await.map_err(|e| text(&e))?;
-    let said = |error: objects::RequestError| match &error {
-        objects::RequestError::Kube(cause) if error.code() == 0 => {
-            register::untrusted(cause).unwrap_or_else(|| register::innermost(&**cause))
-        }
-        _ => error.to_string(),
-    };
+    let said = |error: objects::RequestError| register::said(&error);
     for (group, resource, verbs) in NEEDED {
         for verb in verbs {
             let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",

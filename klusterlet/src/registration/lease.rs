@@ -1,6 +1,8 @@
 //! The lease by which the hub knows that the agent lives (wire §2.6).
 
+use super::register;
 use super::session::{News, Shared, is_accepted};
+use super::trouble::{Lasting, Matter};
 use crate::work::objects::{self, RequestError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -55,6 +57,10 @@ pub enum Renewal {
     NoRoom,
 }
 
+/// What the hub does not take for this many periods is told on the cluster. A hub that counts by Muster's factor misses the
+/// cluster soon afterwards.
+pub const PATIENCE_IN_PERIODS: u32 = 2;
+
 /// So often a renewal is tried anew at once because somebody else wrote the lease.
 const CONFLICTS: usize = 3;
 
@@ -91,8 +97,14 @@ pub async fn keep(shared: Arc<Shared>) {
     let mut cluster = shared.cluster.subscribe();
     let mut known: Option<Lease> = None;
     let mut no_room = false;
+    let mut failing = Lasting::default();
     loop {
         let accepted = |c: &Option<Arc<ManagedCluster>>| c.as_ref().is_some_and(|c| is_accepted(c));
+        if !accepted(&cluster.borrow()) {
+            // Nothing is renewed then, and why is told elsewhere.
+            failing.over();
+            shared.context.trouble.over(Matter::Lease);
+        }
         let period = match cluster.wait_for(accepted).await {
             Ok(cluster) => period(cluster.as_deref()),
             Err(_) => return,
@@ -102,9 +114,13 @@ pub async fn keep(shared: Arc<Shared>) {
         shared.tell(News::Pulse);
         let next = match answer {
             Ok(lease) => {
+                let told = failing.over();
                 if std::mem::take(&mut no_room) {
                     tracing::info!("the hub takes writes again");
+                } else if told {
+                    tracing::info!("the hub takes renewals of the lease again");
                 }
+                shared.context.trouble.works();
                 known = Some(lease);
                 shared.heard.send_replace(tokio::time::Instant::now());
                 rest(Renewal::Done, period, rand::random())
@@ -118,6 +134,9 @@ pub async fn keep(shared: Arc<Shared>) {
                         "the hub has no room to store anything: this cluster will be taken for lost; works stay as they \
                          are, and what becomes of them is told when there is room. The hub's operator has to make some"
                     );
+                }
+                if let Some((lasted, first)) = failing.failed(Instant::now(), PATIENCE_IN_PERIODS * period) {
+                    shared.not_renewed(&error, lasted, first && !no_room);
                 }
                 let renewal = match &error {
                     error if error.is_not_found() => Renewal::NotYet,
@@ -142,6 +161,23 @@ pub async fn keep(shared: Arc<Shared>) {
                 }
             }
         }
+    }
+}
+
+impl Shared {
+    /// Renewals have failed for so long that somebody has to look.
+    fn not_renewed(&self, error: &RequestError, lasted: Duration, is_news: bool) {
+        let problem = format!(
+            "the hub {} has taken no renewal of the lease of cluster {} for {} s and takes it for lost, now or soon: {}",
+            self.url,
+            self.identity.cluster,
+            lasted.as_secs(),
+            register::said(error)
+        );
+        if is_news {
+            tracing::warn!("{problem}");
+        }
+        self.context.trouble.is(Matter::Lease, problem);
     }
 }
 

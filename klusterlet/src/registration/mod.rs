@@ -10,6 +10,7 @@ pub mod events;
 pub mod facts;
 pub mod hub_client;
 pub mod hubs;
+mod introduce;
 mod kept;
 pub mod kubeconfig;
 pub mod lease;
@@ -18,6 +19,7 @@ pub mod namespaces;
 mod prepare;
 pub mod quantity;
 pub mod register;
+mod report;
 mod rights;
 pub mod rotation;
 mod seen;
@@ -31,7 +33,7 @@ mod trouble;
 use crate::gates::Gates;
 use crate::metrics::Metrics;
 use crate::work::Backoff;
-use crate::work::objects::{self, RequestError};
+use crate::work::objects;
 use crate::{Error, Options};
 use bootstrap::Bootstrap;
 use clock::Clock;
@@ -41,7 +43,7 @@ use kube::Client;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use trouble::Connection;
+use trouble::Trouble;
 
 /// A first contact that fails is tried again this long: hub, cluster and klusterlet may be starting together. Who answers late
 /// is waited for instead, up to [`objects::REQUEST_TIMEOUT`].
@@ -120,6 +122,8 @@ pub struct Context {
     pub agent_id: Option<String>,
     /// What is counted and told.
     pub metrics: Arc<Metrics>,
+    /// What keeps the cluster from its hub.
+    pub trouble: Trouble,
 }
 
 /// Runs the klusterlet until `stop`. Errors end it only before it has joined for the first time.
@@ -183,22 +187,17 @@ pub async fn run_by(options: Options, clock: Clock, stop: CancellationToken) -> 
         connect: Arc::new(ByKubeconfig),
         agent_id,
         metrics,
+        trouble: Trouble::default(),
         options,
     };
     let context = Arc::new(context);
-    let ended = if joined {
-        Ok(())
-    } else {
-        something_to_join_with(&context).await
-    };
-    let ended = match ended {
-        Ok(()) => driver::run(context.clone(), stop).await,
-        error => error,
-    };
-    if let Err(error) = &ended {
-        trouble::tell(&context, Connection::Degraded, &error.to_string()).await;
-    }
-    ended
+    let run = Box::pin(async {
+        if !joined {
+            something_to_join_with(&context).await?;
+        }
+        driver::run(context.clone(), stop).await
+    });
+    trouble::told(&context, run).await
 }
 
 /// Serves metrics and health checks, where that is asked for, until the guard goes.
@@ -293,10 +292,7 @@ async fn answers(spoke: &Client, url: &str) -> Result<(), String> {
         let problem = match patiently("managed cluster", url, asked).await {
             Ok(_) => return Ok(()),
             Err(error) if error.code() != 0 => return Ok(()),
-            Err(RequestError::Kube(error)) => {
-                register::untrusted(&error).unwrap_or_else(|| register::innermost(&*error))
-            }
-            Err(error) => error.to_string(),
+            Err(error) => register::said(&error),
         };
         if begun.elapsed() >= FIRST_CONTACT {
             return Err(problem);

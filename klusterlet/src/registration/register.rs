@@ -4,6 +4,7 @@
 use super::bootstrap::Bootstrap;
 use super::credentials::{Credentials, Validity};
 use super::csr::{self, CsrError};
+use super::introduce::Introduction;
 use super::kubeconfig::{Server, by_way};
 use super::machine::Failure;
 use super::rights::Rights;
@@ -12,8 +13,6 @@ use super::{Context, FIRST_CONTACT, credentials, patiently};
 use crate::Error;
 use crate::work::Backoff;
 use crate::work::objects::{self, RequestError};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use kube::Client;
 use muster_crds::cluster::v1::{ManagedCluster, ManagedClusterStatus};
 use muster_crds::conditions::is_true;
@@ -27,6 +26,8 @@ use std::time::Duration;
 const ASKED_IN_PASSING: Duration = Duration::from_secs(2);
 /// A hub that is just starting has yet to install its API.
 const BECOMES_A_HUB: Duration = Duration::from_secs(15);
+/// A ManagedCluster that was made is looked for again after this, up to twice as late (wire §2.2).
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 const CLUSTERS: &str = "/apis/cluster.open-cluster-management.io/v1/managedclusters";
 
 /// What an attempt that succeeds comes to.
@@ -50,17 +51,15 @@ pub async fn register(
     let made = ensure_cluster(context, hub, bootstrap, identity).await?;
     let certificate = certificate(context, hub, identity);
     let rights = made.map(|cluster| Rights::follow(hub, *cluster));
-    let certified = if rights.is_some() {
-        certificate.await
-    } else {
+    if rights.is_none() {
         tracing::warn!(
             cluster = identity.cluster,
             "the ManagedCluster can neither be read nor made; the hub's operator may make it, and it is tried again"
         );
-        tokio::select! {
-            certified = certificate => certified,
-            error = make_cluster(context, hub, bootstrap, identity) => return Err(error),
-        }
+    }
+    let certified = tokio::select! {
+        certified = certificate => certified,
+        error = keep_cluster(context, hub, bootstrap, identity, rights.is_some()) => return Err(error),
     };
     let (certificate, key) = certified.map_err(|error| match error {
         CsrError::Request(error) => refusal(&error, bootstrap, "make certificate signing requests"),
@@ -78,15 +77,24 @@ pub async fn register(
     })
 }
 
-/// Tries to make the ManagedCluster until it may: the hub may be giving the right to at this moment. Ends only with an
-/// error that somebody must mend.
-async fn make_cluster(context: &Context, hub: &Client, bootstrap: &Bootstrap, identity: &Identity) -> Error {
+/// Tries to make the ManagedCluster until it may: the hub may be giving the right to at this moment. Once it is there, it is made
+/// again when somebody deletes it, who may take days to approve the request. Ends only with an error that somebody must mend.
+async fn keep_cluster(
+    context: &Context,
+    hub: &Client,
+    bootstrap: &Bootstrap,
+    identity: &Identity,
+    mut made: bool,
+) -> Error {
     let mut backoff = Backoff::default();
     loop {
-        backoff.wait().await;
+        if made {
+            tokio::time::sleep(LOOK_AGAIN.mul_f64(rand::random_range(1.0..2.0))).await;
+        } else {
+            backoff.wait().await;
+        }
         match ensure_cluster(context, hub, bootstrap, identity).await {
-            Ok(Some(_)) => return std::future::pending().await,
-            Ok(None) => {}
+            Ok(found) => made = found.is_some(),
             Err(error) if error.failure() == Failure::NameTaken => return error,
             Err(error) => tracing::debug!(%error, "the ManagedCluster could not be made, it is tried again"),
         }
@@ -281,6 +289,16 @@ fn refusal(error: &RequestError, bootstrap: &Bootstrap, what: &'static str) -> E
     }
 }
 
+/// What is wrong with the server or the way to it, in its own words where it gave any.
+pub fn said(error: &RequestError) -> String {
+    match error {
+        RequestError::Kube(cause) if error.code() == 0 => {
+            untrusted(cause).unwrap_or_else(|| innermost(&**cause))
+        }
+        _ => told(error),
+    }
+}
+
 /// The hub's words; where they do not say what to do, what to do.
 fn told(error: &RequestError) -> String {
     if error.is_no_room() {
@@ -358,12 +376,6 @@ async fn create_cluster(
 
 fn cluster_object(context: &Context, identity: &Identity) -> Value {
     let options = &context.options;
-    let ca = STANDARD.encode(&context.spoke.ca);
-    let urls: Vec<Value> = options
-        .spoke_external_server_urls
-        .iter()
-        .map(|url| json!({"url": url, "caBundle": ca}))
-        .collect();
     let mut annotations: BTreeMap<&str, &str> = options
         .cluster_annotations
         .iter()
@@ -376,7 +388,7 @@ fn cluster_object(context: &Context, identity: &Identity) -> Value {
         "apiVersion": "cluster.open-cluster-management.io/v1",
         "kind": "ManagedCluster",
         "metadata": {"name": identity.cluster, "annotations": annotations},
-        "spec": {"hubAcceptsClient": false, "leaseDurationSeconds": 60, "managedClusterClientConfigs": urls},
+        "spec": {"hubAcceptsClient": false, "leaseDurationSeconds": 60, "managedClusterClientConfigs": Introduction::of(context).configs()},
     })
 }
 

@@ -5,8 +5,8 @@ use super::hub_client::HubClient;
 use super::lease;
 use super::register;
 use super::seen::Seen;
-use super::session::{Identity, News, Shared, is_accepted};
-use crate::work::objects::{self, RequestError};
+use super::session::{Identity, News, Shared};
+use super::trouble::Matter;
 use crate::work::{Backoff, is_forbidden};
 use futures::TryStreamExt as _;
 use kube::Client;
@@ -15,7 +15,11 @@ use kube::runtime::watcher;
 use muster_crds::cluster::v1::ManagedCluster;
 use muster_crds::constants::annotations;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// A person who accepts clusters is given this long before the cluster's operator is told.
+const TO_BE_ACCEPTED: Duration = Duration::from_secs(60);
 
 /// Whose the name is, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +55,11 @@ pub fn of(cluster: &ManagedCluster, identity: &Identity, uid: Option<&str>) -> S
 }
 
 /// Says that the name is another's, and what to do.
-pub fn warn(cluster: &str, why: &str) {
-    tracing::warn!(
-        cluster,
+pub fn words(why: &str) -> String {
+    format!(
         "the name is another cluster's at the hub now: {why}; this cluster reports nothing and applies nothing new, and \
          what it applied stays: join under another --cluster-name, or detach the other"
-    );
+    )
 }
 
 /// A client for what must not be asked in another's name: it waits until it is known whose the name is.
@@ -163,19 +166,51 @@ impl Shared {
         match words {
             Some((Seen::Denied | Seen::Leaving | Seen::Gone, words)) => {
                 tracing::warn!(cluster, hub = self.url, "{words}");
+                self.context.trouble.is(Matter::Acceptance, words.to_owned());
             }
             Some((_, words)) => tracing::info!(cluster, hub = self.url, "{words}"),
             None => {}
+        }
+        if *self.seen.borrow() == Seen::Accepted {
+            self.context.trouble.over(Matter::Acceptance);
+        }
+    }
+
+    /// That nobody accepts the cluster is no trouble where people do it; that nobody has for a minute, its operator wants to know.
+    pub async fn tell_of_waiting(self: Arc<Self>) {
+        let mut seen = self.seen.subscribe();
+        let waits = |seen: &Seen| matches!(seen, Seen::Refused | Seen::Waiting);
+        loop {
+            let Ok(words) = seen.wait_for(waits).await.map(|seen| seen.words(Seen::Nothing)) else {
+                return;
+            };
+            tokio::select! {
+                () = tokio::time::sleep(TO_BE_ACCEPTED) => {}
+                over = seen.wait_for(|seen| !waits(seen)) => match over {
+                    Ok(_) => continue,
+                    Err(_) => return,
+                },
+            }
+            if let Some(words) = words {
+                self.context.trouble.is(Matter::Acceptance, words.to_owned());
+            }
+            if seen.wait_for(|seen| !waits(seen)).await.is_err() {
+                return;
+            }
         }
     }
 
     /// Notes whose the name is, and says it once; whether this cluster may use it.
     fn stands(&self, now: Standing) -> bool {
         let ours = !matches!(now, Standing::Taken(_));
-        if let Standing::Taken(why) = &now
-            && *self.standing.borrow() != now
-        {
-            warn(&self.identity.cluster, why);
+        match &now {
+            Standing::Taken(why) if *self.standing.borrow() != now => {
+                let (words, cluster) = (words(why), &self.identity.cluster);
+                tracing::warn!(cluster, "{words}");
+                self.context.trouble.is(Matter::Name, words);
+            }
+            Standing::Ours => self.context.trouble.over(Matter::Name),
+            _ => {}
         }
         self.standing.send_if_modified(|known| {
             let news = *known != now;
@@ -183,58 +218,6 @@ impl Shared {
             news
         });
         ours
-    }
-
-    /// Writes into the accepted ManagedCluster which cluster is behind it, so that another of the same name is told apart.
-    pub async fn claim_name(self: Arc<Self>) {
-        let Some(uid) = self.context.spoke.uid.clone() else {
-            return;
-        };
-        let mut cluster = self.cluster.subscribe();
-        let mut backoff = Backoff::default();
-        loop {
-            let unclaimed = |c: &Option<Arc<ManagedCluster>>| {
-                c.as_ref().is_some_and(|c| {
-                    let known = c
-                        .metadata
-                        .annotations
-                        .as_ref()
-                        .and_then(|a| a.get(annotations::CLUSTER_UID));
-                    is_accepted(c) && c.metadata.deletion_timestamp.is_none() && known != Some(&uid)
-                })
-            };
-            if cluster.wait_for(unclaimed).await.is_err() {
-                return;
-            }
-            match self.write_uid(&uid).await {
-                // The hub does not let agents write there: then it does not.
-                Err(error) if error.code() == 403 => return,
-                Err(error) => tracing::debug!(%error, "the cluster's UID was not written"),
-                Ok(()) => {}
-            }
-            backoff.wait().await;
-        }
-    }
-
-    async fn write_uid(&self, uid: &str) -> Result<(), RequestError> {
-        let path = format!(
-            "/apis/cluster.open-cluster-management.io/v1/managedclusters/{}",
-            self.identity.cluster
-        );
-        let mut object = objects::get(&self.hub, &path).await?;
-        let known = &mut object["metadata"]["annotations"][annotations::CLUSTER_UID];
-        match known.as_str() {
-            Some(same) if same == uid => return Ok(()),
-            Some(other) => {
-                tracing::warn!(
-                    other,
-                    "this name belonged to another cluster before; it is this cluster's now"
-                );
-            }
-            None => {}
-        }
-        *known = uid.into();
-        objects::replace(&self.hub, &path, &object).await.map(|_| ())
     }
 }
 

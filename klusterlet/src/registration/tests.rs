@@ -4,3 +4,4 @@ mod errors;
 mod flow;
 mod patience;
 mod stub;
+mod told;

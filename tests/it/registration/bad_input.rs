@@ -3,7 +3,9 @@
 
 use super::not_somebodys;
 use crate::{MUSTER, Result};
+use anyhow::Context as _;
 use muster_crds::constants::names;
+use muster_crds::names as naming;
 use muster_tests::control_plane::redirected;
 use muster_tests::objects::CLUSTERS;
 use muster_tests::wait::{SOON, eventually};
@@ -166,6 +168,62 @@ async fn what_keeps_a_cluster_from_its_hub_is_told_on_the_cluster() -> Result {
             .ok_or_else(|| format!("{told:?}"))
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_takes_neither_lease_nor_status_of_a_cluster_is_told_of_there() -> Result {
+    let mut fleet = Fleet::joined(1).await?;
+    let (hub, name) = (fleet.kube(), fleet.clusters[0].name.clone());
+    super::lease_of(&hub, &name, 1).await?;
+    super::renew_stops(&hub, &name).await?;
+    super::renewed(&hub, &name).await?;
+    assert_eq!(told_beside_the_secret(&fleet).await?, []);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let role = format!("{rbac}/clusterroles/{}", naming::cluster_role(&name));
+    let binding = naming::registration_role_binding(&name);
+    let binding = format!("{rbac}/namespaces/{name}/rolebindings/{binding}");
+    for (count, mention) in [
+        (1, "has taken no renewal of the lease"),
+        (2, "has not taken the status"),
+    ] {
+        // Rights that somebody took away, while nobody is there who gives them back.
+        fleet.hub.stop().await?;
+        if mention.contains("lease") {
+            hub.delete(&binding).await?;
+        } else {
+            let mut less = hub.get(&role).await?;
+            let rules = less["rules"].as_array_mut().context("it has rules")?;
+            rules.retain(|rule| rule["resources"] != json!(["managedclusters/status"]));
+            hub.replace(&role, &less).await?;
+            let claim = json!({"apiVersion": "cluster.open-cluster-management.io/v1alpha1", "kind": "ClusterClaim",
+                "metadata": {"name": format!("{name}.example.com")}, "spec": {"value": "to be told"}});
+            let claims = "/apis/cluster.open-cluster-management.io/v1alpha1/clusterclaims";
+            fleet.clusters[0].kube().create(claims, &claim).await?;
+        }
+        eventually(SOON, mention, async || {
+            let told = told_beside_the_secret(&fleet).await.map_err(|e| e.to_string())?;
+            let degraded = told
+                .iter()
+                .find(|(reason, _, _)| reason == "HubConnectionDegraded");
+            degraded
+                .is_some_and(|(_, _, message)| message.contains(mention))
+                .then_some(())
+                .ok_or_else(|| format!("{told:?}"))
+        })
+        .await?;
+        fleet.hub.start();
+        eventually(SOON, "that it is over is told", async || {
+            let told = told_beside_the_secret(&fleet).await.map_err(|e| e.to_string())?;
+            let well = told
+                .iter()
+                .find(|(reason, _, _)| reason == "HubConnectionFunctional");
+            well.is_some_and(|(_, told, _)| *told == count)
+                .then_some(())
+                .ok_or_else(|| format!("{told:?}"))
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use crate::Result;
 use muster_crds::constants::{conditions, labels};
 use muster_klusterlet::registration::namespaces::label;
 use muster_tests::control_plane::is_embedded;
-use muster_tests::objects::{cluster_path, has_condition};
+use muster_tests::objects::{CLUSTERS, cluster_path, has_condition};
 use muster_tests::wait::SOON;
 use muster_tests::{Fleet, FleetOptions, Kube};
 use serde_json::{Value, json};
@@ -218,6 +218,38 @@ async fn a_cluster_tells_its_urls_and_that_it_became_available() -> Result {
     .await?;
     fleet.clusters[0].link.heal()?;
     lease_of(&hub, name, 60).await?;
+    fleet.until_available().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_was_there_before_its_agent_tells_its_urls_and_those_that_come_later() -> Result {
+    let mut fleet = Fleet::prepare(FleetOptions::default()).await?;
+    let (hub, name) = (fleet.kube(), fleet.clusters[0].name.clone());
+    let theirs = json!({"url": "https://by-hand.example.com"});
+    let made = json!({"apiVersion": "cluster.open-cluster-management.io/v1", "kind": "ManagedCluster",
+        "metadata": {"name": name}, "spec": {"managedClusterClientConfigs": [theirs]}});
+    hub.create(CLUSTERS, &made).await?;
+    let mut wanted = vec!["https://by-hand.example.com"];
+    for url in ["https://api.example.com:6443", "https://moved.example.com:6443"] {
+        fleet.clusters[0].stop().await?;
+        fleet.clusters[0].options.spoke_external_server_urls = vec![url.into()];
+        fleet.clusters[0].start();
+        wanted.push(url);
+        hub.until(&cluster_path(&name), SOON, "it tells its URL", |object| {
+            let configs = object.map(|object| object["spec"]["managedClusterClientConfigs"].clone());
+            let configs = configs.unwrap_or_default();
+            let configs = configs.as_array().into_iter().flatten();
+            let told: Vec<&Value> = configs.clone().map(|config| &config["url"]).collect();
+            let trusted = configs
+                .clone()
+                .skip(1)
+                .all(|config| config["caBundle"].is_string());
+            (told == wanted && trusted)
+                .then_some(())
+                .ok_or_else(|| format!("{told:?}"))
+        })
+        .await?;
+    }
     fleet.until_available().await
 }
 

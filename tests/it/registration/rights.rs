@@ -2,8 +2,9 @@
 
 use super::{honest, name};
 use crate::Result;
-use muster_crds::constants::names;
+use muster_crds::constants::{names, taints};
 use muster_tests::objects::{CLUSTERS, CSRS, cluster_path, configmap, work, work_path, works_path};
+use muster_tests::wait::SOON;
 use muster_tests::{Fleet, Kube};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -251,6 +252,15 @@ async fn a_klusterlet_can_not_choose_what_its_cluster_is_chosen_by() -> Result {
     let cluster = fleet.clusters[0].name.as_str();
     let (hub, agent) = (fleet.kube(), fleet.clusters[0].at_hub().await?);
     let path = cluster_path(cluster);
+    // A taint that goes while the object is changed comes with the change, and is refused for itself.
+    hub.until(&path, SOON, "the hub has no taint to take away", |object| {
+        let taints = object.map(|object| object["spec"]["taints"].to_string());
+        let taints = taints.unwrap_or_default();
+        (!taints.contains(taints::UNREACHABLE))
+            .then_some(())
+            .ok_or(taints)
+    })
+    .await?;
     let changes: [(&str, Change); 8] = [
         ("a label", |c| c["metadata"]["labels"]["env"] = "prod".into()),
         ("its set", |c| {

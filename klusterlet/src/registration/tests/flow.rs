@@ -1,6 +1,6 @@
 //! Joining, staying joined, and everything that may go wrong in between.
 
-use super::super::driver;
+use super::super::{driver, trouble};
 use super::stub::{Hubs, Signing, Stub, clock, context, kubeconfig, options};
 use crate::Error;
 use jiff::SignedDuration;
@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(super) const CLUSTER: &str = "/apis/cluster.open-cluster-management.io/v1/managedclusters/c1";
-const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/c1/leases/managed-cluster-lease";
+pub(super) const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/c1/leases/managed-cluster-lease";
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests/";
 pub(super) const AGENT_NS: &str = "/api/v1/namespaces/open-cluster-management-agent/secrets";
 
@@ -28,7 +28,11 @@ pub(super) fn start_in(dir: tempfile::TempDir, spoke: &Stub, hubs: &Hubs, args: 
     let place = place.to_str().unwrap().to_owned();
     let all = [&["--cluster-name=c1", "--hub-kubeconfig-dir", &place], args].concat();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(driver::run(context(spoke, hubs, options(&all)), stop.clone()));
+    let (context, stopped) = (context(spoke, hubs, options(&all)), stop.clone());
+    let task = tokio::spawn(async move {
+        let run = driver::run(context.clone(), stopped);
+        trouble::told(&context, run).await
+    });
     Run {
         spoke: spoke.clone(),
         stop,
@@ -89,6 +93,16 @@ pub(super) async fn eventually(what: &str, within: u64, mut holds: impl FnMut() 
         );
         tokio::time::sleep(Duration::from_millis(50.max(within))).await;
     }
+}
+
+/// The Events beside the bootstrap Secret, by their reasons.
+pub(super) fn events(spoke: &Stub) -> Vec<(String, Value)> {
+    let of = |key: &str| key.contains("/namespaces/open-cluster-management-agent/events/");
+    spoke.with(|s| {
+        let all = s.objects.iter().filter(|(key, _)| of(key));
+        all.map(|(_, o)| (o["reason"].as_str().unwrap().to_owned(), o.clone()))
+            .collect()
+    })
 }
 
 /// What a hub does on acceptance.
@@ -267,14 +281,6 @@ async fn a_hub_that_refuses_everybody_for_a_while_gets_its_agent_back() {
         "{tries} refusals are too many for a quarter of an hour"
     );
     // On the cluster it is told by one Event, which counts.
-    let events = |spoke: &Stub| -> Vec<(String, Value)> {
-        let of = |key: &str| key.contains("/namespaces/open-cluster-management-agent/events/");
-        spoke.with(|s| {
-            let all = s.objects.iter().filter(|(key, _)| of(key));
-            all.map(|(_, o)| (o["reason"].as_str().unwrap().to_owned(), o.clone()))
-                .collect()
-        })
-    };
     let told = events(&spoke);
     assert_eq!(told.len(), 1, "{told:?}");
     let (reason, event) = &told[0];
@@ -463,7 +469,14 @@ async fn a_request_nobody_decides_is_waited_for() {
     let run = start(&spoke, &hubs, &[]);
     tokio::time::sleep(Duration::from_secs(36_000)).await;
     assert_eq!(requests(&hub), 1);
-    // Somebody removes it: another is made.
+    // Somebody removes the cluster meanwhile: it is made again, as late as OCM's agent does.
+    hub.delete(CLUSTER);
+    eventually("the ManagedCluster is there again", 7300, || {
+        hub.get(CLUSTER).is_some()
+    })
+    .await;
+    assert_eq!(requests(&hub), 1);
+    // Somebody removes the request: another is made.
     hub.with(|s| s.signing = Signing::Approve);
     let key = hub
         .with(|s| s.objects.keys().find(|k| k.starts_with(CSRS)).cloned())

@@ -3,6 +3,7 @@
 use super::super::bootstrap::Bootstrap;
 use super::super::clock::Clock;
 use super::super::credentials::{Credentials, Place};
+use super::super::trouble::Trouble;
 use super::super::{Connect, Context, Spoke};
 use crate::{Error, Options};
 use base64::Engine as _;
@@ -54,6 +55,8 @@ pub struct State {
     pub refused: usize,
     /// Agents may do nothing.
     pub unaccepting: bool,
+    /// What agents may not do, as `METHOD path`.
+    pub closed: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -116,6 +119,7 @@ impl Stub {
             forbidden: Vec::new(),
             refused: 0,
             unaccepting: false,
+            closed: Vec::new(),
         };
         Self {
             name: name.into(),
@@ -196,12 +200,13 @@ impl Stub {
                 s.refused += 1;
                 return Err(status(401, "Unauthorized", "Unauthorized"));
             }
-            if s.unaccepting && matches!(caller, Caller::Agent { .. }) {
+            let asked = format!("{method} {path}");
+            let closed = s.unaccepting || s.closed.contains(&asked);
+            if closed && matches!(caller, Caller::Agent { .. }) {
                 s.log.push((method.to_owned(), path.to_owned(), 403));
                 return Err(status(403, "Forbidden", "not accepted"));
             }
             let bootstrap = matches!(caller, Caller::Bootstrap(_));
-            let asked = format!("{method} {path}");
             if bootstrap && s.forbidden.iter().any(|f| asked.starts_with(f.as_str())) {
                 return Err(status(403, "Forbidden", "the token does not allow that"));
             }
@@ -613,6 +618,7 @@ pub fn context(spoke: &Stub, hubs: &Hubs, options: Options) -> Arc<Context> {
         connect: Arc::new(hubs.clone()),
         agent_id: Some("installation".into()),
         metrics: Arc::default(),
+        trouble: Trouble::default(),
         options,
     })
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use muster_crds::constants::names;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 
 use super::*;
