@@ -113,6 +113,9 @@ pub async fn client(role: &'static str, path: &Path, config: Kubeconfig) -> Resu
         ),
         None => None,
     };
+    // Whoever asks decides when to ask again (`limits`): the library's own attempts would hide from it that a server has too
+    // much to do, and hold up works behind an API that is not there.
+    config.default_retry = false;
     Client::try_from(config).map_err(|e| problem(e.to_string()))
 }
 

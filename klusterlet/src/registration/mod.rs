@@ -262,7 +262,8 @@ async fn connect_spoke(options: &Options) -> Result<Spoke, Error> {
                 "this is no Pod of a cluster ({e}): give --spoke-kubeconfig"
             ))
         };
-        let config = kube::Config::incluster().map_err(|e| problem(&e))?;
+        let mut config = kube::Config::incluster().map_err(|e| problem(&e))?;
+        config.default_retry = false;
         let url = config.cluster_url.to_string();
         let ca = std::fs::read("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt").unwrap_or_default();
         (Client::try_from(config).map_err(|e| problem(&e))?, (url, ca))

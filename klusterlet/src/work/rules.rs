@@ -1,18 +1,18 @@
 //! Conditions that a work's rules derive from an object (wire §3.5): what is known of a kind, or CEL.
 //!
 //! Whatever is wrong with a rule becomes its condition, so that it is seen where the rule was written and harms nothing
-//! else. The cost of an expression is bounded before it runs (its length, and how often its loops can turn over this
-//! object) and while it runs (`bounded`).
+//! else. The cost of an expression is bounded before it runs (its length; `cost`: what it can make of this object) and while it
+//! runs (`bounded`).
 
+mod cost;
 mod optional;
 
 use super::bounded;
 use kube::core::cel::KubeCelExt as _;
-use kube::core::cel::cel::common::ast::{EntryExpr, Expr, IdedEntryExpr};
 use kube::core::cel::cel::extractors::This;
 use kube::core::cel::cel::objects::{Key, Map};
 use kube::core::cel::cel::parser::{Expression, Parser};
-use kube::core::cel::cel::{Context, ExecutionError, FunctionContext, IdedExpr, Value as Cel, functions};
+use kube::core::cel::cel::{Context, ExecutionError, FunctionContext, Value as Cel, functions};
 use muster_crds::conditions::{NewCondition, Status};
 use muster_crds::constants::{conditions as types, reasons};
 use muster_crds::work::v1::{ConditionRule, ConditionRuleType};
@@ -24,8 +24,6 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 const MAX_EXPRESSION: usize = 16 << 10;
 /// Signs in one expression that may each make it one level deeper: the stack must hold them all.
 const MAX_DEEPENING: usize = 600;
-/// Loop turns that one expression may cost.
-const MAX_TURNS: u64 = 200_000;
 /// Longest message, in characters; a condition could hold more, but a work has many.
 const MAX_MESSAGE: usize = 1024;
 /// Compiled programs kept; all are dropped when there are more.
@@ -81,7 +79,7 @@ fn evaluate_here(rules: &[ConditionRule], object: &Value) -> Vec<NewCondition> {
             }
             ConditionRuleType::Cel => {
                 let cel = object_in_cel(&mut known, object);
-                let result = all_true(&rule.cel_expressions, &cel, object);
+                let result = all_true(&rule.cel_expressions, &cel);
                 Some(match result {
                     Ok(holds) => {
                         let not = if holds { "" } else { "not " };
@@ -162,16 +160,15 @@ fn shortened(message: &str) -> String {
     message.chars().take(MAX_MESSAGE).collect()
 }
 
-fn all_true(expressions: &[String], object: &Cel, plain: &Value) -> Result<bool, Problem> {
+fn all_true(expressions: &[String], object: &Cel) -> Result<bool, Problem> {
     if expressions.is_empty() {
         return Err(Problem::Expression("the rule has no celExpressions".into()));
     }
-    let widest = widest(plain);
     let mut context = context();
     context.add_variable_from_value("object", object.clone());
     for expression in expressions {
         let program = program(expression)?;
-        if turns(&program, widest) > MAX_TURNS {
+        if !cost::is_affordable(&program, &[("object", object)]) {
             return Err(Problem::Expression(OVER_BUDGET.into()));
         }
         match Cel::resolve(&program, &context) {
@@ -195,8 +192,7 @@ fn all_true(expressions: &[String], object: &Cel, plain: &Value) -> Result<bool,
 
 fn message(expression: &str, object: Cel, holds: bool) -> Result<String, Problem> {
     let program = program(expression)?;
-    let widest = widest_cel(&object);
-    if turns(&program, widest) > MAX_TURNS {
+    if !cost::is_affordable(&program, &[("object", &object)]) {
         return Err(Problem::Expression(OVER_BUDGET.into()));
     }
     let mut context = context();
@@ -274,61 +270,6 @@ fn program(expression: &str) -> Result<Arc<Expression>, Problem> {
     }
     programs.insert(expression.to_owned(), compiled.clone());
     Ok(compiled)
-}
-
-/// An upper bound of the loop turns of an expression when no list or map is wider than `widest`.
-fn turns(expression: &IdedExpr, widest: u64) -> u64 {
-    let entries = |list: &[IdedEntryExpr]| {
-        list.iter().fold(0u64, |sum, entry| {
-            sum.saturating_add(match &entry.expr {
-                EntryExpr::StructField(f) => turns(&f.value, widest),
-                EntryExpr::MapEntry(e) => turns(&e.key, widest).saturating_add(turns(&e.value, widest)),
-            })
-        })
-    };
-    let all = |list: &[IdedExpr]| list.iter().fold(0u64, |s, e| s.saturating_add(turns(e, widest)));
-    match &expression.expr {
-        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => 1,
-        Expr::Select(s) => turns(&s.operand, widest).saturating_add(1),
-        Expr::List(l) => all(&l.elements).saturating_add(1),
-        Expr::Map(m) => entries(&m.entries).saturating_add(1),
-        Expr::Struct(s) => entries(&s.entries).saturating_add(1),
-        Expr::Call(c) => {
-            let target = c.target.as_ref().map_or(0, |t| turns(t, widest));
-            all(&c.args).saturating_add(target).saturating_add(1)
-        }
-        Expr::Comprehension(c) => {
-            let body = turns(&c.loop_cond, widest).saturating_add(turns(&c.loop_step, widest));
-            // A list written out in the expression may be wider than any of the object.
-            let wide = match &c.iter_range.expr {
-                Expr::List(l) => u64::try_from(l.elements.len()).unwrap_or(u64::MAX),
-                _ => widest,
-            };
-            turns(&c.iter_range, widest)
-                .saturating_add(turns(&c.accu_init, widest))
-                .saturating_add(turns(&c.result, widest))
-                .saturating_add(body.saturating_mul(wide.max(1)))
-        }
-    }
-}
-
-/// The number of entries of the widest list or map in an object.
-fn widest(value: &Value) -> u64 {
-    let (own, inner) = match value {
-        Value::Array(items) => (items.len(), items.iter().map(widest).max()),
-        Value::Object(map) => (map.len(), map.values().map(widest).max()),
-        _ => (0, None),
-    };
-    u64::try_from(own).unwrap_or(u64::MAX).max(inner.unwrap_or(0))
-}
-
-fn widest_cel(value: &Cel) -> u64 {
-    let (own, inner) = match value {
-        Cel::List(items) => (items.len(), items.iter().map(widest_cel).max()),
-        Cel::Map(map) => (map.map.len(), map.map.values().map(widest_cel).max()),
-        _ => (0, None),
-    };
-    u64::try_from(own).unwrap_or(u64::MAX).max(inner.unwrap_or(0))
 }
 
 /// JSON as CEL has it for Kubernetes: whole numbers are ints, never uints.

@@ -257,6 +257,8 @@ impl Applier {
             Err(Failure::Request(error)) => {
                 // A field of another manager needs a person, not a retry (wire §3.2).
                 let retry = if error.is_field_conflict() {
+                    // Or that the other lets go of it, also where the object has no label of ours yet.
+                    self.watch_alone(&target);
                     Retry::No
                 } else {
                     Retry::Backoff
