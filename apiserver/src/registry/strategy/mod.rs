@@ -296,7 +296,7 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
             },
         ]
         .concat(),
-        Family::Admission => admission::validate(plural, object),
+        Family::Admission => admission::validate(plural, object, old),
         Family::Crd => crd::validate(object, old),
         Family::Plain => Vec::new(),
     }

@@ -1,17 +1,20 @@
 //! What may refuse or change a write besides the rules of its kind.
 //!
 //! Every write passes these points, in kube-apiserver's order: [`before`] (namespace lifecycle), [`defaults`] and
-//! [`mutate`] (mutating webhooks), strategy and validation, [`validate`] (limits, validating policies and webhooks, quotas). MutatingAdmissionPolicies are
-//! stored and not run.
+//! [`mutate`] (mutating policies and webhooks), strategy and validation, [`validate`] (limits, validating policies and
+//! webhooks, quotas).
 
 mod call;
+mod changed;
 mod classes;
 mod conditions;
 mod connection;
+pub(crate) mod definition;
 mod hooks;
 mod limits;
 mod matching;
-pub(crate) mod policy;
+mod mutation;
+mod policy;
 mod priority;
 mod quota;
 mod seen;
@@ -165,8 +168,11 @@ pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) -> Result<()
     classes::defaults(api, review, object)
 }
 
-/// Mutating webhooks: may change the new object, before its kind's own rules see it. `new` is `None` for a deletion.
-/// Gives warnings for the client.
+/// A write that something may change, and what it is held against.
+type Write<'a> = (&'a Api, &'a Review<'a>, &'a Index, Option<&'a Value>);
+
+/// Mutating policies, then webhooks: may change the new object, before its kind's own rules see it. What asks for it is asked
+/// once more where others changed the object since. `new` is `None` for a deletion. Gives warnings for the client.
 pub async fn mutate(
     api: &Api,
     review: &Review<'_>,
@@ -177,11 +183,35 @@ pub async fn mutate(
     if !index.mutates() || matching::is_exempt(review.resource) {
         return Ok(Vec::new());
     }
-    // Most writes are none of a webhook's business: those are not copied for it.
-    if !webhook::concerns_mutating(&Seen::new(api, review, &index, new.as_deref(), old), &index) {
+    // Most writes are none of theirs: those are not copied for them.
+    let seen = Seen::new(api, review, &index, new.as_deref(), old);
+    if !webhook::concerns_mutating(&seen, &index) && !mutation::concerns(&seen, &index) {
         return Ok(Vec::new());
     }
-    webhook::mutate(api, review, old, &index, new).await
+    drop(seen);
+    let write: Write<'_> = (api, review, &index, old);
+    let mut object = new.as_deref().cloned();
+    let mut warnings = Vec::new();
+    let mut first = mutation::Done::default();
+    if let Some(object) = &mut object {
+        first = mutation::mutate(write, object, None)?;
+    }
+    let mut calls = webhook::Calls::new(&index);
+    calls.all(write, &mut object, &mut warnings).await?;
+    if first.any || calls.changed() {
+        let mut by_others = false;
+        if let Some(object) = &mut object {
+            let before = object.clone();
+            defaults(api, review, object)?;
+            mutation::mutate(write, object, Some(&first.again))?;
+            by_others = *object != before;
+        }
+        calls.again(write, by_others, &mut object, &mut warnings).await?;
+        if let (Some(new), Some(object)) = (new, object) {
+            *new = object;
+        }
+    }
+    Ok(warnings)
 }
 
 /// May refuse the write, once the object is as it will be stored: nobody gives away rights they do not have, then

@@ -100,9 +100,24 @@ pub(super) fn returns(name: &str) -> Ty {
         | "getFullYear" | "getMilliseconds" | "getMonth" => Ty::Int,
         "uint" => Ty::Uint,
         "double" | "asApproximateFloat" => Ty::Double,
-        "charAt" | "type" | "find" | "join" | "lowerAscii" | "replace" | "string" | "strings.quote"
-        | "substring" | "trim" | "upperAscii" | "format" | "getEscapedPath" | "getHost" | "getHostname"
-        | "getPort" | "getScheme" => Ty::String,
+        "charAt"
+        | "type"
+        | "find"
+        | "join"
+        | "lowerAscii"
+        | "replace"
+        | "string"
+        | "strings.quote"
+        | "substring"
+        | "trim"
+        | "upperAscii"
+        | "format"
+        | "getEscapedPath"
+        | "getHost"
+        | "getHostname"
+        | "getPort"
+        | "getScheme"
+        | super::messages::ESCAPE => Ty::String,
         "bytes" => Ty::Bytes,
         "timestamp" => Ty::Timestamp,
         "duration" => Ty::Duration,

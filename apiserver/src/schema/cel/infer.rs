@@ -3,16 +3,18 @@
 //! With a CRD at hand only types matter: undeclared names and fields are errors. With an object at hand its sizes give a
 //! bound on the steps an evaluation takes, in the interpreter's way of working: it copies what it selects and iterates.
 
+mod literals;
 mod operators;
 mod optionals;
 mod pairs;
 
-use super::authorizer::is_authorizer_function;
+use super::authorizer::{answers, is_authorizer_function};
 use super::functions::{is_function, returns};
+use super::messages::ESCAPE;
 use super::nodes::{Nodes, Sizes};
 use super::rewrite::optional::taken_field;
 use kube::core::cel::cel::IdedExpr;
-use kube::core::cel::cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue};
+use kube::core::cel::cel::common::ast::{CallExpr, ComprehensionExpr, Expr, LiteralValue};
 use operators::definite;
 
 /// A type, as far as it is known.
@@ -32,6 +34,10 @@ pub(super) enum Ty {
     /// The values at a node of the schema.
     Node(u32),
     List(Box<Ty>),
+    /// Keys and values of a map that is written out.
+    Map(Box<Ty>, Box<Ty>),
+    /// `Object.spec` and the like.
+    Message(Box<str>),
     Optional(Box<Ty>),
     /// An index or key with its value.
     Pair(Box<Ty>, Box<Ty>),
@@ -54,6 +60,10 @@ pub(super) struct Infer<'a> {
     sizes: Option<&'a Sizes>,
     source: &'a str,
     scope: Vec<(String, Info)>,
+    /// Objects and patches may be constructed.
+    pub(super) constructs: bool,
+    /// Names of which it is known that nothing can be known of their types.
+    pub(super) dynamic: Vec<String>,
     pub(super) errors: Vec<String>,
 }
 
@@ -82,6 +92,8 @@ impl<'a> Infer<'a> {
             sizes,
             source,
             scope: Vec::new(),
+            constructs: false,
+            dynamic: Vec::new(),
             errors: Vec::new(),
         };
         let (length, weight) = this.size(&Ty::Node(id));
@@ -101,15 +113,21 @@ impl<'a> Infer<'a> {
         this
     }
 
-    /// For an expression over names of which nothing more is known.
-    pub(super) fn over<'n>(nodes: &'a Nodes, source: &'a str, names: impl Iterator<Item = &'n str>) -> Self {
+    /// For an expression over names with these types.
+    pub(super) fn over<'n>(
+        nodes: &'a Nodes,
+        source: &'a str,
+        names: impl Iterator<Item = (&'n str, Ty)>,
+    ) -> Self {
         Self {
             nodes,
             sizes: None,
             source,
             scope: names
-                .map(|n| (n.to_owned(), Info::scalar(Ty::Dyn, 1.0)))
+                .map(|(name, ty)| (name.to_owned(), Info::scalar(ty, 1.0)))
                 .collect(),
+            constructs: false,
+            dynamic: Vec::new(),
             errors: Vec::new(),
         }
     }
@@ -128,7 +146,7 @@ impl<'a> Infer<'a> {
                 (length, weight)
             }
             Ty::Optional(inner) => self.size(inner),
-            Ty::Dyn | Ty::List(_) | Ty::String | Ty::Pair(..) => sizes.free(),
+            Ty::Dyn | Ty::List(_) | Ty::Map(..) | Ty::Message(_) | Ty::String | Ty::Pair(..) => sizes.free(),
             _ => (1.0, 1.0),
         }
     }
@@ -159,6 +177,11 @@ impl<'a> Infer<'a> {
             .map(|(i, _)| i)
             .find(|i| whole(*i))
             .unwrap_or(0);
+        self.error_from(start, message);
+    }
+
+    /// Says what is wrong with what begins there in the source.
+    fn error_from(&mut self, start: usize, message: &str) {
         let line_start = self.source[..start].rfind('\n').map_or(0, |i| i + 1);
         let line = self.source[line_start..].lines().next().unwrap_or_default();
         let (row, column) = (
@@ -196,36 +219,9 @@ impl<'a> Infer<'a> {
                     field
                 }
             }
-            Expr::List(list) => {
-                let items: Vec<Info> = list.elements.iter().map(|e| self.expression(e)).collect();
-                let ty = match items.first() {
-                    Some(first) if items.iter().all(|i| i.ty == first.ty) => first.ty.clone(),
-                    _ => Ty::Dyn,
-                };
-                Info {
-                    ty: Ty::List(Box::new(ty)),
-                    length: length(items.len()),
-                    weight: 1.0 + items.iter().map(|i| i.weight).sum::<f64>(),
-                    cost: 1.0 + items.iter().map(|i| i.cost).sum::<f64>(),
-                }
-            }
-            Expr::Map(map) => {
-                let mut out = Info {
-                    ty: Ty::Dyn,
-                    length: length(map.entries.len()),
-                    weight: 1.0,
-                    cost: 1.0,
-                };
-                for entry in &map.entries {
-                    if let EntryExpr::MapEntry(entry) = &entry.expr {
-                        for part in [self.expression(&entry.key), self.expression(&entry.value)] {
-                            out.weight += part.weight;
-                            out.cost += part.cost;
-                        }
-                    }
-                }
-                out
-            }
+            // What is made of a loop may hold anything.
+            Expr::List(list) => self.list(list, expression.id != 0),
+            Expr::Map(map) => self.map(map),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
             Expr::Call(call) => self.call(call),
         }
@@ -280,6 +276,16 @@ impl<'a> Infer<'a> {
                 cost: cost + operand.weight,
                 ..operand.clone()
             },
+            Ty::Map(_, value) => Info {
+                ty: *value,
+                cost: cost + operand.weight,
+                ..operand.clone()
+            },
+            Ty::Message(name) => Info {
+                ty: literals::field_type(&name, field),
+                cost: cost + operand.weight,
+                ..operand.clone()
+            },
             other => {
                 let message = format!("type '{}' does not support field selection", shown(&other));
                 self.error(&format!(".{field}"), &message);
@@ -292,7 +298,7 @@ impl<'a> Infer<'a> {
     fn element(&self, range: &Info) -> Info {
         let ty = match self.nodes.scalar(&range.ty) {
             Ty::Node(id) => self.nodes.elements(id).unwrap_or(Ty::Dyn),
-            Ty::List(inner) => *inner,
+            Ty::List(inner) | Ty::Map(inner, _) => *inner,
             _ => Ty::Dyn,
         };
         match ty {
@@ -381,6 +387,10 @@ impl<'a> Infer<'a> {
         }
     }
 
+    fn is_function(&self, name: &str) -> bool {
+        is_function(name) || self.constructs && name == ESCAPE
+    }
+
     fn call(&mut self, call: &CallExpr) -> Info {
         let qualified = match call.target.as_deref() {
             Some(IdedExpr {
@@ -389,7 +399,7 @@ impl<'a> Infer<'a> {
             }) => Some(format!("{prefix}.{}", call.func_name)),
             _ => None,
         };
-        let qualified = qualified.filter(|name| is_function(name));
+        let qualified = qualified.filter(|name| self.is_function(name));
         let target = match (&qualified, &call.target) {
             (None, Some(target)) => Some(self.expression(target)),
             _ => None,
@@ -398,7 +408,8 @@ impl<'a> Infer<'a> {
             let operand = self.expression(operand);
             return self.optional_field(&operand, field);
         }
-        let args: Vec<Info> = call.args.iter().map(|a| self.expression(a)).collect();
+        let format = call.func_name == "format";
+        let args: Vec<Info> = call.args.iter().map(|a| self.argument(a, format)).collect();
         let cost = 1.0
             + target.iter().chain(&args).map(|i| i.cost).sum::<f64>()
             + target
@@ -410,7 +421,7 @@ impl<'a> Infer<'a> {
         if let Some(info) = self.operator(name, &args, cost) {
             return info;
         }
-        let known = is_function(name) || target.is_some() && is_authorizer_function(name);
+        let known = self.is_function(name) || target.is_some() && is_authorizer_function(name);
         if !known {
             self.error(
                 name,
@@ -436,7 +447,8 @@ impl<'a> Infer<'a> {
                 _ => f64::from(i32::MAX),
             };
         }
-        match returns(name) {
+        let asks = is_authorizer_function(name) && !is_function(name);
+        match if asks { answers(name) } else { returns(name) } {
             ty @ (Ty::Bool | Ty::Int | Ty::Uint | Ty::Double | Ty::Timestamp | Ty::Duration) => {
                 Info::scalar(ty, cost)
             }
@@ -475,6 +487,8 @@ pub(super) fn shown(ty: &Ty) -> String {
         Ty::Duration => "duration".into(),
         Ty::Node(_) => "object".into(),
         Ty::List(inner) => format!("list({})", shown(inner)),
+        Ty::Map(key, value) => format!("map({}, {})", shown(key), shown(value)),
+        Ty::Message(name) => name.to_string(),
         Ty::Optional(inner) => format!("optional_type({})", shown(inner)),
         Ty::Pair(..) => "list(dyn)".into(),
     }

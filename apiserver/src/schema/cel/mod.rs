@@ -9,6 +9,8 @@ mod cost;
 pub mod free;
 mod functions;
 mod infer;
+mod known;
+mod messages;
 mod needs;
 mod nodes;
 mod rewrite;

@@ -1,5 +1,6 @@
 //! The part of a schema that rules see: names as CEL spells them, types, and values made ready for evaluation.
 
+mod plain;
 mod values;
 
 pub(super) use values::untyped;

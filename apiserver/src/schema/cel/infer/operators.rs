@@ -109,7 +109,7 @@ impl Infer<'_> {
                     self.of(ty, cost)
                 }
             }
-            Ty::List(inner) => Info {
+            Ty::List(inner) | Ty::Map(_, inner) => Info {
                 ty: *inner,
                 cost,
                 ..target.clone()
