@@ -302,6 +302,13 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
     }
 }
 
+/// Gives a pod the tolerations that every pod has.
+pub fn tolerate(pod: &mut Value) {
+    if let Some(spec) = json::at(pod, "spec") {
+        pod::tolerate(spec);
+    }
+}
+
 /// What is wrong with a prepared new object; empty when it may be created.
 pub fn validate_create(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let mut errors = metadata::validate(resource, object);

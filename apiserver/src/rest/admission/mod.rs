@@ -1,8 +1,8 @@
 //! What may refuse or change a write besides the rules of its kind.
 //!
 //! Every write passes these points, in kube-apiserver's order: [`before`] (namespace lifecycle), [`defaults`] and
-//! [`mutate`] (mutating policies and webhooks), strategy and validation, [`validate`] (limits, validating policies and
-//! webhooks, quotas).
+//! [`mutate`] (mutating policies and webhooks), strategy and validation, [`validate`] (limits, Pod Security, validating
+//! policies and webhooks, quotas).
 
 mod call;
 mod changed;
@@ -17,6 +17,8 @@ mod mutation;
 mod policy;
 mod priority;
 mod quota;
+mod runtime;
+mod security;
 mod seen;
 mod trust;
 mod webhook;
@@ -28,7 +30,7 @@ use crate::ApiError;
 use crate::auth::UserInfo;
 use crate::controllers::kinds::{CRDS, CSRS};
 use crate::error::Subject;
-use crate::registry::Resource;
+use crate::registry::{Resource, strategy};
 use crate::store::Key;
 use base64::Engine as _;
 use hooks::Index;
@@ -161,10 +163,14 @@ fn terminating(r: &Resource, review: &Review<'_>) -> ApiError {
     ApiError::Status(Box::new(status))
 }
 
-/// What the server itself gives a new object that says nothing: amounts, priority, classes.
+/// What the server itself gives a new object that says nothing: amounts, priority, tolerations, classes.
 pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) -> Result<(), ApiError> {
     limits::defaults(api, review, object)?;
     priority::priority(api, review, object)?;
+    if &*review.resource.storage == "/pods" && review.operation == Operation::Create {
+        strategy::tolerate(object);
+    }
+    runtime::defaults(api, review, object)?;
     classes::defaults(api, review, object)
 }
 
@@ -225,6 +231,7 @@ pub async fn validate(
     if let Some(new) = new {
         let r = review.resource;
         limits::validate(api, review, new)?;
+        runtime::validate(api, review, new)?;
         subject_restriction(review, new)?;
         api.authorizer
             .check_write(review.user, &r.group, &r.plural, new, old)?;
@@ -235,19 +242,20 @@ pub async fn validate(
     Ok(warnings)
 }
 
-/// As [`validate`], with policies and webhooks alone: all that looks at a write that changes nothing.
+/// As [`validate`], with Pod Security, policies and webhooks alone: all that looks at a write that changes nothing.
 pub async fn validate_hooks(
     api: &Api,
     review: &Review<'_>,
     new: Option<&Value>,
     old: Option<&Value>,
 ) -> Result<Vec<String>, ApiError> {
+    let mut warnings = security::validate(api, review, new, old)?;
     let index = index(api)?;
     if !index.validates() || matching::is_exempt(review.resource) {
-        return Ok(Vec::new());
+        return Ok(warnings);
     }
     let seen = Seen::new(api, review, &index, new, old);
-    let mut warnings = policy::validate(&seen, &index)?;
+    warnings.extend(policy::validate(&seen, &index)?);
     warnings.extend(webhook::validate(&seen, &index).await?);
     Ok(warnings)
 }

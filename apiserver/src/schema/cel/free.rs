@@ -135,6 +135,8 @@ pub struct Scope {
     names: Vec<&'static str>,
     variables: Vec<(Box<str>, Expression)>,
     constructs: bool,
+    /// There is `variables`, also where there are none.
+    composes: bool,
 }
 
 impl Scope {
@@ -144,7 +146,23 @@ impl Scope {
             names: names.to_vec(),
             variables: Vec::new(),
             constructs: false,
+            composes: false,
         }
+    }
+
+    /// The same with `variables`.
+    pub fn composing(&self) -> Self {
+        Self {
+            composes: true,
+            ..self.clone()
+        }
+    }
+
+    /// The same without one of its names.
+    pub fn without(&self, name: &str) -> Self {
+        let mut rest = self.clone();
+        rest.names.retain(|n| *n != name);
+        rest
     }
 
     /// The same, for expressions that construct objects and patches.
@@ -201,7 +219,12 @@ impl Scope {
         let dynamic = infer.is_dynamic(&named);
         let ty = known::nodes().scalar(&info.ty);
         if !gives.allows(&ty) || dynamic && gives != Gives::Anything {
-            return Err(format!("{} but got {}", gives.refusal(), shown(&ty)));
+            let found = match ty {
+                _ if dynamic => "dyn".to_owned(),
+                Ty::Null => "null_type".to_owned(),
+                ty => shown(&ty),
+            };
+            return Err(format!("{} but got {found}", gives.refusal()));
         }
         Ok(Expression {
             text: text.into(),
@@ -219,7 +242,7 @@ impl Scope {
         if let Expr::Select(select) = &expression.expr
             && let Expr::Ident(of) = &select.operand.expr
         {
-            if of == "variables" && !self.variables.is_empty() {
+            if of == "variables" && (self.composes || !self.variables.is_empty()) {
                 if !self.variables.iter().any(|(name, _)| **name == *select.field) {
                     return Err(undefined(text, &select.field));
                 }

@@ -212,12 +212,20 @@ impl<'a> Infer<'a> {
             Expr::Ident(name) => self.ident(name),
             Expr::Select(select) => {
                 let operand = self.expression(&select.operand);
+                let before = self.errors.len();
                 let field = self.select(&operand, &select.field);
-                if select.test {
-                    Info::scalar(Ty::Bool, operand.cost + 1.0)
-                } else {
-                    field
+                if !select.test {
+                    return field;
                 }
+                let error = self.errors.drain(before..).next();
+                if let Some(error) = error {
+                    // What is tested is pointed at by the test.
+                    let line = error.lines().next().unwrap_or_default();
+                    let message = line.splitn(4, ':').nth(3).unwrap_or_default().trim().to_owned();
+                    let has = self.source.find("has(").map_or(0, |at| at + 3);
+                    self.error_from(has, &message);
+                }
+                Info::scalar(Ty::Bool, operand.cost + 1.0)
             }
             // What is made of a loop may hold anything.
             Expr::List(list) => self.list(list, expression.id != 0),
@@ -423,10 +431,10 @@ impl<'a> Infer<'a> {
         }
         let known = self.is_function(name) || target.is_some() && is_authorizer_function(name);
         if !known {
-            self.error(
-                name,
-                &format!("undeclared reference to '{name}' (in container '')"),
-            );
+            let message = format!("undeclared reference to '{name}' (in container '')");
+            let called = format!("{name}(");
+            let at = self.source.find(&called).map_or(0, |at| at + name.len());
+            self.error_from(at, &message);
             return Info::scalar(Ty::Dyn, cost);
         }
         if let Some(info) = self.optional_function(name, target.as_ref(), &args, cost) {

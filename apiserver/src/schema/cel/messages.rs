@@ -3,6 +3,7 @@
 //! The evaluator knows no messages. One is evaluated as a map that has its name in a field of its own; here these maps are
 //! made, and read again.
 
+use super::functions::seconds;
 use super::rewrite::{mapped, node};
 use base64::Engine as _;
 use kube::core::cel::cel::common::ast::{
@@ -156,6 +157,9 @@ fn plain(value: &Cel) -> Result<Value, String> {
         Cel::Bool(b) => json!(b),
         Cel::Int(n) => json!(n),
         Cel::UInt(n) => json!(n),
+        // A whole number is written as one.
+        #[allow(clippy::cast_possible_truncation)] // it fits
+        Cel::Float(n) if n.fract() == 0.0 && n.abs() < 9e15 => json!(*n as i64),
         Cel::Float(n) => json!(n),
         Cel::String(text) => json!(**text),
         Cel::Bytes(bytes) => json!(base64::engine::general_purpose::STANDARD.encode(&**bytes)),
@@ -170,8 +174,8 @@ fn plain(value: &Cel) -> Result<Value, String> {
             }
             Value::Object(out)
         }
-        Cel::Timestamp(at) => json!(at.to_rfc3339()),
-        Cel::Duration(long) => json!(format!("{}s", long.num_seconds())),
+        Cel::Timestamp(at) => json!(at.to_rfc3339().replace("+00:00", "Z")),
+        Cel::Duration(long) => json!(seconds(long.num_seconds(), long.subsec_nanos())),
         Cel::Opaque(_) | Cel::Function(..) => return Err("no JSON can be made of it".into()),
     })
 }

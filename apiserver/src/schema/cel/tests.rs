@@ -159,8 +159,8 @@ fn bad_rules_are_refused() {
         (
             json!({"rule": "foo(self.a)"}),
             format!(
-                "{at}.rule: {}: compilation failed: ERROR: <input>:1:1: undeclared reference to 'foo' (in container '')\n | \
-                 foo(self.a)\n | ^",
+                "{at}.rule: {}: compilation failed: ERROR: <input>:1:4: undeclared reference to 'foo' (in container '')\n | \
+                 foo(self.a)\n | ...^",
                 go("\"foo(self.a)\"")
             ),
         ),

@@ -65,6 +65,9 @@ fn common(errors: &mut Vec<FieldError>, spec: &Value, mutating: bool) -> Scope {
     }
     let mut scope = scope(spec);
     rules::conditions(errors, "spec.matchConditions", spec, &scope);
+    if mutating || items(spec, "variables").next().is_some() {
+        scope = scope.composing();
+    }
     for (i, variable) in items(spec, "variables").enumerate() {
         let at = format!("spec.variables[{i}]");
         let (name, expression) = (text(variable, "name"), text(variable, "expression"));
@@ -155,6 +158,8 @@ pub(super) fn validating(object: &Value) -> Vec<FieldError> {
 }
 
 fn validation(errors: &mut Vec<FieldError>, at: &str, validation: &Value, scope: &Scope) {
+    // Messages are no place to ask for rights.
+    let unauthorized = scope.without("authorizer");
     let mut compile = |key: &str, gives| {
         if let Err(why) = scope.compile(text(validation, key), gives) {
             errors.push(FieldError::invalid(format!("{at}.{key}"), &validation[key], &why));
@@ -182,7 +187,7 @@ fn validation(errors: &mut Vec<FieldError>, at: &str, validation: &Value, scope:
         ("", _) => {}
         (_, true) => blank(errors, "messageExpression"),
         (_, false) => {
-            if let Err(why) = scope.compile(text(validation, "messageExpression"), Gives::Text) {
+            if let Err(why) = unauthorized.compile(text(validation, "messageExpression"), Gives::Text) {
                 let field = format!("{at}.messageExpression");
                 errors.push(FieldError::invalid(field, &validation["messageExpression"], &why));
             }
@@ -199,7 +204,7 @@ fn validation(errors: &mut Vec<FieldError>, at: &str, validation: &Value, scope:
             "must not contain line breaks",
         ));
     }
-    let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+    let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
     rules::supported(errors, &format!("{at}.reason"), &validation["reason"], &reasons);
 }
 

@@ -53,8 +53,15 @@ impl Infer<'_> {
         if let Some(wanted) = named(self, *first) {
             for part in &parts[1..] {
                 if let Some(found) = named(self, *part).filter(|found| *found != wanted) {
-                    let message = format!("expected type '{wanted}' but found '{found}'");
-                    self.error(&anchor(part.0), &message);
+                    let text = format!("expected type '{wanted}' but found '{found}'");
+                    let name = match &part.0.expr {
+                        Expr::Map(map) => message(map).map(|(name, _)| name),
+                        _ => None,
+                    };
+                    match name {
+                        Some(name) => self.error_from(self.braces_of(name), &text),
+                        None => self.error(&anchor(part.0), &text),
+                    }
                     return Ty::Dyn;
                 }
             }
@@ -132,17 +139,19 @@ impl Infer<'_> {
         }
     }
 
-    fn message(&mut self, name: &str, fields: &[(&str, &MapEntryExpr)]) -> Info {
+    /// Where the braces of a message begin.
+    fn braces_of(&self, name: &str) -> usize {
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-        // Where the braces of the message begin.
-        let begins = |source: &str| {
-            source.match_indices(name).find_map(|(at, _)| {
-                let rest = source[at + name.len()..].trim_start();
-                let alone = !source[..at].ends_with(is_name);
-                (alone && rest.starts_with('{')).then(|| source.len() - rest.len())
-            })
-        };
-        let start = begins(self.source).unwrap_or(0);
+        let found = self.source.match_indices(name).find_map(|(at, _)| {
+            let rest = self.source[at + name.len()..].trim_start();
+            let alone = !self.source[..at].ends_with(is_name);
+            (alone && rest.starts_with('{')).then(|| self.source.len() - rest.len())
+        });
+        found.unwrap_or(0)
+    }
+
+    fn message(&mut self, name: &str, fields: &[(&str, &MapEntryExpr)]) -> Info {
+        let start = self.braces_of(name);
         if !self.constructs || !is_known(name) {
             self.error_from(
                 start,
@@ -193,7 +202,16 @@ impl Infer<'_> {
             Expr::Select(select) => !select.test && self.is_dynamic(&select.operand),
             Expr::Call(call) => match (call.func_name.as_str(), &call.args[..]) {
                 ("dyn", [_]) => true,
-                (operators::INDEX, [of, _]) => self.is_dynamic(of),
+                (operators::INDEX | operators::OPT_INDEX, [of, _]) => self.is_dynamic(of),
+                (
+                    operators::ADD
+                    | operators::SUBSTRACT
+                    | operators::MULTIPLY
+                    | operators::DIVIDE
+                    | operators::MODULO,
+                    [left, right],
+                ) => self.is_dynamic(left) && self.is_dynamic(right),
+                ("orValue" | "value", _) => call.target.as_ref().is_some_and(|of| self.is_dynamic(of)),
                 (operators::CONDITIONAL, [_, left, right]) => self.is_dynamic(left) || self.is_dynamic(right),
                 _ => false,
             },
