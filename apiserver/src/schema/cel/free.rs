@@ -4,7 +4,7 @@
 //! every round of a loop is counted, weighed by how much there is to look at.
 
 use super::authorizer;
-use super::infer::{Infer, Ty, shown};
+use super::infer::{Infer, Ty, pointed, shown};
 use super::known;
 pub use super::messages::Unmade;
 use super::messages::{self, OBJECT, PATCH};
@@ -151,6 +151,7 @@ impl Scope {
     }
 
     /// The same with `variables`.
+    #[must_use]
     pub fn composing(&self) -> Self {
         Self {
             composes: true,
@@ -159,6 +160,7 @@ impl Scope {
     }
 
     /// The same without one of its names.
+    #[must_use]
     pub fn without(&self, name: &str) -> Self {
         let mut rest = self.clone();
         rest.names.retain(|n| *n != name);
@@ -166,6 +168,7 @@ impl Scope {
     }
 
     /// The same, for expressions that construct objects and patches.
+    #[must_use]
     pub fn constructing(&self) -> Self {
         Self {
             constructs: true,
@@ -267,12 +270,7 @@ fn undefined(source: &str, field: &str) -> String {
     let at = source
         .find(&format!("variables.{field}"))
         .map_or(0, |at| at + "variables".len());
-    let line = source.lines().next().unwrap_or_default();
-    let dots = ".".repeat(at);
-    format!(
-        "ERROR: <input>:1:{}: undefined field '{field}'\n | {line}\n | {dots}^",
-        at + 1
-    )
+    pointed(source, at, &format!("undefined field '{field}'"))
 }
 
 /// The expression with its loops counting their rounds, and its size.
@@ -515,76 +513,4 @@ impl<'a> Evaluation<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn check(
-        names: &[(&'static str, Value)],
-        variables: &[(&str, &str)],
-        text: &str,
-    ) -> Result<bool, String> {
-        let declared: Vec<&'static str> = names.iter().map(|(n, _)| *n).collect();
-        let mut scope = Scope::new(&declared);
-        for (name, text) in variables {
-            scope.declare(name, text)?;
-        }
-        let expression = scope.compile(text, Gives::Bool)?;
-        let mut evaluation = Evaluation::new(&scope);
-        for (name, value) in names {
-            evaluation.given().give(name, Converted::of(value));
-        }
-        evaluation.check(&expression)
-    }
-
-    #[test]
-    fn variables_are_computed_when_asked_for() {
-        let object = json!({"spec": {"replicas": 3}, "metadata": {"namespace": "n"}});
-        let names = [("object", object), ("oldObject", Value::Null)];
-        let broken = ("broken", "object.nothing.here == 1");
-        let twice = ("twice", "object.spec.replicas * 2");
-        for (text, want) in [
-            ("variables.twice == 6", Ok(true)),
-            ("variables.next == 7", Ok(true)),
-            ("[1, 2].all(i, i < variables.twice)", Ok(true)),
-            ("has(object.spec) || variables.broken", Ok(true)),
-            ("oldObject == null && object.metadata.namespace == 'n'", Ok(true)),
-            ("has(variables.twice)", Ok(true)),
-            (
-                "variables.broken",
-                Err("composited variable \"broken\" fails to evaluate: no such key: nothing".to_owned()),
-            ),
-        ] {
-            let variables = [broken, twice, ("next", "variables.twice + 1")];
-            assert_eq!(check(&names, &variables, text), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_declared_does_not_compile() {
-        let scope = Scope::new(&["object"]);
-        for text in [
-            "params.x == 1",
-            "object.x(",
-            "object.x.frob()",
-            "variables.x == 1",
-        ] {
-            let error = scope.compile(text, Gives::Bool).unwrap_err();
-            assert!(error.starts_with("compilation failed: ERROR"), "{text}: {error}");
-        }
-        assert_eq!(
-            scope.compile("'text'", Gives::Bool).unwrap_err(),
-            "must evaluate to bool but got string"
-        );
-    }
-
-    #[test]
-    fn loops_over_large_values_end() {
-        let many: Vec<Value> = (0..3000).map(Value::from).collect();
-        let names = [("object", json!({"l": many}))];
-        let text = "object.l.all(a, object.l.all(b, object.l.all(c, a + b + c >= 0)))";
-        assert_eq!(check(&names, &[], text), Err(OVER_BUDGET.into()));
-        let small = [("object", json!({"l": [1, 2, 3]}))];
-        assert_eq!(check(&small, &[], text), Ok(true));
-    }
-}
+mod tests;

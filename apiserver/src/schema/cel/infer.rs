@@ -3,6 +3,7 @@
 //! With a CRD at hand only types matter: undeclared names and fields are errors. With an object at hand its sizes give a
 //! bound on the steps an evaluation takes, in the interpreter's way of working: it copies what it selects and iterates.
 
+mod calls;
 mod literals;
 mod operators;
 mod optionals;
@@ -182,16 +183,7 @@ impl<'a> Infer<'a> {
 
     /// Says what is wrong with what begins there in the source.
     fn error_from(&mut self, start: usize, message: &str) {
-        let line_start = self.source[..start].rfind('\n').map_or(0, |i| i + 1);
-        let line = self.source[line_start..].lines().next().unwrap_or_default();
-        let (row, column) = (
-            self.source[..start].matches('\n').count() + 1,
-            start - line_start + 1,
-        );
-        let dots = ".".repeat(column - 1);
-        self.errors.push(format!(
-            "ERROR: <input>:{row}:{column}: {message}\n | {line}\n | {dots}^"
-        ));
+        self.errors.push(pointed(self.source, start, message));
     }
 
     pub(super) fn expression(&mut self, expression: &IdedExpr) -> Info {
@@ -221,7 +213,7 @@ impl<'a> Infer<'a> {
                 if let Some(error) = error {
                     // What is tested is pointed at by the test.
                     let line = error.lines().next().unwrap_or_default();
-                    let message = line.splitn(4, ':').nth(3).unwrap_or_default().trim().to_owned();
+                    let message = line.splitn(5, ':').nth(4).unwrap_or_default().trim().to_owned();
                     let has = self.source.find("has(").map_or(0, |at| at + 3);
                     self.error_from(has, &message);
                 }
@@ -432,11 +424,10 @@ impl<'a> Infer<'a> {
         let known = self.is_function(name) || target.is_some() && is_authorizer_function(name);
         if !known {
             let message = format!("undeclared reference to '{name}' (in container '')");
-            let called = format!("{name}(");
-            let at = self.source.find(&called).map_or(0, |at| at + name.len());
-            self.error_from(at, &message);
+            self.error_at_call(name, &message);
             return Info::scalar(Ty::Dyn, cost);
         }
+        self.check_call(call, name, target.as_ref(), &args);
         if let Some(info) = self.optional_function(name, target.as_ref(), &args, cost) {
             return info;
         }
@@ -479,6 +470,15 @@ impl<'a> Infer<'a> {
 #[allow(clippy::cast_precision_loss)] // sizes far below 2^52
 fn length(n: usize) -> f64 {
     n as f64
+}
+
+/// A message about what begins there in a source, with the line it is in, as CEL writes it.
+pub(super) fn pointed(source: &str, start: usize, message: &str) -> String {
+    let line_start = source[..start].rfind('\n').map_or(0, |i| i + 1);
+    let line = source[line_start..].lines().next().unwrap_or_default();
+    let (row, column) = (source[..start].matches('\n').count() + 1, start - line_start + 1);
+    let dots = ".".repeat(column - 1);
+    format!("ERROR: <input>:{row}:{column}: {message}\n | {line}\n | {dots}^")
 }
 
 pub(super) fn shown(ty: &Ty) -> String {

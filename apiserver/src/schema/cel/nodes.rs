@@ -336,6 +336,19 @@ impl Nodes {
         }
     }
 
+    /// The type of a node's values as a schema writes it.
+    pub(super) fn type_name(&self, id: u32) -> &'static str {
+        match self.at(id).kind {
+            Type::Object => "object",
+            Type::Array => "array",
+            Type::String => "string",
+            Type::Integer => "integer",
+            Type::Number => "number",
+            Type::Boolean => "boolean",
+            Type::Any | Type::IntOrString | Type::Quantity => "",
+        }
+    }
+
     /// Whether a node's values are lists.
     pub(super) fn is_list(&self, id: u32) -> bool {
         self.at(id).kind == Type::Array

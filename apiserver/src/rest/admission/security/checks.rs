@@ -157,11 +157,11 @@ fn quoted<T: AsRef<str>>(all: impl IntoIterator<Item = T>) -> String {
     all.join(", ")
 }
 
-fn complaint(reason: &str, detail: String) -> Found {
-    Some(Complaint {
+fn complaint(reason: &str, detail: String) -> Complaint {
+    Complaint {
         reason: reason.to_owned(),
         detail,
-    })
+    }
 }
 
 impl Pod<'_> {
@@ -193,9 +193,7 @@ fn host_namespaces(pod: &Pod<'_>, _: u32) -> Found {
         .filter(|key| pod.spec[**key] == true)
         .map(|key| format!("{key}=true"))
         .collect();
-    (!used.is_empty())
-        .then(|| complaint("host namespaces", used.join(", ")))
-        .flatten()
+    (!used.is_empty()).then(|| complaint("host namespaces", used.join(", ")))
 }
 
 fn host_paths(pod: &Pod<'_>, _: u32) -> Found {
@@ -204,9 +202,7 @@ fn host_paths(pod: &Pod<'_>, _: u32) -> Found {
         .map(|v| text(v, "name"))
         .collect();
     let word = plural(names.len(), "volume", "volumes");
-    (!names.is_empty())
-        .then(|| complaint("hostPath volumes", format!("{word} {}", quoted(&names))))
-        .flatten()
+    (!names.is_empty()).then(|| complaint("hostPath volumes", format!("{word} {}", quoted(&names))))
 }
 
 fn host_ports(pod: &Pod<'_>, _: u32) -> Found {
@@ -226,10 +222,10 @@ fn host_ports(pod: &Pod<'_>, _: u32) -> Found {
         plural(ports.len(), "hostPort", "hostPorts"),
     );
     let ports: Vec<String> = ports.into_iter().collect();
-    complaint(
+    Some(complaint(
         "hostPort",
         format!("{containers} {uses} {word} {}", ports.join(", ")),
-    )
+    ))
 }
 
 fn probed_hosts(pod: &Pod<'_>, minor: u32) -> Found {
@@ -261,7 +257,7 @@ fn probed_hosts(pod: &Pod<'_>, minor: u32) -> Found {
     let uses = plural(names.len(), "uses", "use");
     let what = plural(hosts.len(), "probe or lifecycle host", "probe or lifecycle hosts");
     let detail = format!("{containers} {} {uses} {what} {}", quoted(&names), quoted(&hosts));
-    complaint("probe or lifecycle host", detail)
+    Some(complaint("probe or lifecycle host", detail))
 }
 
 fn sysctls(pod: &Pod<'_>, minor: u32) -> Found {
@@ -284,9 +280,7 @@ fn sysctls(pod: &Pod<'_>, minor: u32) -> Found {
         .map(|s| text(s, "name"))
         .filter(|name| !SAFE.iter().any(|(safe, since)| safe == name && *since <= minor))
         .collect();
-    (!bad.is_empty())
-        .then(|| complaint("forbidden sysctls", bad.join(", ")))
-        .flatten()
+    (!bad.is_empty()).then(|| complaint("forbidden sysctls", bad.join(", ")))
 }
 
 fn volumes(pod: &Pod<'_>, _: u32) -> Found {
@@ -319,5 +313,5 @@ fn volumes(pod: &Pod<'_>, _: u32) -> Found {
     let uses = plural(names.len(), "uses", "use");
     let word = plural(types.len(), "restricted volume type", "restricted volume types");
     let detail = format!("{volumes} {} {uses} {word} {}", quoted(&names), quoted(&types));
-    complaint("restricted volume types", detail)
+    Some(complaint("restricted volume types", detail))
 }

@@ -20,9 +20,6 @@ fn anchor(expression: &IdedExpr) -> String {
     match &expression.expr {
         Expr::Ident(name) => name.clone(),
         Expr::Select(select) => format!(".{}", select.field),
-        Expr::Literal(LiteralValue::String(text)) => {
-            format!("{:?}", text.inner())
-        }
         Expr::Literal(LiteralValue::Int(n)) => n.inner().to_string(),
         Expr::Literal(LiteralValue::Boolean(b)) => b.inner().to_string(),
         Expr::Literal(LiteralValue::Null) => "null".into(),
@@ -42,8 +39,13 @@ impl Infer<'_> {
             let ty = this.nodes.scalar(ty);
             match ty {
                 Ty::Dyn if this.is_dynamic(expression) => Some("dyn".to_owned()),
-                Ty::Dyn | Ty::Node(_) | Ty::Null | Ty::Optional(_) | Ty::Pair(..) => None,
-                Ty::List(_) | Ty::Map(..) => None,
+                Ty::Dyn
+                | Ty::Node(_)
+                | Ty::Null
+                | Ty::Optional(_)
+                | Ty::Pair(..)
+                | Ty::List(_)
+                | Ty::Map(..) => None,
                 known => Some(shown(&known)),
             }
         };
@@ -58,9 +60,14 @@ impl Infer<'_> {
                         Expr::Map(map) => message(map).map(|(name, _)| name),
                         _ => None,
                     };
-                    match name {
-                        Some(name) => self.error_from(self.braces_of(name), &text),
-                        None => self.error(&anchor(part.0), &text),
+                    if let Some(name) = name {
+                        self.error_from(self.braces_of(name), &text);
+                    } else {
+                        let at = match &part.0.expr {
+                            Expr::Literal(LiteralValue::String(text)) => self.quoted(text.inner()),
+                            _ => anchor(part.0),
+                        };
+                        self.error(&at, &text);
                     }
                     return Ty::Dyn;
                 }

@@ -16,16 +16,16 @@ fn setters(pod: &Pod<'_>, mut bad: impl FnMut(&Value) -> bool) -> Option<String>
 
 pub(super) fn privileged(pod: &Pod<'_>, _: u32) -> Found {
     let (names, _) = pod.named(|c| c["securityContext"]["privileged"] == true)?;
-    complaint(
+    Some(complaint(
         "privileged",
         format!("{names} must not set securityContext.privileged=true"),
-    )
+    ))
 }
 
 pub(super) fn host_process(pod: &Pod<'_>, _: u32) -> Found {
     let setters = setters(pod, |context| context["windowsOptions"]["hostProcess"] == true)?;
     let detail = format!("{setters} must not set securityContext.windowsOptions.hostProcess=true");
-    complaint("hostProcess", detail)
+    Some(complaint("hostProcess", detail))
 }
 
 pub(super) fn app_armor(pod: &Pod<'_>, _: u32) -> Found {
@@ -70,7 +70,7 @@ pub(super) fn app_armor(pod: &Pod<'_>, _: u32) -> Found {
         all.join(" and "),
         quoted(&values)
     );
-    complaint(reason, detail)
+    Some(complaint(reason, detail))
 }
 
 pub(super) fn added_capabilities(pod: &Pod<'_>, _: u32) -> Found {
@@ -95,7 +95,7 @@ pub(super) fn added_capabilities(pod: &Pod<'_>, _: u32) -> Found {
         "{names} must not include {} in securityContext.capabilities.add",
         quoted(&added)
     );
-    complaint("non-default capabilities", detail)
+    Some(complaint("non-default capabilities", detail))
 }
 
 /// Whether a container adds capabilities that are not `allowed`; notes them.
@@ -131,7 +131,7 @@ pub(super) fn capabilities(pod: &Pod<'_>, minor: u32) -> Found {
     if details.is_empty() {
         return None;
     }
-    complaint("unrestricted capabilities", details.join("; "))
+    Some(complaint("unrestricted capabilities", details.join("; ")))
 }
 
 pub(super) fn escalation(pod: &Pod<'_>, minor: u32) -> Found {
@@ -140,7 +140,7 @@ pub(super) fn escalation(pod: &Pod<'_>, minor: u32) -> Found {
     }
     let (names, _) = pod.named(|c| c["securityContext"]["allowPrivilegeEscalation"] != false)?;
     let detail = format!("{names} must set securityContext.allowPrivilegeEscalation=false");
-    complaint("allowPrivilegeEscalation != false", detail)
+    Some(complaint("allowPrivilegeEscalation != false", detail))
 }
 
 pub(super) fn proc_mount(pod: &Pod<'_>, minor: u32) -> Found {
@@ -159,7 +159,7 @@ pub(super) fn proc_mount(pod: &Pod<'_>, minor: u32) -> Found {
         "{names} must not set securityContext.procMount to {}",
         quoted(&values)
     );
-    complaint("procMount", detail)
+    Some(complaint("procMount", detail))
 }
 
 pub(super) fn se_linux(pod: &Pod<'_>, minor: u32) -> Found {
@@ -198,7 +198,7 @@ pub(super) fn se_linux(pod: &Pod<'_>, minor: u32) -> Found {
         "{setters} set forbidden securityContext.seLinuxOptions: {}",
         bad.join("; ")
     );
-    complaint("seLinuxOptions", detail)
+    Some(complaint("seLinuxOptions", detail))
 }
 
 fn is_good_profile(kind: &str) -> bool {
@@ -223,7 +223,7 @@ pub(super) fn seccomp(pod: &Pod<'_>, minor: u32) -> Found {
         "{setters} must not set securityContext.seccompProfile.type to {}",
         quoted(&values)
     );
-    complaint("seccompProfile", detail)
+    Some(complaint("seccompProfile", detail))
 }
 
 fn seccomp_annotations(pod: &Pod<'_>) -> Found {
@@ -247,7 +247,10 @@ fn seccomp_annotations(pod: &Pod<'_>) -> Found {
     }
     let word = plural(bad.len(), "annotation", "annotations");
     let bad: Vec<String> = bad.into_iter().collect();
-    complaint("seccompProfile", format!("forbidden {word} {}", bad.join(", ")))
+    Some(complaint(
+        "seccompProfile",
+        format!("forbidden {word} {}", bad.join(", ")),
+    ))
 }
 
 pub(super) fn seccomp_set(pod: &Pod<'_>, minor: u32) -> Found {
@@ -264,7 +267,7 @@ pub(super) fn seccomp_set(pod: &Pod<'_>, minor: u32) -> Found {
     let detail = format!(
         "pod or {names} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\""
     );
-    complaint("seccompProfile", detail)
+    Some(complaint("seccompProfile", detail))
 }
 
 pub(super) fn non_root(pod: &Pod<'_>, minor: u32) -> Found {
@@ -273,19 +276,19 @@ pub(super) fn non_root(pod: &Pod<'_>, minor: u32) -> Found {
         return None;
     }
     if let Some(setters) = setters(pod, |context| context["runAsNonRoot"] == false) {
-        return complaint(
+        return Some(complaint(
             REASON,
             format!("{setters} must not set securityContext.runAsNonRoot=false"),
-        );
+        ));
     }
     if pod.spec["securityContext"]["runAsNonRoot"] == true {
         return None;
     }
     let (names, _) = pod.named(|c| c["securityContext"]["runAsNonRoot"].is_null())?;
-    complaint(
+    Some(complaint(
         REASON,
         format!("pod or {names} must set securityContext.runAsNonRoot=true"),
-    )
+    ))
 }
 
 pub(super) fn user(pod: &Pod<'_>, minor: u32) -> Found {
@@ -293,7 +296,10 @@ pub(super) fn user(pod: &Pod<'_>, minor: u32) -> Found {
         return None;
     }
     let setters = setters(pod, |context| context["runAsUser"] == 0)?;
-    complaint("runAsUser=0", format!("{setters} must not set runAsUser=0"))
+    Some(complaint(
+        "runAsUser=0",
+        format!("{setters} must not set runAsUser=0"),
+    ))
 }
 
 #[cfg(test)]
