@@ -102,24 +102,8 @@ impl Applier<'_> {
         if !config["metadata"][typed::MANAGED_FIELDS].is_null() {
             return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
         }
-        let mut misfits = Vec::new();
-        fit::validate(Ty::object(self.schema), config, &mut misfits);
-        if misfits.is_empty() {
+        let Some(what) = fit::complaint(Ty::object(self.schema), config) else {
             return Ok(());
-        }
-        let lines: Vec<String> = misfits
-            .into_iter()
-            .map(|(path, message)| {
-                if path.is_empty() {
-                    message
-                } else {
-                    format!("{path}: {message}")
-                }
-            })
-            .collect();
-        let what = match lines.as_slice() {
-            [one] => one.clone(),
-            many => format!("errors:\n  {}", many.join("\n  ")),
         };
         let (namespace, name) = (object::namespace(config), object::name(config));
         Err(ApiError::Plain(format!(

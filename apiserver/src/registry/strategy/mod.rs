@@ -296,9 +296,16 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
             },
         ]
         .concat(),
-        Family::Admission => admission::validate(plural, object),
+        Family::Admission => admission::validate(plural, object, old),
         Family::Crd => crd::validate(object, old),
         Family::Plain => Vec::new(),
+    }
+}
+
+/// Gives a pod the tolerations that every pod has.
+pub fn tolerate(pod: &mut Value) {
+    if let Some(spec) = json::at(pod, "spec") {
+        pod::tolerate(spec);
     }
 }
 

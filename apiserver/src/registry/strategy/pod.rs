@@ -202,7 +202,7 @@ pub(super) fn default_pod(pod: &mut Value) {
 }
 
 /// What every pod tolerates for a while (DefaultTolerationSeconds).
-fn tolerate(spec: &mut Value) {
+pub(super) fn tolerate(spec: &mut Value) {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = items(spec, "tolerations").any(|t| {
             (text(t, "key") == key || (text(t, "key").is_empty() && text(t, "operator") == "Exists"))

@@ -272,6 +272,16 @@ fn validate_names(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
             "ShareProcessNamespace and HostPID cannot both be enabled",
         ));
     }
+    for list in ["containers", "initContainers"] {
+        for (i, container) in items(spec, list).enumerate() {
+            let mount = &container["securityContext"]["procMount"];
+            if mount == "Unmasked" && spec["hostUsers"] != json!(false) {
+                let at = format!("{field}.{list}[{i}].securityContext.procMount");
+                let message = "`hostUsers` must be false to use `Unmasked`";
+                errors.push(FieldError::invalid(at, mount, message));
+            }
+        }
+    }
     let context = &spec["securityContext"];
     let at = format!("{field}.securityContext");
     for (key, allowed) in [

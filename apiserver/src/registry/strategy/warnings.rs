@@ -19,8 +19,13 @@ pub(super) fn of(resource: &Resource, value: &Value) -> Vec<String> {
     }
     for (i, name) in object::finalizers(value).enumerate() {
         if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+            let at = if resource.is_custom() {
+                String::new()
+            } else {
+                format!("[{i}]")
+            };
             out.push(format!(
-                "metadata.finalizers[{i}]: {name:?}: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
+                "metadata.finalizers{at}: {name:?}: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
             ));
         }
     }
@@ -34,6 +39,7 @@ pub(super) fn of(resource: &Resource, value: &Value) -> Vec<String> {
     if resource.is_custom() {
         return out;
     }
+    annotations(value, at, &mut out);
     for list in ["initContainers", "containers"] {
         for (i, container) in items(spec, list).enumerate() {
             let mut ports: Vec<Value> = Vec::new();
@@ -63,4 +69,29 @@ pub(super) fn of(resource: &Resource, value: &Value) -> Vec<String> {
         }
     }
     out
+}
+
+/// Annotations of pods that mean nothing any more.
+fn annotations(value: &Value, at: &str, out: &mut Vec<String>) {
+    let (pod, place) = if at == "spec" {
+        (value, "metadata")
+    } else {
+        (&value["spec"]["template"], "spec.template.metadata")
+    };
+    for key in pod["metadata"]["annotations"]
+        .as_object()
+        .into_iter()
+        .flat_map(serde_json::Map::keys)
+    {
+        let why = if key.starts_with("container.apparmor.security.beta.kubernetes.io/") {
+            "deprecated since v1.30; use the \"appArmorProfile\" field instead"
+        } else if key == "seccomp.security.alpha.kubernetes.io/pod"
+            || key.starts_with("container.seccomp.security.alpha.kubernetes.io/")
+        {
+            "non-functional in v1.27+; use the \"seccompProfile\" field instead"
+        } else {
+            continue;
+        };
+        out.push(format!("{place}.annotations[{key}]: {why}"));
+    }
 }

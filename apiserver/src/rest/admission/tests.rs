@@ -2,6 +2,8 @@
 
 #![allow(clippy::needless_pass_by_value)] // objects are written out where they are used
 
+mod mutation;
+
 use crate::ApiError;
 use crate::auth::{Authenticator, Authorizer, ServiceAccountKeys, UserInfo};
 use crate::registry::Registry;

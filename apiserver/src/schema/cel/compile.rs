@@ -99,7 +99,10 @@ impl Compiler {
             ));
             return None;
         }
-        if let Some(message) = source.message.as_ref().filter(|m| m.contains(['\n', '\r'])) {
+        if let Some(message) = source.message.as_ref().filter(|m| m.trim().is_empty()) {
+            let detail = "must be non-empty if specified";
+            invalid(self, "message", &format!("{message:?}"), detail);
+        } else if let Some(message) = source.message.as_ref().filter(|m| m.contains(['\n', '\r'])) {
             invalid(
                 self,
                 "message",
@@ -141,9 +144,19 @@ impl Compiler {
             }
             Err(detail) => invalid(self, "rule", &go_shown(source), detail),
         }
+        let blank = source
+            .message_expression
+            .as_ref()
+            .is_some_and(|m| m.trim().is_empty());
+        if blank {
+            let detail = "messageExpression must be non-empty if specified";
+            self.errors
+                .push(FieldError::required(format!("{at}.messageExpression"), detail));
+        }
         let message = source
             .message_expression
             .as_ref()
+            .filter(|_| !blank)
             .map(|text| self.expression(nodes, id, source.optional_old_self, text, &Ty::String));
         match &message {
             Some(Ok(message)) => {
@@ -168,7 +181,7 @@ impl Compiler {
                 return None;
             }
         } else if source.optional_old_self {
-            let detail = "may not be set to true if rule does not reference oldSelf";
+            let detail = "may not be set if oldSelf is not used in rule";
             invalid(self, "optionalOldSelf", "true", detail);
         }
         Some(Compiled {
