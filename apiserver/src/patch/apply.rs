@@ -7,6 +7,7 @@ use super::managed::{Entry, Managers, Operation, Owner, never_owned};
 use super::merge::{merge, remove};
 use super::path::{self, PathElement, same};
 use super::typed::{self, Ty, field_set, with_named_parents};
+use crate::rest::go_json;
 use crate::schema::{Schema, zeroes};
 use crate::{ApiError, object};
 use jiff::Timestamp;
@@ -286,6 +287,9 @@ fn refresh_last_applied(merged: &mut Value, config: &Value) {
         annotations.remove(LAST_APPLIED);
     }
     if let Some(Value::Object(annotations)) = merged.pointer_mut("/metadata/annotations") {
-        annotations.insert(LAST_APPLIED.into(), format!("{config}\n").into());
+        annotations.insert(
+            LAST_APPLIED.into(),
+            format!("{}\n", go_json::text(&config)).into(),
+        );
     }
 }

@@ -290,6 +290,54 @@ fn named_owner(reference: &Ref) -> Option<&str> {
     }
 }
 
+/// The struct that a Go type has a field from without saying so in JSON: decoders name it on their way.
+fn embedded_struct(own_type: &str, field: &str) -> Option<&'static str> {
+    let (_, name) = own_type.rsplit_once('.')?;
+    match (name, field) {
+        ("Probe", "exec" | "httpGet" | "tcpSocket" | "grpc") => Some("ProbeHandler"),
+        ("Volume", "name") | ("EphemeralContainer", "targetContainerName") => None,
+        ("Volume", _) => Some("VolumeSource"),
+        ("EphemeralContainer", _) => Some("EphemeralContainerCommon"),
+        (
+            "PersistentVolumeSpec",
+            "awsElasticBlockStore"
+            | "azureDisk"
+            | "azureFile"
+            | "cephfs"
+            | "cinder"
+            | "csi"
+            | "fc"
+            | "flexVolume"
+            | "flocker"
+            | "gcePersistentDisk"
+            | "glusterfs"
+            | "hostPath"
+            | "iscsi"
+            | "local"
+            | "nfs"
+            | "photonPersistentDisk"
+            | "portworxVolume"
+            | "quobyte"
+            | "rbd"
+            | "scaleIO"
+            | "storageos"
+            | "vsphereVolume",
+        ) => Some("PersistentVolumeSource"),
+        ("IngressRule", "http") => Some("IngressRuleValue"),
+        (
+            "ConfigMapKeySelector"
+            | "SecretKeySelector"
+            | "ConfigMapEnvSource"
+            | "SecretEnvSource"
+            | "ConfigMapProjection"
+            | "SecretProjection"
+            | "ConfigMapVolumeSource",
+            "name",
+        ) => Some("LocalObjectReference"),
+        _ => None,
+    }
+}
+
 fn object(schema: &Schema, value: &Value, place: &Place<'_>) -> Option<String> {
     let Value::Object(map) = value else {
         // Raw JSON is kept whatever it is.
@@ -301,11 +349,13 @@ fn object(schema: &Schema, value: &Value, place: &Place<'_>) -> Option<String> {
     };
     for (key, child) in map {
         let found = if let Some(reference) = schema.properties.get(key.as_str()) {
-            let path = if place.path.is_empty() {
-                key.clone()
-            } else {
-                format!("{}.{key}", place.path)
-            };
+            let within = embedded_struct(&place.own_type, key);
+            let parts = [place.path.as_str(), within.unwrap_or_default(), key];
+            let path = parts
+                .into_iter()
+                .filter(|p| !p.is_empty())
+                .collect::<Vec<_>>()
+                .join(".");
             // A field's struct is the owner of what stands inside it.
             let inner = Schema::resolve(reference);
             let owner = match (named_owner(reference), inner.properties.is_empty()) {
@@ -404,6 +454,24 @@ mod tests {
     #[test]
     fn what_go_refuses() {
         let cases = [
+            (
+                "",
+                "v1",
+                "Pod",
+                json!({"spec": {"containers": [{"livenessProbe": {"httpGet": {"path": 1}}}]}}),
+                Some(
+                    "json: cannot unmarshal number into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.path of type string",
+                ),
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                json!({"spec": {"volumes": [{"name": "v", "configMap": {"name": 1}}]}}),
+                Some(
+                    "json: cannot unmarshal number into Go struct field ConfigMapVolumeSource.spec.volumes.VolumeSource.configMap.LocalObjectReference.name of type string",
+                ),
+            ),
             (
                 "",
                 "v1",

@@ -26,7 +26,7 @@ fn name_rule(resource: &Resource) -> NameRule {
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "namespaces") | ("apps", "statefulsets") => NameRule::Label,
         ("", "services") => NameRule::ServiceName,
-        ("rbac.authorization.k8s.io", _) => NameRule::PathSegment,
+        ("rbac.authorization.k8s.io" | "apiregistration.k8s.io", _) => NameRule::PathSegment,
         _ => NameRule::Subdomain,
     }
 }

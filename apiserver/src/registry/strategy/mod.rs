@@ -21,6 +21,7 @@ mod pod_parts;
 mod pod_rules;
 mod pod_scheduling;
 mod pod_sub;
+mod pod_warnings;
 mod policy;
 pub mod quantity;
 mod rbac;
@@ -35,7 +36,7 @@ mod workloads;
 
 pub use custom::scale_value;
 pub use metadata::validate_labels;
-pub use service::kubernetes_address;
+pub use service::{kubernetes_address, service_range};
 
 use super::{Resource, crd};
 use crate::auth::UserInfo;
@@ -391,9 +392,9 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
     errors
 }
 
-/// Warnings for an object that was written and is fine.
-pub fn warnings(resource: &Resource, object: &Value) -> Vec<String> {
-    warnings::of(resource, object)
+/// Warnings for an object that was written and is fine; `old` is what it was before.
+pub fn warnings(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<String> {
+    warnings::of(resource, object, old)
 }
 
 #[cfg(test)]

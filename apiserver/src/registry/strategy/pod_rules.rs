@@ -173,8 +173,10 @@ fn validate_mounts(container: &Value, volumes: &BTreeSet<&str>, at: &str, errors
     }
 }
 
-fn validate_containers(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
-    let volumes: BTreeSet<&str> = items(spec, "volumes").map(|v| text(v, "name")).collect();
+/// `claims` are volumes that a pod gets besides those of its spec.
+fn validate_containers(spec: &Value, claims: &[&str], field: &str, errors: &mut Vec<FieldError>) {
+    let own = items(spec, "volumes").map(|v| text(v, "name"));
+    let volumes: BTreeSet<&str> = own.chain(claims.iter().copied()).collect();
     let mut names_seen = BTreeSet::new();
     for list in ["containers", "initContainers"] {
         if list == "containers" && items(spec, list).next().is_none() {
@@ -298,9 +300,13 @@ fn validate_volumes(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
 
 /// What is wrong with a PodSpec at `field`.
 pub(super) fn validate_spec(spec: &Value, field: &str) -> Vec<FieldError> {
+    validate_spec_with(spec, &[], field)
+}
+
+fn validate_spec_with(spec: &Value, claims: &[&str], field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     validate_volumes(spec, field, &mut errors);
-    validate_containers(spec, field, &mut errors);
+    validate_containers(spec, claims, field, &mut errors);
     let policies = ["Always", "OnFailure", "Never"];
     one_of(
         &mut errors,
@@ -367,10 +373,18 @@ pub(super) fn validate_pod(spec: &Value, is_new: bool) -> Vec<FieldError> {
     errors
 }
 
-/// What is wrong with a pod template at `spec.template`.
-pub(super) fn validate_template(template: &Value) -> Vec<FieldError> {
+/// What is wrong with the pod template of a workload. Its pods may mount what its claim templates are named as well.
+pub(super) fn validate_template(workload: &Value) -> Vec<FieldError> {
+    let template = &workload["template"];
+    let claims: Vec<&str> = items(workload, "volumeClaimTemplates")
+        .map(|claim| text(&claim["metadata"], "name"))
+        .collect();
     let mut errors = validate_labels(&template["metadata"]["labels"], "spec.template.labels");
-    errors.extend(validate_spec(&template["spec"], "spec.template.spec"));
+    errors.extend(validate_spec_with(
+        &template["spec"],
+        &claims,
+        "spec.template.spec",
+    ));
     errors
 }
 

@@ -76,6 +76,12 @@ pub fn kubernetes_address() -> String {
     Ipv4Addr::from(KUBERNETES_ADDRESS).to_string()
 }
 
+/// The range that addresses of Services are from.
+pub fn service_range() -> String {
+    let bits = 32 - ADDRESSES.trailing_zeros();
+    format!("{}/{bits}", Ipv4Addr::from(FIRST_ADDRESS))
+}
+
 fn taken(ctx: &Context<'_>, except: &Value) -> Taken {
     let mut taken = Taken::default();
     if (object::namespace(except), object::name(except)) != ("default", "kubernetes") {

@@ -273,7 +273,7 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
                     message,
                 ));
             }
-            errors.extend(validate_template(&spec["template"]));
+            errors.extend(validate_template(spec));
             return errors;
         }
         "controllerrevisions" => {
@@ -295,7 +295,7 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         _ => "deployment",
     };
     selector::validate_template(kind, spec, &mut errors);
-    errors.extend(validate_template(&spec["template"]));
+    errors.extend(validate_template(spec));
     let restart = &spec["template"]["spec"]["restartPolicy"];
     if restart.is_string() && *restart != json!("Always") {
         let field = "spec.template.spec.restartPolicy";
@@ -475,7 +475,7 @@ fn validate_job(spec: &Value, field: &str, in_cronjob: bool) -> Vec<FieldError> 
                 ));
             }
         }
-        errors.extend(validate_template(&spec["template"]));
+        errors.extend(validate_template(spec));
     }
     let restart = &spec["template"]["spec"]["restartPolicy"];
     let at = format!("{field}.template.spec.restartPolicy");

@@ -5,6 +5,7 @@ use super::infer::{Infer, Ty};
 use super::nodes::{Nodes, Place};
 use super::{Compiled, parse};
 use crate::error::{FieldError, FieldErrorKind};
+use crate::rest::go_json;
 use crate::schema::Rule;
 use kube::core::cel::cel::IdedExpr;
 use serde_json::Value;
@@ -195,12 +196,7 @@ impl Compiler {
 
 /// The rule as Go prints its struct, which is what CRD errors show.
 fn go_shown(rule: &Rule) -> String {
-    let quoted = |text: &str| {
-        let json = Value::from(text).to_string();
-        json.replace('<', "\\u003c")
-            .replace('>', "\\u003e")
-            .replace('&', "\\u0026")
-    };
+    let quoted = |text: &str| go_json::text(&Value::from(text));
     let part = |text: &Option<Box<str>>| quoted(text.as_deref().unwrap_or_default());
     format!(
         "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",
