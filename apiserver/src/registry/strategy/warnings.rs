@@ -6,6 +6,70 @@ use crate::registry::Resource;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
+/// Sources of volumes that no longer work: as Kubernetes shows them, and since when.
+const GONE: [(&str, &str, &str); 9] = [
+    (
+        "gitRepo",
+        "gitRepo",
+        "deprecated in v1.11, and disabled by default in v1.33+",
+    ),
+    (
+        "photonPersistentDisk",
+        "photonPersistentDisk",
+        "deprecated in v1.11, non-functional in v1.16+",
+    ),
+    (
+        "scaleIO",
+        "scaleIO",
+        "deprecated in v1.16, non-functional in v1.22+",
+    ),
+    (
+        "flocker",
+        "flocker",
+        "deprecated in v1.22, non-functional in v1.25+",
+    ),
+    (
+        "storageos",
+        "storageOS",
+        "deprecated in v1.22, non-functional in v1.25+",
+    ),
+    (
+        "quobyte",
+        "quobyte",
+        "deprecated in v1.22, non-functional in v1.25+",
+    ),
+    (
+        "glusterfs",
+        "glusterfs",
+        "deprecated in v1.25, non-functional in v1.26+",
+    ),
+    ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
+    (
+        "cephfs",
+        "cephfs",
+        "deprecated in v1.28, non-functional in v1.31+",
+    ),
+];
+
+fn volume(volume: &Value, at: &str, of_pod: bool, out: &mut Vec<String>) {
+    for (key, shown, since) in GONE {
+        if !volume[key].is_null() && (of_pod || !matches!(key, "flocker" | "quobyte")) {
+            out.push(format!("{at}.{shown}: {since}"));
+        }
+    }
+}
+
+fn service(spec: &Value, out: &mut Vec<String>) {
+    if items(spec, "externalIPs").next().is_some() {
+        let why = "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
+        out.push(why.to_owned());
+    }
+    if text(spec, "trafficDistribution") == "PreferClose" {
+        let why = "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";
+        out.push(why.to_owned());
+    }
+}
+
 /// Warnings for an object of this resource.
 pub(super) fn of(resource: &Resource, value: &Value) -> Vec<String> {
     let mut out = Vec::new();
@@ -24,6 +88,14 @@ pub(super) fn of(resource: &Resource, value: &Value) -> Vec<String> {
             ));
         }
     }
+    if resource.is_custom() {
+        return out;
+    }
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "services") => service(&value["spec"], &mut out),
+        ("", "persistentvolumes") => volume(&value["spec"], "spec", false, &mut out),
+        _ => {}
+    }
     let (spec, at) = match resource.plural.as_str() {
         "pods" => (&value["spec"], "spec"),
         "deployments" | "replicasets" | "statefulsets" | "daemonsets" | "jobs" => {
@@ -31,8 +103,8 @@ pub(super) fn of(resource: &Resource, value: &Value) -> Vec<String> {
         }
         _ => return out,
     };
-    if resource.is_custom() {
-        return out;
+    for (i, one) in items(spec, "volumes").enumerate() {
+        volume(one, &format!("{at}.volumes[{i}]"), true, &mut out);
     }
     for list in ["initContainers", "containers"] {
         for (i, container) in items(spec, list).enumerate() {
