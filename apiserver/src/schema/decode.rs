@@ -7,6 +7,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::Value;
 
+const SUFFIX: &str = "unable to parse quantity's suffix";
 const QUANTITY: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
@@ -276,8 +277,8 @@ fn node(schema: &Schema, value: &Value, place: &Place<'_>) -> Option<String> {
             )),
         },
         Type::Quantity => match value {
-            Value::String(text) if is_quantity(text) => None,
-            Value::Number(n) if is_quantity(&n.to_string()) => None,
+            Value::String(text) => quantity_problem(text).map(str::to_owned),
+            Value::Number(n) => quantity_problem(&n.to_string()).map(str::to_owned),
             _ => Some(QUANTITY.into()),
         },
     }
@@ -426,30 +427,54 @@ fn bad_micro_time(text: &str) -> Option<String> {
     ))
 }
 
-/// Whether `text` is a resource quantity (apimachinery `resource.ParseQuantity`).
-pub fn is_quantity(text: &str) -> bool {
+/// Why `text` is no resource quantity (apimachinery `resource.ParseQuantity`).
+fn quantity_problem(text: &str) -> Option<&'static str> {
+    let text = text.trim();
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let end = unsigned
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
-    let dots = number.bytes().filter(|b| *b == b'.').count();
-    if dots > 1 || number.len() == dots {
-        return false;
+    let exponent = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
+    let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let shaped = number.bytes().filter(|b| *b == b'.').count() < 2
+        && !(number.is_empty() && digits.is_empty())
+        && digits.bytes().all(|b| b.is_ascii_digit());
+    if !shaped {
+        return Some(QUANTITY);
     }
-    match suffix {
+    let known = match suffix {
         "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" | "Ki" | "Mi" | "Gi" | "Ti" | "Pi"
         | "Ei" => true,
         _ => suffix
             .strip_prefix(['e', 'E'])
             .is_some_and(|exponent| exponent.parse::<i32>().is_ok()),
-    }
+    };
+    (!known).then_some(SUFFIX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_no_quantity() {
+        for (text, want) in [
+            ("1", None),
+            (" 1.5Gi ", None),
+            (".5", None),
+            ("1e-3", None),
+            ("5kk", Some(SUFFIX)),
+            ("5e", Some(SUFFIX)),
+            ("+-1", Some(SUFFIX)),
+            ("5Q", Some(QUANTITY)),
+            ("1.2.3", Some(QUANTITY)),
+            ("", Some(QUANTITY)),
+        ] {
+            assert_eq!(quantity_problem(text), want, "{text}");
+        }
+    }
 
     #[test]
     fn what_go_refuses() {
