@@ -2,7 +2,7 @@
 
 use crate::ApiError;
 use crate::auth::{Authenticator, Authorizer, ServiceAccountKeys, UserInfo, revocation};
-use crate::controllers;
+use crate::controllers::{self, Times};
 use crate::kubeconfig::{self, Credentials};
 use crate::pki::{Ca, PkiError};
 use crate::registry::Registry;
@@ -44,6 +44,8 @@ pub struct ServerOptions {
     pub external_url: Option<String>,
     /// How long the certificates live that the server signs for CertificateSigningRequests, at most.
     pub signing_duration: Duration,
+    /// How long after its deletion a namespace is emptied.
+    pub namespace_delay: Duration,
     /// Reading requests worked on at once; 0 is no limit. More wait a moment, then get a 429.
     pub max_requests_inflight: usize,
     /// Writing requests worked on at once, likewise.
@@ -60,6 +62,7 @@ impl Default for ServerOptions {
             server_names: Vec::new(),
             external_url: None,
             signing_duration: controllers::certificate::DEFAULT_TTL,
+            namespace_delay: controllers::namespace::DELAY,
             max_requests_inflight: inflight::READING,
             max_mutating_requests_inflight: inflight::WRITING,
         }
@@ -188,7 +191,10 @@ impl Server {
         tasks.spawn(controllers::run(
             api.clone(),
             ca.clone(),
-            options.signing_duration,
+            Times {
+                signing: options.signing_duration,
+                namespace_delay: options.namespace_delay,
+            },
             stop.clone(),
         ));
         tasks.spawn(revocation::follow(authorizer.clone(), stop.clone()));

@@ -110,6 +110,11 @@ impl ControlPlane {
     /// An embedded control plane with options of its own; where `data_dir` is set, it can be stopped and started again.
     pub async fn embedded(label: &str, options: ServerOptions) -> anyhow::Result<Self> {
         init();
+        let options = ServerOptions {
+            // Tests delete many namespaces, and wait for each to go.
+            namespace_delay: Duration::ZERO,
+            ..options
+        };
         let dir = TempDir::with_prefix("muster-test-")?;
         let server = Server::start(options.clone())
             .await

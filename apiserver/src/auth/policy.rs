@@ -18,6 +18,8 @@ const ALL: &str = "create delete deletecollection get list patch update watch";
 const PUBLIC: &str = "/healthz /livez /readyz /version /version/";
 const DISCOVERY: &str =
     "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/";
+const MONITORED: &str =
+    "/flagz /healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/* /statusz";
 const ISSUER: &str =
     "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/";
 
@@ -46,10 +48,11 @@ const EDIT: &[Grant] = &[
     (
         WRITE,
         "core",
-        "configmaps events persistentvolumeclaims replicationcontrollers replicationcontrollers/scale secrets \
-         serviceaccounts services services/proxy",
+        "configmaps persistentvolumeclaims replicationcontrollers replicationcontrollers/scale secrets serviceaccounts \
+         services services/proxy",
     ),
     ("create", "core", "serviceaccounts/token"),
+    (WRITE, "core events.k8s.io", "events"),
     (
         WRITE,
         "apps",
@@ -58,6 +61,13 @@ const EDIT: &[Grant] = &[
     ),
     (WRITE, "autoscaling", "horizontalpodautoscalers"),
     (WRITE, "batch", "cronjobs jobs"),
+    // A group that is served no more, for who still asks about it.
+    (
+        WRITE,
+        "extensions",
+        "daemonsets deployments deployments/rollback deployments/scale ingresses networkpolicies replicasets \
+         replicasets/scale replicationcontrollers/scale",
+    ),
     (WRITE, "policy", "poddisruptionbudgets"),
     (WRITE, "networking.k8s.io", "ingresses networkpolicies"),
     (ALL, "coordination.k8s.io", "leases"),
@@ -74,10 +84,11 @@ const VIEW: &[Grant] = &[
     (
         READ,
         "core",
-        "bindings events limitranges namespaces/status pods/log pods/status replicationcontrollers/status \
+        "bindings limitranges namespaces/status pods/log pods/status replicationcontrollers/status \
          resourcequotas resourcequotas/status",
     ),
     (READ, "core", "namespaces"),
+    (READ, "core events.k8s.io", "events"),
     (READ, "discovery.k8s.io", "endpointslices"),
     (
         READ,
@@ -91,6 +102,12 @@ const VIEW: &[Grant] = &[
         "horizontalpodautoscalers horizontalpodautoscalers/status",
     ),
     (READ, "batch", "cronjobs cronjobs/status jobs jobs/status"),
+    (
+        READ,
+        "extensions",
+        "daemonsets daemonsets/status deployments deployments/scale deployments/status ingresses ingresses/status \
+         networkpolicies replicasets replicasets/scale replicasets/status replicationcontrollers/scale",
+    ),
     (READ, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
     (
         READ,
@@ -134,6 +151,21 @@ const ROLES: &[(&str, &[Grant])] = &[
         "system:service-account-issuer-discovery",
         &[("get", PATHS, ISSUER)],
     ),
+    ("system:kube-aggregator", &[(READ, "core", "endpoints services")]),
+    (
+        "system:monitoring",
+        &[("get", PATHS, MONITORED), ("get", "core", "nodes/metrics")],
+    ),
+    (
+        "system:persistent-volume-provisioner",
+        &[
+            ("create delete get list watch", "core", "persistentvolumes"),
+            ("get list update watch", "core", "persistentvolumeclaims"),
+            (READ, "storage.k8s.io", "storageclasses"),
+            ("watch", "core", "events"),
+            ("create patch update", "core events.k8s.io", "events"),
+        ],
+    ),
     (
         "system:node-bootstrapper",
         &[(
@@ -173,6 +205,7 @@ const BINDINGS: &[(&str, &[&str])] = &[
     ("cluster-admin", &[SYSTEM_MASTERS]),
     ("system:basic-user", &[ALL_AUTHENTICATED]),
     ("system:discovery", &[ALL_AUTHENTICATED]),
+    ("system:monitoring", &["system:monitoring"]),
     (
         "system:public-info-viewer",
         &[ALL_AUTHENTICATED, ALL_UNAUTHENTICATED],
@@ -187,7 +220,7 @@ const BINDINGS: &[(&str, &[&str])] = &[
 const GATHERING: &[(&str, Option<&str>)] =
     &[("admin", None), ("edit", Some("admin")), ("view", Some("edit"))];
 
-/// The ClusterRoles and ClusterRoleBindings of a new cluster, without server-set metadata. The rules of `admin`, `edit` and
+/// The roles and ClusterRoleBindings of a new cluster, without server-set metadata. The rules of `admin`, `edit` and
 /// `view` are for the aggregation controller to fill in.
 pub fn bootstrap_policy() -> Vec<Value> {
     let mut all = Vec::new();
@@ -230,6 +263,15 @@ pub fn bootstrap_policy() -> Vec<Value> {
             .collect();
         all.push(binding);
     }
+    // Who extends the API reads the CA of clients' certificates.
+    let mut reader = object("Role", "extension-apiserver-authentication-reader");
+    reader["metadata"]["namespace"] = "kube-system".into();
+    let read = Rule {
+        resource_names: vec!["extension-apiserver-authentication".into()],
+        ..Rule::resources(&["get", "list", "watch"], &[""], &["configmaps"])
+    };
+    reader["rules"] = json!([read.to_value()]);
+    all.push(reader);
     all
 }
 

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 /// Who issues the cluster's ServiceAccount tokens, and the audience of the API server itself.
 pub const ISSUER: &str = "https://kubernetes.default.svc";
+/// Who issues the tokens that are in Secrets: they have no audience and no end.
+pub const ISSUER_OF_SECRETS: &str = "kubernetes/serviceaccount";
 /// Key of a token's id in a user's `extra`.
 pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 /// Group of every ServiceAccount; with `:<namespace>` of those of a namespace.
@@ -165,6 +167,36 @@ pub fn check_claims(
         }
     }
     Ok(Verified { user, audiences })
+}
+
+/// Whose token in a Secret this is, its signature being good: as long as it is the Secret's token and the account is the same.
+pub fn check_secret_claims(
+    token: &str,
+    claims: &Value,
+    objects: &impl Objects,
+    same: impl Fn(&[u8], &[u8]) -> bool,
+    now: Timestamp,
+) -> Result<UserInfo, String> {
+    let text = |claim: &str| {
+        let claim = &claims[format!("kubernetes.io/serviceaccount/{claim}")];
+        claim.as_str().unwrap_or_default().to_owned()
+    };
+    let (namespace, secret) = (text("namespace"), text("secret.name"));
+    let (name, uid) = (text("service-account.name"), text("service-account.uid"));
+    if namespace.is_empty() || name.is_empty() || claims["sub"] != service_account_user(&namespace, &name) {
+        return Err("the token names no ServiceAccount".into());
+    }
+    let stored = objects
+        .object("/secrets", &namespace, &secret)
+        .filter(|s| !object::is_deleting(s))
+        .ok_or_else(|| format!("the token's secret {secret:?} is not there"))?;
+    let own = STANDARD.decode(stored["data"]["token"].as_str().unwrap_or_default());
+    if !own.is_ok_and(|own| same(&own, token.as_bytes())) {
+        return Err(format!("the token is not that of its secret {secret:?}"));
+    }
+    let account = json!({"name": name, "uid": uid});
+    same_object(objects, "/serviceaccounts", &namespace, &account, now)?;
+    Ok(service_account_info(&namespace, &name, &uid))
 }
 
 /// The object named by `{name, uid}` is there, with that uid, and its deletion time, if any, has not passed.

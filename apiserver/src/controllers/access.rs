@@ -49,6 +49,12 @@ impl Access {
         self.api.store.get(&Key::new(resource, namespace, name))
     }
 
+    /// A token of these claims, signed with the key of ServiceAccounts' tokens.
+    pub fn sign(&self, claims: &Value) -> Result<String, ApiError> {
+        let keys = self.api.authenticator.keys();
+        keys.sign(claims).map_err(|e| ApiError::Internal(e.to_string()))
+    }
+
     /// An object as stored.
     pub fn object(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
         self.entry(resource, namespace, name).map(|e| e.value())
@@ -158,6 +164,7 @@ impl Access {
                 uid,
                 version,
                 propagation,
+                grace,
             } => {
                 let kind = kind(&resource)?;
                 let options = DeleteOptions {
@@ -166,6 +173,7 @@ impl Access {
                     resource_version: Some(version).filter(|v| !v.is_empty()),
                     propagation,
                     cascades: false,
+                    grace,
                 };
                 let target = Target::object(&kind, &namespace, &name);
                 match self.api.delete_object(&self.user, &target, &options).await {

@@ -31,8 +31,9 @@ pub fn decide(crd: &Value, others: &[Value], left: &[Arc<Entry>], now: Timestamp
         return remove(crd, left, &now);
     }
     let mut new = crd.clone();
-    accept_names(&mut new, others, &now);
+    // In the order the conditions are listed in.
     approval(&mut new, &now);
+    accept_names(&mut new, others, &now);
     stored_versions(&mut new);
     if new == *crd {
         Plan::default()

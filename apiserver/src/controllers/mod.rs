@@ -6,19 +6,24 @@
 //! (expiry) is queued for its time.
 
 pub mod access;
+pub mod account;
+pub mod address;
 pub mod aggregation;
 pub mod certificate;
 pub mod crd;
 pub mod engine;
 pub mod event;
+pub mod flow;
 pub mod garbage;
 pub mod job;
 pub mod meta;
 pub mod namespace;
+pub mod orphan;
 pub mod plan;
 pub mod protection;
 pub mod queue;
 pub mod quota;
+pub mod served;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod token;
@@ -72,17 +77,35 @@ pub mod kinds {
 /// Starts the controllers; they stop when `shutdown` is cancelled. `ca` signs certificates, and its certificate is what
 /// the ConfigMap `kube-root-ca.crt` of every namespace holds.
 pub fn start(api: Api, ca: Ca, shutdown: CancellationToken) -> JoinHandle<()> {
-    tokio::spawn(run(api, ca, certificate::DEFAULT_TTL, shutdown))
+    tokio::spawn(run(api, ca, Times::default(), shutdown))
 }
 
-/// The same, to be spawned by the caller; certificates live for `signing_duration` at most.
-pub async fn run(api: Api, ca: Ca, signing_duration: Duration, shutdown: CancellationToken) {
+/// What controllers wait for, and how long what they make lives.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// The longest life of a certificate.
+    pub signing: Duration,
+    /// Time from the deletion of a namespace until it is emptied.
+    pub namespace_delay: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            signing: certificate::DEFAULT_TTL,
+            namespace_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// The same, to be spawned by the caller.
+pub async fn run(api: Api, ca: Ca, times: Times, shutdown: CancellationToken) {
     let store = api.store.clone();
     let controllers = Controllers {
         apiserver: Access::new(api.clone(), "kube-apiserver"),
         access: Access::new(api, "kube-controller-manager"),
         ca,
-        signing_duration,
+        times,
         shared: Mutex::default(),
     };
     engine::run(Arc::new(controllers), store, shutdown).await;
@@ -115,6 +138,18 @@ pub enum Work {
     Volume(Arc<str>),
     /// A ResourceQuota whose namespace may use less.
     Quota(crate::store::Key),
+    /// A Secret that asks for a token of a ServiceAccount.
+    AccountToken(crate::store::Key),
+    /// The APIServices of a group with definitions.
+    Group(Arc<str>),
+    /// An APIService that is available or not.
+    ApiService(Arc<str>),
+    /// A cluster address, and the Service that has or had it.
+    Address(Arc<str>, crate::store::Key),
+    /// A FlowSchema that names a priority level.
+    Flow(Arc<str>),
+    /// A pod that is being deleted and may be on no node.
+    Orphan(crate::store::Key),
 }
 
 struct Controllers {
@@ -122,7 +157,7 @@ struct Controllers {
     /// The same, but as the part of kube-apiserver that keeps CRDs: their status names it as its manager.
     apiserver: Access,
     ca: Ca,
-    signing_duration: Duration,
+    times: Times,
     shared: Mutex<Shared>,
 }
 
@@ -140,6 +175,8 @@ struct Shared {
     withdrawn: BTreeMap<Arc<str>, Arc<str>>,
     /// Claims that are being deleted.
     claims: BTreeSet<crate::store::Key>,
+    /// Secrets that hold a token, with the account in their namespace that it is of.
+    tokens: BTreeMap<crate::store::Key, Box<str>>,
 }
 
 impl Controllers {
@@ -197,14 +234,24 @@ impl Controllers {
                     add(Work::Defaults(Arc::clone(&key.name)));
                 }
             }
-            kinds::SERVICE_ACCOUNTS if gone && &*key.name == namespace::DEFAULT_ACCOUNT => {
-                add(Work::Defaults(Arc::clone(&key.namespace)));
+            kinds::SERVICE_ACCOUNTS => {
+                if gone && &*key.name == namespace::DEFAULT_ACCOUNT {
+                    add(Work::Defaults(Arc::clone(&key.namespace)));
+                }
+                let theirs = shared
+                    .tokens
+                    .iter()
+                    .filter(|(secret, account)| secret.namespace == key.namespace && ***account == *key.name);
+                theirs.for_each(|(secret, _)| add(Work::AccountToken(secret.clone())));
             }
             kinds::CONFIG_MAPS if &*key.name == namespace::ROOT_CA => {
                 add(Work::Defaults(Arc::clone(&key.namespace)));
             }
             kinds::CSRS if !gone => add(Work::Certificate(Arc::clone(&key.name))),
             kinds::CRDS => {
+                if let Some((_, group)) = key.name.split_once('.') {
+                    add(Work::Group(group.into()));
+                }
                 if gone {
                     shared.withdrawn.retain(|_, name| *name != key.name);
                     // Names this one had may be free for another now.
@@ -227,18 +274,51 @@ impl Controllers {
                 add(Work::Claim(key.clone()));
             }
             kinds::PODS => {
+                if !gone && meta.is_deleting() {
+                    add(Work::Orphan(key.clone()));
+                }
                 let theirs = shared.claims.iter().filter(|c| c.namespace == key.namespace);
                 theirs.for_each(|claim| add(Work::Claim(claim.clone())));
             }
             kinds::VOLUMES if !gone && meta.is_deleting() => add(Work::Volume(Arc::clone(&key.name))),
             kinds::JOBS if !gone => add(Work::Job(key.clone())),
             kinds::EVENTS if !gone => add(Work::Event(key.clone())),
-            kinds::SECRETS
-                if !gone
-                    && &*key.namespace == BOOTSTRAP_NAMESPACE
-                    && key.name.starts_with(BOOTSTRAP_PREFIX) =>
-            {
-                add(Work::Token(key.clone()));
+            kinds::SECRETS => {
+                let expires =
+                    &*key.namespace == BOOTSTRAP_NAMESPACE && key.name.starts_with(BOOTSTRAP_PREFIX);
+                // Few Secrets are such: the others are not parsed.
+                let named = std::str::from_utf8(&now.json).is_ok_and(|t| t.contains(account::TOKEN_TYPE));
+                let secret = if gone || !named { Value::Null } else { now.value() };
+                if let Some(account) = account::account_of(&secret) {
+                    shared.tokens.insert(key.clone(), account.into());
+                    add(Work::AccountToken(key.clone()));
+                } else {
+                    shared.tokens.remove(key);
+                }
+                if expires && !gone {
+                    add(Work::Token(key.clone()));
+                }
+            }
+            address::SERVICES => {
+                let states = [Some(&**now), before];
+                for state in states.into_iter().flatten() {
+                    for ip in address::of_service(&state.value()) {
+                        add(Work::Address(ip.into(), key.clone()));
+                    }
+                }
+            }
+            address::ADDRESSES => {
+                if let Some(service) = address::service_of(&now.value()) {
+                    add(Work::Address(Arc::clone(&key.name), service));
+                }
+            }
+            served::API_SERVICES if gone => add(Work::Group(served::group_of(&key.name).into())),
+            served::API_SERVICES => add(Work::ApiService(Arc::clone(&key.name))),
+            flow::SCHEMAS if !gone => add(Work::Flow(Arc::clone(&key.name))),
+            flow::LEVELS if gone || before.is_none() => {
+                let schemas = self.access.list(flow::SCHEMAS, None);
+                let theirs = schemas.iter().filter(|s| flow::level(&s.value()) == &*key.name);
+                theirs.for_each(|schema| add(Work::Flow(Arc::clone(&schema.key.name))));
             }
             _ => {}
         }
@@ -299,6 +379,9 @@ impl Reactor for Controllers {
                 let Some(found) = object(kinds::NAMESPACES, name) else {
                     return Ok(None);
                 };
+                if let Some(left) = namespace::left(&found, self.times.namespace_delay, now) {
+                    return Ok(Some(left));
+                }
                 let left = namespace::content(access, name);
                 namespace::terminate(&found, &left, now)
             }
@@ -311,7 +394,7 @@ impl Reactor for Controllers {
             }
             Work::Certificate(name) => match object(kinds::CSRS, name) {
                 Some(csr) => certificate::decide(&csr, now, |order| {
-                    certificate::sign(&self.ca, order, self.signing_duration, now)
+                    certificate::sign(&self.ca, order, self.times.signing, now)
                 }),
                 None => Plan::default(),
             },
@@ -346,6 +429,60 @@ impl Reactor for Controllers {
             },
             Work::Token(key) => match access.object(kinds::SECRETS, &key.namespace, &key.name) {
                 Some(secret) => token::decide(&secret, now),
+                None => Plan::default(),
+            },
+            Work::AccountToken(key) => match access.object(kinds::SECRETS, &key.namespace, &key.name) {
+                Some(secret) => {
+                    let name = account::account_of(&secret).unwrap_or_default();
+                    let owner = access.object(kinds::SERVICE_ACCOUNTS, &key.namespace, name);
+                    account::decide(&secret, owner.as_ref(), self.ca.pem(), |owner| {
+                        access.sign(&account::claims(&secret, owner))
+                    })?
+                }
+                None => Plan::default(),
+            },
+            Work::Group(group) => {
+                let of_group = |kind: &str| -> Vec<Value> {
+                    let all = access.list(kind, None);
+                    let own = all
+                        .iter()
+                        .filter(|e| e.key.name.split_once('.').is_some_and(|(_, g)| g == &**group));
+                    own.map(|e| e.value()).collect()
+                };
+                let plan = served::decide(group, &of_group(kinds::CRDS), &of_group(served::API_SERVICES));
+                return self.apiserver.carry_out(plan).await;
+            }
+            Work::ApiService(name) => match object(served::API_SERVICES, name) {
+                Some(service) => {
+                    let there = |namespace: &str, name: &str| {
+                        access.entry(address::SERVICES, namespace, name).is_some()
+                    };
+                    let plan = served::available(&service, there, now);
+                    return self.apiserver.carry_out(plan).await;
+                }
+                None => Plan::default(),
+            },
+            Work::Address(ip, service) => {
+                let found = access.object(&service.resource, &service.namespace, &service.name);
+                let address = object(address::ADDRESSES, ip);
+                let plan = address::decide(ip, service, found.as_ref(), address.as_ref());
+                return self.apiserver.carry_out(plan).await;
+            }
+            Work::Orphan(key) => match access.object(kinds::PODS, &key.namespace, &key.name) {
+                Some(pod)
+                    if orphan::awaited(&pod)
+                        .is_some_and(|node| access.entry(orphan::NODES, "", node).is_none()) =>
+                {
+                    orphan::decide(&pod, now)
+                }
+                _ => Plan::default(),
+            },
+            Work::Flow(name) => match object(flow::SCHEMAS, name) {
+                Some(schema) => {
+                    let is_there = access.entry(flow::LEVELS, "", flow::level(&schema)).is_some();
+                    let plan = flow::decide(&schema, is_there, now);
+                    return self.apiserver.carry_out(plan).await;
+                }
                 None => Plan::default(),
             },
             Work::Claim(key) => match access.object(kinds::CLAIMS, &key.namespace, &key.name) {

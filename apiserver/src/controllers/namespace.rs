@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// The ServiceAccount of every namespace.
 pub const DEFAULT_ACCOUNT: &str = "default";
@@ -57,6 +58,17 @@ pub fn defaults(namespace: &Value, account: Option<&Value>, root_ca: Option<&Val
         Some(_) => {}
     }
     Plan::of(actions)
+}
+
+/// How long a namespace that is being deleted is left as it is: who deletes the objects of a file one after the other, and the
+/// namespace they are in before them, finds them still there.
+pub const DELAY: Duration = Duration::from_secs(5);
+
+/// How much of `delay` is left to a namespace that is being deleted.
+pub fn left(namespace: &Value, delay: Duration, now: Timestamp) -> Option<Duration> {
+    let since: Timestamp = object::meta(namespace, "deletionTimestamp").parse().ok()?;
+    let gone: Duration = now.duration_since(since).try_into().unwrap_or_default();
+    delay.checked_sub(gone).filter(|left| !left.is_zero())
 }
 
 /// The objects of one kind in a namespace.

@@ -48,6 +48,8 @@ pub enum Action {
         version: String,
         /// What becomes of its dependents; `None` as its finalizers say.
         propagation: Option<Propagation>,
+        /// Seconds a pod has to end; `None` as its spec says.
+        grace: Option<i64>,
     },
 }
 
@@ -91,7 +93,17 @@ impl Action {
             uid: object::uid(observed).to_owned(),
             version: String::new(),
             propagation,
+            grace: None,
         }
+    }
+
+    /// Deletes a pod that has ended, whatever time it had for that.
+    pub fn delete_ended(pod: &Value) -> Self {
+        let mut action = Self::delete(super::kinds::PODS, pod, None);
+        if let Self::Delete { grace, .. } = &mut action {
+            *grace = Some(0);
+        }
+        action
     }
 
     /// Deletes an object only if nothing about it has changed since it was observed.

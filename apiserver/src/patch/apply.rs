@@ -7,6 +7,7 @@ use super::managed::{Entry, Managers, Operation, Owner, never_owned};
 use super::merge::{merge, remove};
 use super::path::{self, PathElement, same};
 use super::typed::{self, Ty, field_set, with_named_parents};
+use crate::rest::go_json;
 use crate::schema::{Schema, zeroes};
 use crate::{ApiError, object};
 use jiff::Timestamp;
@@ -102,24 +103,8 @@ impl Applier<'_> {
         if !config["metadata"][typed::MANAGED_FIELDS].is_null() {
             return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
         }
-        let mut misfits = Vec::new();
-        fit::validate(Ty::object(self.schema), config, &mut misfits);
-        if misfits.is_empty() {
+        let Some(what) = fit::complaint(Ty::object(self.schema), config) else {
             return Ok(());
-        }
-        let lines: Vec<String> = misfits
-            .into_iter()
-            .map(|(path, message)| {
-                if path.is_empty() {
-                    message
-                } else {
-                    format!("{path}: {message}")
-                }
-            })
-            .collect();
-        let what = match lines.as_slice() {
-            [one] => one.clone(),
-            many => format!("errors:\n  {}", many.join("\n  ")),
         };
         let (namespace, name) = (object::namespace(config), object::name(config));
         Err(ApiError::Plain(format!(
@@ -302,6 +287,9 @@ fn refresh_last_applied(merged: &mut Value, config: &Value) {
         annotations.remove(LAST_APPLIED);
     }
     if let Some(Value::Object(annotations)) = merged.pointer_mut("/metadata/annotations") {
-        annotations.insert(LAST_APPLIED.into(), format!("{config}\n").into());
+        annotations.insert(
+            LAST_APPLIED.into(),
+            format!("{}\n", go_json::text(&config)).into(),
+        );
     }
 }

@@ -8,6 +8,25 @@ use std::collections::BTreeSet;
 /// What does not fit the schema, as (path, message).
 pub(super) type Misfits = Vec<(String, String)>;
 
+/// What does not fit the schema, in one text.
+pub(super) fn complaint(ty: Ty<'_>, value: &Value) -> Option<String> {
+    let mut misfits = Vec::new();
+    validate(ty, value, &mut misfits);
+    let mut lines = misfits.into_iter().map(|(path, message)| {
+        if path.is_empty() {
+            message
+        } else {
+            format!("{path}: {message}")
+        }
+    });
+    let first = lines.next()?;
+    let more: Vec<String> = lines.collect();
+    if more.is_empty() {
+        return Some(first);
+    }
+    Some(format!("errors:\n  {first}\n  {}", more.join("\n  ")))
+}
+
 /// Whether a configuration fits its schema. List items with the same keys do not.
 pub(super) fn validate(ty: Ty<'_>, value: &Value, misfits: &mut Misfits) {
     let mut bad = |message: String| misfits.push((String::new(), message));

@@ -58,6 +58,54 @@ pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
     }
 }
 
+/// Applies operations one by one. `None` when a test among them does not hold; the error is what Kubernetes' library says of
+/// the operation that can not be carried out.
+pub fn steps(object: &Value, operations: Vec<Value>) -> Result<Option<Value>, String> {
+    let mut patched = object.clone();
+    let mut left = Left {
+        moved: MOST_MOVED,
+        copied: MOST_COPIED,
+    };
+    for mut step in operations {
+        let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
+        let (op, path, from) = (text("op"), text("path"), text("from"));
+        if !["add", "remove", "replace", "move", "copy", "test"].contains(&op.as_str()) {
+            return Err(format!("Unexpected kind: {op}"));
+        }
+        if op == "copy" && patched.pointer(&from).is_none() {
+            // As if there were nothing.
+            step = json!({"op": "add", "path": path, "value": null});
+        }
+        lenient(&mut step, &patched);
+        let why = || why_not(&patched, &op, &path, &from);
+        let operation: PatchOperation = serde_json::from_value(step).map_err(|_| why())?;
+        charge(&patched, &operation, &mut left).ok_or(TOO_MUCH)?;
+        let why = why();
+        if ::json_patch::patch_unsafe(&mut patched, std::slice::from_ref(&operation)).is_err() {
+            return if op == "test" { Ok(None) } else { Err(why) };
+        }
+    }
+    Ok(Some(patched))
+}
+
+/// Why an operation can not be carried out.
+fn why_not(object: &Value, op: &str, path: &str, from: &str) -> String {
+    let at = if op == "move" { from } else { path };
+    let (above, key) = at.rsplit_once('/').unwrap_or(("", at));
+    if object
+        .pointer(above)
+        .is_none_or(|v| !v.is_object() && !v.is_array())
+    {
+        return format!("{op} operation does not apply: doc is missing path: {at:?}: missing value");
+    }
+    match op {
+        "remove" | "move" => {
+            format!("error in {op} for path: '{at}': Unable to remove nonexistent key: {key}: missing value")
+        }
+        _ => format!("{op} operation does not apply: doc is missing key: {at}: missing value"),
+    }
+}
+
 /// What may still be moved, and copied.
 struct Left {
     moved: usize,

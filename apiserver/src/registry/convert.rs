@@ -151,6 +151,10 @@ fn scaler_to_v2(value: &mut Value) {
         json!([{"type": "Resource", "resource": {"name": CPU, "current": {"averageUtilization": percent}}}])
     });
     status.insert("currentMetrics".to_owned(), current);
+    // Always written in v1, and only when there are any in v2.
+    if status.get("currentReplicas") == Some(&json!(0)) {
+        status.remove("currentReplicas");
+    }
 }
 
 fn scaler_to_v1(value: &mut Value) {

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 const LABEL_SENTENCE: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const SUBDOMAIN_SENTENCE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const UNDERSCORE_SENTENCE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const DNS_1035_SENTENCE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const QUALIFIED_SENTENCE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE_SENTENCE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
@@ -50,6 +51,23 @@ pub fn dns_subdomain(s: &str) -> Vec<String> {
     out
 }
 
+/// As [`dns_subdomain`], with underscores, as domains to search in may have them.
+pub fn dns_subdomain_with_underscore(s: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    if s.len() > 253 {
+        out.push(too_long(253));
+    }
+    let part = |part: &str| {
+        let b = part.strip_prefix('_').unwrap_or(part).as_bytes();
+        matches!((b.first(), b.last()), (Some(&f), Some(&l)) if lower_alnum(f) && lower_alnum(l))
+            && b.iter().all(|&c| lower_alnum(c) || matches!(c, b'-' | b'_'))
+    };
+    if !s.split('.').all(part) {
+        out.push(UNDERSCORE_SENTENCE.to_owned());
+    }
+    out
+}
+
 /// RFC 1035 label: as a DNS label, beginning with a letter.
 pub fn dns_1035_label(s: &str) -> Vec<String> {
     let mut out = Vec::new();
@@ -74,6 +92,17 @@ pub fn path_segment(s: &str) -> Vec<String> {
         }
     }
     out
+}
+
+/// An address in its one form.
+pub fn address(s: &str) -> Vec<String> {
+    match s.parse::<std::net::IpAddr>() {
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
+        Ok(address) if address.to_string() != s => {
+            vec![format!("must be in canonical form (\"{address}\")")]
+        }
+        Ok(_) => Vec::new(),
+    }
 }
 
 fn is_qualified_part(s: &str) -> bool {
@@ -122,7 +151,7 @@ pub fn qualified_name(s: &str) -> Vec<String> {
     if name.is_empty() {
         out.push("name part must be non-empty".to_owned());
     } else if name.len() > 63 {
-        out.push(format!("name part {}", too_long(63)));
+        out.push("name part must be no more than 63 bytes".to_owned());
     }
     if !is_qualified_part(name) {
         out.push(QUALIFIED_SENTENCE.to_owned());

@@ -28,7 +28,8 @@ where
     B: Body<Data = Bytes>,
     B::Error: fmt::Display,
 {
-    let too_large = || ApiError::RequestEntityTooLarge(format!("limit is {BODY_LIMIT}"));
+    let too_large =
+        || ApiError::RequestEntityTooLarge(format!("Request entity too large: limit is {BODY_LIMIT}"));
     if body.size_hint().lower() > BODY_LIMIT as u64 {
         return Err(too_large());
     }

@@ -1,10 +1,14 @@
 //! What every cluster has from its first moment: the system namespaces and the roles clients count on.
 
+mod flow;
+
 use super::Api;
 use super::internal::Target;
 use super::params::WriteOptions;
 use crate::ApiError;
 use crate::auth::{UserInfo, bootstrap_policy};
+use crate::controllers::plan::set_condition;
+use crate::controllers::served;
 use crate::object;
 use crate::registry::strategy;
 use futures::future::try_join_all;
@@ -25,6 +29,8 @@ const PRIORITIES: [(&str, i64, &str); 2] = [
         "Used for system critical pods that must not be moved from their current node.",
     ),
 ];
+/// ServiceCIDR that is always there.
+const SERVICE_RANGE: &str = "kubernetes";
 /// ConfigMap in kube-system with the CA of clients' certificates.
 const CLIENT_CA: &str = "extension-apiserver-authentication";
 
@@ -43,6 +49,16 @@ impl Api {
                 "value": value, "description": description})
         });
         try_join_all(classes.into_iter().map(|c| self.ensure(c))).await?;
+        try_join_all(flow::objects().into_iter().map(|o| self.ensure(o))).await?;
+        let all = self.registry.all();
+        let versions: Vec<String> = all
+            .iter()
+            .filter(|r| r.custom.is_none())
+            .map(|r| r.api_version())
+            .collect();
+        let services = served::builtins(versions.iter().map(String::as_str));
+        try_join_all(services.into_iter().map(|s| self.ensure(s))).await?;
+        self.service_range().await?;
         // Clients look it up to learn what the cluster's addresses are. Nothing routes to it here.
         let service = json!({"apiVersion": "v1", "kind": "Service",
             "metadata": {"name": "kubernetes", "namespace": "default",
@@ -53,6 +69,35 @@ impl Api {
         if let Err(e) = self.ensure(service).await {
             tracing::warn!("Service default/kubernetes is not created: {e}");
         }
+        Ok(())
+    }
+
+    /// The range that the addresses of Services are from.
+    async fn service_range(&self) -> Result<(), ApiError> {
+        let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+            "metadata": {"name": SERVICE_RANGE, "finalizers": ["networking.k8s.io/service-cidr-finalizer"]},
+            "spec": {"cidrs": [strategy::service_range()]}});
+        self.ensure(range).await?;
+        let Some(r) = self.registry.by_kind("networking.k8s.io", "v1", "ServiceCIDR") else {
+            return Ok(());
+        };
+        let now = super::rfc3339(self.clock.now());
+        let mut change = |current: &Value| {
+            let mut current = current.clone();
+            set_condition(
+                &mut current,
+                "Ready",
+                "True",
+                "",
+                "Kubernetes Service CIDR is ready",
+                &now,
+            );
+            Ok(current)
+        };
+        let target = Target::sub(&r, "status", "", SERVICE_RANGE);
+        let options = WriteOptions::internal(MANAGER);
+        self.modify_object(&UserInfo::loopback(), &target, &options, &mut change)
+            .await?;
         Ok(())
     }
 

@@ -29,8 +29,10 @@ pub fn object(
     let mut unknown = typed(r, &mut value).map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
     match &r.custom {
         None => parsed.in_order(&mut unknown),
-        // Those of metadata come last, and each part in the order of its paths.
-        Some(_) => unknown.sort_by_key(|path| (is_of_metadata(path), path.clone())),
+        // The object's own metadata is read first, then all else in the order of paths, embedded metadata last.
+        Some(_) => {
+            unknown.sort_by_key(|path| (!path.starts_with("metadata."), is_of_metadata(path), path.clone()))
+        }
     }
     let warnings = body::strictness(validation, &unknown, &parsed.duplicates)
         .map_err(|e| cannot_handle(&r.kind, &r.version, &e))?;
@@ -49,7 +51,8 @@ fn typed(r: &Resource, value: &mut Value) -> Result<Vec<String>, String> {
                 v.as_array().is_some_and(Vec::is_empty)
                     || v.as_object().is_some_and(serde_json::Map::is_empty)
             };
-            metadata.retain(|_, v| !v.is_null() && !is_empty(v));
+            // No owners is another thing than nothing said of them.
+            metadata.retain(|k, v| !v.is_null() && (!is_empty(v) || k == "managedFields"));
         }
         drop_empty_metadata(value);
         return Ok(prune::prune(r.schema(), value, true));

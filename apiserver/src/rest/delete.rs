@@ -17,6 +17,7 @@ use crate::schema::{builtin, decode};
 use crate::store::{Entry, Expect, StoreError};
 use bytes::Bytes;
 use http::{Response, header};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -120,9 +121,69 @@ fn check_preconditions(r: &Resource, current: &Value, options: &DeleteOptions) -
     Ok(())
 }
 
+/// Seconds a pod has to end, when its deletion begins: what the request says, else what its spec says. What runs nowhere, or
+/// has ended, needs none.
+fn grace(pod: &Value, asked: Option<i64>) -> i64 {
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let nowhere = pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
+    let own = || pod["spec"]["terminationGracePeriodSeconds"].as_i64();
+    match asked.or_else(own).unwrap_or(0) {
+        _ if ended || nowhere => 0,
+        seconds if seconds < 0 => 1,
+        seconds => seconds,
+    }
+}
+
+/// What another deletion makes of one that is under way and has time left.
+enum Again {
+    /// It goes on as it does.
+    Stays,
+    /// It ends sooner, after so many seconds from when it began.
+    Sooner(i64, Timestamp),
+}
+
+/// The second deletion of a pod may only shorten the time it has. `None` when the first left none.
+fn again(pod: &Value, asked: Option<i64>) -> Option<Again> {
+    let metadata = &pod["metadata"];
+    let had = metadata["deletionGracePeriodSeconds"]
+        .as_i64()
+        .filter(|s| *s != 0)?;
+    let had = if had < 0 { 1 } else { had };
+    let asked = asked.map(|seconds| if seconds < 0 { 1 } else { seconds });
+    let end: Option<Timestamp> = metadata["deletionTimestamp"]
+        .as_str()
+        .and_then(|t| t.parse().ok());
+    Some(match (asked, end) {
+        (Some(seconds), Some(end)) if seconds < had => {
+            let end = end
+                .checked_sub(SignedDuration::from_secs(had - seconds))
+                .unwrap_or(end);
+            Again::Sooner(seconds, end)
+        }
+        _ => Again::Stays,
+    })
+}
+
 /// The object marked as being deleted, or `None` when it already says all that.
-fn marked(r: &Resource, current: &Value, options: &DeleteOptions, now: &str) -> Option<Value> {
+fn marked(r: &Resource, current: &Value, options: &DeleteOptions, time: Timestamp) -> Option<Value> {
     let mut new = current.clone();
+    let is_pod = &*r.storage == crate::controllers::kinds::PODS;
+    if is_pod && object::is_deleting(current) {
+        match again(current, options.grace) {
+            Some(Again::Stays) => return None,
+            Some(Again::Sooner(seconds, end)) => {
+                set_meta(&mut new, "deletionTimestamp", Some(rfc3339(end).into()));
+                set_meta(&mut new, "deletionGracePeriodSeconds", Some(seconds.into()));
+            }
+            None => {}
+        }
+    }
+    let seconds = if is_pod { grace(current, options.grace) } else { 0 };
+    let end = time
+        .checked_add(SignedDuration::from_secs(seconds))
+        .unwrap_or(time);
+    let (now, end) = (rfc3339(time), rfc3339(end));
+    let now = now.as_str();
     let mut finalizers = finalizers_for(current, options.propagation);
     // Its objects go before it.
     let is_crd = &*r.storage == crate::controllers::kinds::CRDS;
@@ -146,12 +207,12 @@ fn marked(r: &Resource, current: &Value, options: &DeleteOptions, now: &str) -> 
         );
     }
     if !object::is_deleting(current) {
-        set_meta(&mut new, "deletionTimestamp", Some(now.into()));
+        set_meta(&mut new, "deletionTimestamp", Some(end.into()));
         if !is_marked_only(r) {
             if let Some(generation) = current["metadata"]["generation"].as_i64().filter(|g| *g > 0) {
                 set_meta(&mut new, "generation", Some((generation + 1).into()));
             }
-            set_meta(&mut new, "deletionGracePeriodSeconds", Some(0.into()));
+            set_meta(&mut new, "deletionGracePeriodSeconds", Some(seconds.into()));
         }
     }
     if &*r.storage == "/namespaces" {
@@ -207,19 +268,22 @@ impl Api {
         let old = convert::from_storage(r, current.clone());
         let mut warnings = admission::mutate(self, &review, None, Some(&old)).await?;
         warnings.extend(admission::validate(self, &review, None, Some(&old)).await?);
-        let now = rfc3339(self.clock.now());
-        let new = marked(r, &current, options, &now);
+        let new = marked(r, &current, options, self.clock.now());
         let state = new.as_ref().unwrap_or(&current);
         if finished(state) {
             let outcome = if options.dry_run {
                 Outcome::Unstored(current)
             } else {
-                // A pod that nothing has to stop is marked all the same, and then removed.
-                let last = match new {
-                    Some(marked) if &*r.storage == "/pods" => marked,
-                    _ => current,
+                // A pod that nothing has to stop is marked all the same, for who watches, and then removed.
+                let (last, revision) = match new {
+                    Some(marked) if &*r.storage == crate::controllers::kinds::PODS => {
+                        let expect = Expect::Revision(entry.revision);
+                        let put = self.store.put(entry.key.clone(), marked, expect).await?;
+                        (put.value(), put.revision)
+                    }
+                    _ => (current, entry.revision),
                 };
-                let last = self.store.delete(entry.key.clone(), last, entry.revision).await?;
+                let last = self.store.delete(entry.key.clone(), last, revision).await?;
                 self.after_crd_write(r, target.name);
                 Outcome::Unstored(last.value())
             };
@@ -408,6 +472,59 @@ mod tests {
                 want,
                 "{object} {propagation:?}"
             );
+        }
+    }
+
+    #[test]
+    fn pods_get_time_to_end() {
+        let pod = |node: &str, phase: &str, own: Value| json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": own}, "status": {"phase": phase}});
+        for (pod, asked, want) in [
+            (pod("n", "Running", json!(30)), None, 30),
+            (pod("n", "Running", json!(null)), None, 0),
+            (pod("n", "Running", json!(30)), Some(5), 5),
+            (pod("n", "Running", json!(30)), Some(0), 0),
+            (pod("n", "Pending", json!(30)), Some(-1), 1),
+            (pod("", "Pending", json!(30)), Some(5), 0),
+            (pod("n", "Succeeded", json!(30)), None, 0),
+            (pod("n", "Failed", json!(30)), Some(5), 0),
+        ] {
+            assert_eq!(grace(&pod, asked), want, "{pod} {asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_deletion_only_shortens_the_first() {
+        let registry = crate::registry::Registry::new();
+        let pods = registry.find("", "v1", "pods").unwrap();
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+            "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}});
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mark = |pod: &Value, grace, now| {
+            let options = DeleteOptions {
+                grace,
+                ..DeleteOptions::default()
+            };
+            marked(&pods, pod, &options, now)
+        };
+        let first = mark(&pod, None, now).unwrap();
+        let shown = |pod: &Value| {
+            let m = &pod["metadata"];
+            json!([m["deletionTimestamp"], m["deletionGracePeriodSeconds"]])
+        };
+        assert_eq!(shown(&first), json!(["2026-01-01T00:00:30Z", 30]));
+        assert!(!finished(&first));
+        let later: Timestamp = "2026-01-01T00:00:07Z".parse().unwrap();
+        for (grace, want) in [
+            (None, None),
+            (Some(30), None),
+            (Some(60), None),
+            (Some(10), Some(json!(["2026-01-01T00:00:10Z", 10]))),
+            (Some(-5), Some(json!(["2026-01-01T00:00:01Z", 1]))),
+            (Some(0), Some(json!(["2026-01-01T00:00:00Z", 0]))),
+        ] {
+            let again = mark(&first, grace, later);
+            assert_eq!(again.as_ref().map(shown), want, "{grace:?}");
+            assert_eq!(again.is_some_and(|pod| finished(&pod)), grace == Some(0));
         }
     }
 }

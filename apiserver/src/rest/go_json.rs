@@ -1,5 +1,7 @@
 //! What Go's JSON decoder says of bytes that are no JSON: clients see these words in kube-apiserver's errors.
 
+use std::fmt::Write as _;
+
 /// The complaint about `bytes`, which a JSON parser refused. Empty when Go would take them.
 pub fn complaint(bytes: &[u8]) -> Option<String> {
     let mut scanner = Scanner { bytes, at: 0 };
@@ -11,6 +13,25 @@ pub fn complaint(bytes: &[u8]) -> Option<String> {
         }
     });
     found.err()
+}
+
+/// A value as Go's encoder writes it: what HTML would read as markup is escaped, and the two line ends of Unicode.
+pub fn text(value: &serde_json::Value) -> String {
+    let json = value.to_string();
+    let special = |c: char| matches!(c, '<' | '>' | '&' | '\u{2028}' | '\u{2029}');
+    if !json.contains(special) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if special(c) {
+            // They stand in strings only.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// How deep values may lie in each other.

@@ -219,7 +219,7 @@ impl Api {
         invalid(r, &name, strategy::validate_create(r, &object))?;
         invalid(r, &name, strategy::validate_allocation(r, &context, &object))?;
         warnings.extend(admission::validate(self, &review, Some(&object), None).await?);
-        warnings.extend(strategy::warnings(r, &object));
+        warnings.extend(strategy::warnings(r, &object, None));
         let stored = convert::to_storage(r, object);
         let key = key(r, namespace, &name);
         let outcome = if options.dry_run {
@@ -480,7 +480,9 @@ impl Api {
         let errors = update_errors(r, target.subresource, &new, &old);
         invalid(r, target.name, metadata_twice(errors))?;
         warnings.extend(admission::validate(self, &review, Some(&new), Some(&old)).await?);
-        warnings.extend(strategy::warnings(r, &new));
+        if target.subresource != "status" {
+            warnings.extend(strategy::warnings(r, &new, Some(&old)));
+        }
         let gone = finished(&new);
         let storage = convert::to_storage(r, new);
         let written = |outcome| {

@@ -22,6 +22,7 @@ pub mod openapi;
 pub mod params;
 pub mod path;
 pub mod pods;
+pub mod pretty;
 pub mod protobuf;
 pub mod raw;
 pub mod read;

@@ -263,6 +263,8 @@ pub struct DeleteOptions {
     pub propagation: Option<Propagation>,
     /// `orphanDependents: false`, the old way to say that an answer may come before the deletion is done.
     pub cascades: bool,
+    /// Seconds a pod has to end; `None` as its spec says.
+    pub grace: Option<i64>,
 }
 
 impl DeleteOptions {
@@ -335,6 +337,7 @@ impl DeleteOptions {
             resource_version: precondition("resourceVersion"),
             propagation,
             cascades: orphan == Some(false),
+            grace: options["gracePeriodSeconds"].as_i64(),
         })
     }
 }

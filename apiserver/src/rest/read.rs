@@ -11,9 +11,8 @@ use super::{Api, Call, key, too_large};
 use crate::ApiError;
 use crate::registry::Resource;
 use crate::store::{Entry, Page, Range, StoreError};
-use base64::Engine as _;
-use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{DecodeError, Engine as _, alphabet};
 use bytes::{Bytes, BytesMut};
 use http::Response;
 use serde_json::{Value, json};
@@ -139,7 +138,15 @@ fn read_token(token: &str) -> Result<(u64, (String, String)), ApiError> {
             "invalid continue token: continue key is not valid: {why}"
         ))
     };
-    let bytes = BASE64.decode(token).map_err(|e| bad(e.to_string()))?;
+    let bytes = BASE64.decode(token).map_err(|e| {
+        let at = match e {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+            // The last one is no whole byte.
+            DecodeError::InvalidLength(length) => length.saturating_sub(1),
+            DecodeError::InvalidPadding => token.len(),
+        };
+        bad(format!("illegal base64 data at input byte {at}"))
+    })?;
     let value = super::body::parse_json(&bytes).map_err(bad)?.value;
     let version = value["v"].as_str().unwrap_or_default();
     if version != "meta.k8s.io/v1" {

@@ -40,10 +40,7 @@ pub(super) fn needs_version(r: &Resource) -> bool {
         || matches!(
             (r.group.as_str(), r.plural.as_str()),
             (
-                "apiextensions.k8s.io"
-                    | "apiregistration.k8s.io"
-                    | "admissionregistration.k8s.io"
-                    | "flowcontrol.apiserver.k8s.io",
+                "apiextensions.k8s.io" | "apiregistration.k8s.io" | "admissionregistration.k8s.io",
                 _,
             ) | ("coordination.k8s.io", "leases")
                 | ("policy", "poddisruptionbudgets")

@@ -285,6 +285,10 @@ async fn change(
         let replicas = wanted(r, &info.name, &scale)?;
         let mut object = current.clone();
         put_at(&mut object, paths(r).0, replicas.into());
+        if r.custom.is_some() {
+            // The path may be one that the schema does not have.
+            prune::prune(r.schema(), &mut object, true);
+        }
         Ok(object)
     };
     Ok(api

@@ -222,7 +222,14 @@ impl Parser {
                     }
                     return Ok(out);
                 }
-                other => return Err(format!("found '{}', expected: ',' or ')'", other.shown())),
+                other => {
+                    let more = if expect_value {
+                        "',', ')' or identifier"
+                    } else {
+                        "',' or ')'"
+                    };
+                    return Err(format!("found '{}', expected: {more}", other.shown()));
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::params::Query;
 use super::path::RequestInfo;
+use super::pretty::{self, Layout};
 use super::respond::{self, Body};
 use super::{
     Api, Call, Warned, body, delete, discovery, health, negotiate, openapi, pods, read, review, subresource,
@@ -86,6 +87,23 @@ impl Api {
                 )
             }
         };
+        if !info.path.starts_with("/openapi") {
+            let agent = parts
+                .headers
+                .get(http::header::USER_AGENT)
+                .and_then(|v| v.to_str().ok());
+            let is_custom = info.is_resource
+                && self
+                    .registry
+                    .find(&info.group, &info.version, &info.resource)
+                    .is_some_and(|r| r.custom.is_some());
+            let layout = match pretty::is_wanted(query.get("pretty"), agent.unwrap_or_default()) {
+                true if is_custom && response.status().is_success() => Layout::Indented,
+                true => Layout::KindFirst,
+                false => Layout::Line,
+            };
+            pretty::lay_out(&mut response, layout);
+        }
         respond::warn_first(&mut response, &warned.take());
         response
             .headers_mut()

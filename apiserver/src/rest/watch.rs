@@ -100,6 +100,16 @@ fn error_frame(error: &ApiError) -> Bytes {
     frame("ERROR", &respond::to_bytes(&error.status()))
 }
 
+/// What a watch that cannot begin after a revision is told.
+fn too_old(error: &StoreError, after: u64) -> ApiError {
+    match error {
+        StoreError::Compacted(oldest) => {
+            ApiError::Expired(format!("too old resource version: {after} ({oldest})"))
+        }
+        other => store_error(other),
+    }
+}
+
 fn store_error(error: &StoreError) -> ApiError {
     match error {
         StoreError::Compacted(oldest) => {
@@ -334,7 +344,7 @@ fn begin(
     match opened {
         Ok(watch) => watcher.watch = Some(watch),
         // An HTTP error would leave clients retrying the same revision: they relist on an ERROR event.
-        Err(e) => watcher.queue.push_back(error_frame(&store_error(&e))),
+        Err(e) => watcher.queue.push_back(error_frame(&too_old(&e, after))),
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::Value;
 
+const SUFFIX: &str = "unable to parse quantity's suffix";
 const QUANTITY: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
@@ -276,8 +277,8 @@ fn node(schema: &Schema, value: &Value, place: &Place<'_>) -> Option<String> {
             )),
         },
         Type::Quantity => match value {
-            Value::String(text) if is_quantity(text) => None,
-            Value::Number(n) if is_quantity(&n.to_string()) => None,
+            Value::String(text) => quantity_problem(text).map(str::to_owned),
+            Value::Number(n) => quantity_problem(&n.to_string()).map(str::to_owned),
             _ => Some(QUANTITY.into()),
         },
     }
@@ -286,6 +287,54 @@ fn node(schema: &Schema, value: &Value, place: &Place<'_>) -> Option<String> {
 fn named_owner(reference: &Ref) -> Option<&str> {
     match reference {
         Ref::Named(name) if !builtin::is_scalar(name) => Some(go_names(name).1),
+        _ => None,
+    }
+}
+
+/// The struct that a Go type has a field from without saying so in JSON: decoders name it on their way.
+fn embedded_struct(own_type: &str, field: &str) -> Option<&'static str> {
+    let (_, name) = own_type.rsplit_once('.')?;
+    match (name, field) {
+        ("Probe", "exec" | "httpGet" | "tcpSocket" | "grpc") => Some("ProbeHandler"),
+        ("Volume", "name") | ("EphemeralContainer", "targetContainerName") => None,
+        ("Volume", _) => Some("VolumeSource"),
+        ("EphemeralContainer", _) => Some("EphemeralContainerCommon"),
+        (
+            "PersistentVolumeSpec",
+            "awsElasticBlockStore"
+            | "azureDisk"
+            | "azureFile"
+            | "cephfs"
+            | "cinder"
+            | "csi"
+            | "fc"
+            | "flexVolume"
+            | "flocker"
+            | "gcePersistentDisk"
+            | "glusterfs"
+            | "hostPath"
+            | "iscsi"
+            | "local"
+            | "nfs"
+            | "photonPersistentDisk"
+            | "portworxVolume"
+            | "quobyte"
+            | "rbd"
+            | "scaleIO"
+            | "storageos"
+            | "vsphereVolume",
+        ) => Some("PersistentVolumeSource"),
+        ("IngressRule", "http") => Some("IngressRuleValue"),
+        (
+            "ConfigMapKeySelector"
+            | "SecretKeySelector"
+            | "ConfigMapEnvSource"
+            | "SecretEnvSource"
+            | "ConfigMapProjection"
+            | "SecretProjection"
+            | "ConfigMapVolumeSource",
+            "name",
+        ) => Some("LocalObjectReference"),
         _ => None,
     }
 }
@@ -301,11 +350,13 @@ fn object(schema: &Schema, value: &Value, place: &Place<'_>) -> Option<String> {
     };
     for (key, child) in map {
         let found = if let Some(reference) = schema.properties.get(key.as_str()) {
-            let path = if place.path.is_empty() {
-                key.clone()
-            } else {
-                format!("{}.{key}", place.path)
-            };
+            let within = embedded_struct(&place.own_type, key);
+            let parts = [place.path.as_str(), within.unwrap_or_default(), key];
+            let path = parts
+                .into_iter()
+                .filter(|p| !p.is_empty())
+                .collect::<Vec<_>>()
+                .join(".");
             // A field's struct is the owner of what stands inside it.
             let inner = Schema::resolve(reference);
             let owner = match (named_owner(reference), inner.properties.is_empty()) {
@@ -376,24 +427,30 @@ fn bad_micro_time(text: &str) -> Option<String> {
     ))
 }
 
-/// Whether `text` is a resource quantity (apimachinery `resource.ParseQuantity`).
-pub fn is_quantity(text: &str) -> bool {
+/// Why `text` is no resource quantity (apimachinery `resource.ParseQuantity`).
+fn quantity_problem(text: &str) -> Option<&'static str> {
+    let text = text.trim();
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let end = unsigned
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
-    let dots = number.bytes().filter(|b| *b == b'.').count();
-    if dots > 1 || number.len() == dots {
-        return false;
+    let exponent = suffix.trim_start_matches(|c| "eEinumkKMGTP".contains(c));
+    let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let shaped = number.bytes().filter(|b| *b == b'.').count() < 2
+        && !(number.is_empty() && digits.is_empty())
+        && digits.bytes().all(|b| b.is_ascii_digit());
+    if !shaped {
+        return Some(QUANTITY);
     }
-    match suffix {
+    let known = match suffix {
         "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" | "Ki" | "Mi" | "Gi" | "Ti" | "Pi"
         | "Ei" => true,
         _ => suffix
             .strip_prefix(['e', 'E'])
             .is_some_and(|exponent| exponent.parse::<i32>().is_ok()),
-    }
+    };
+    (!known).then_some(SUFFIX)
 }
 
 #[cfg(test)]
@@ -402,8 +459,44 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn what_is_no_quantity() {
+        for (text, want) in [
+            ("1", None),
+            (" 1.5Gi ", None),
+            (".5", None),
+            ("1e-3", None),
+            ("5kk", Some(SUFFIX)),
+            ("5e", Some(SUFFIX)),
+            ("+-1", Some(SUFFIX)),
+            ("5Q", Some(QUANTITY)),
+            ("1.2.3", Some(QUANTITY)),
+            ("", Some(QUANTITY)),
+        ] {
+            assert_eq!(quantity_problem(text), want, "{text}");
+        }
+    }
+
+    #[test]
     fn what_go_refuses() {
         let cases = [
+            (
+                "",
+                "v1",
+                "Pod",
+                json!({"spec": {"containers": [{"livenessProbe": {"httpGet": {"path": 1}}}]}}),
+                Some(
+                    "json: cannot unmarshal number into Go struct field HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.path of type string",
+                ),
+            ),
+            (
+                "",
+                "v1",
+                "Pod",
+                json!({"spec": {"volumes": [{"name": "v", "configMap": {"name": 1}}]}}),
+                Some(
+                    "json: cannot unmarshal number into Go struct field ConfigMapVolumeSource.spec.volumes.VolumeSource.configMap.LocalObjectReference.name of type string",
+                ),
+            ),
             (
                 "",
                 "v1",

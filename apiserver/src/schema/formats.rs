@@ -40,6 +40,47 @@ pub fn matches(format: &str, text: &str) -> bool {
     }
 }
 
+/// Formats besides those with a name of one word and a number.
+const KNOWN: [&str; 25] = [
+    "bsonobjectid",
+    "uri",
+    "hostname",
+    "email",
+    "ipv4",
+    "ipv6",
+    "cidr",
+    "mac",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "creditcard",
+    "ssn",
+    "hexcolor",
+    "rgbcolor",
+    "byte",
+    "password",
+    "date",
+    "duration",
+    "datetime",
+    "k8sshortname",
+];
+
+/// Whether a format means anything for values of this type.
+pub fn is_known(kind: &str, format: &str) -> bool {
+    // Dashes do not count.
+    let plain = format.replace('-', "");
+    match plain.as_str() {
+        "int32" | "int64" => kind == "integer",
+        "float" | "double" => kind == "number",
+        "k8slongname" => true,
+        plain => KNOWN.contains(&plain),
+    }
+}
+
 fn fits(pattern: &str, text: &str) -> bool {
     regexes::compile(pattern).is_ok_and(|re| re.is_match(text))
 }

@@ -10,6 +10,7 @@ pub mod decode;
 pub mod default;
 pub mod formats;
 pub mod openapi;
+mod openapi_texts;
 pub mod prune;
 mod regexes;
 pub mod structural;

@@ -1,6 +1,6 @@
 //! Writing schemas as OpenAPI v3, for `/openapi/v3` and for clients that explain or merge by it.
 
-use super::{ListType, Ref, Schema, Type, builtin};
+use super::{ListType, Ref, Schema, Type, builtin, openapi_texts};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -167,8 +167,10 @@ pub fn components<'a>(names: impl IntoIterator<Item = &'a str>) -> Map<String, V
         // Built-ins hold raw JSON without saying so.
         json.as_object_mut()
             .map(|o| o.remove("x-kubernetes-preserve-unknown-fields"));
+        openapi_texts::named(&name, &mut json);
         let gvks = builtin::gvks(&name);
         if !gvks.is_empty() {
+            openapi_texts::object(&mut json);
             json["x-kubernetes-group-version-kind"] = gvks
                 .iter()
                 .map(|(g, v, k)| json!({"group": g, "version": v, "kind": k}))
@@ -202,6 +204,7 @@ fn refers_to(schema: &Schema, found: &mut impl FnMut(&str)) {
 /// The schema of a custom kind: its own fields and those every object has.
 pub fn custom_kind(schema: &Schema, group: &str, version: &str, kind: &str) -> Value {
     let mut out = to_openapi_v3(schema);
+    published(&mut out);
     if !out["properties"].is_object() {
         out["properties"] = json!({});
     }
@@ -209,13 +212,51 @@ pub fn custom_kind(schema: &Schema, group: &str, version: &str, kind: &str) -> V
     out["properties"]["kind"] = json!({"type": "string"});
     out["properties"]["metadata"] =
         json!({"allOf": [{"$ref": format!("#/components/schemas/{}", builtin::OBJECT_META)}]});
+    openapi_texts::object(&mut out);
     out["x-kubernetes-group-version-kind"] = json!([{"group": group, "version": version, "kind": kind}]);
     out
 }
 
+/// Says in OpenAPI's own words what extensions of a custom schema mean: an object within has what objects have, and a number
+/// or a text is either.
+fn published(schema: &mut Value) {
+    let Value::Object(map) = schema else { return };
+    let is_set = |map: &Map<String, Value>, key: &str| map.get(key) == Some(&Value::Bool(true));
+    if is_set(map, "x-kubernetes-int-or-string") && !map.contains_key("anyOf") && !map.contains_key("allOf") {
+        map.insert(
+            "anyOf".to_owned(),
+            json!([{"type": "integer"}, {"type": "string"}]),
+        );
+    }
+    if is_set(map, "x-kubernetes-embedded-resource") {
+        let mut whole = json!({"properties": {
+            "apiVersion": {"type": "string"}, "kind": {"type": "string"},
+            "metadata": {"allOf": [{"$ref": format!("#/components/schemas/{}", builtin::OBJECT_META)}]}}});
+        openapi_texts::object(&mut whole);
+        let own = map.entry("properties").or_insert_with(|| json!({}));
+        if let (Value::Object(own), Value::Object(all)) = (own, whole["properties"].take()) {
+            own.extend(all);
+        }
+        let required = map.entry("required").or_insert_with(|| json!([]));
+        if let Value::Array(required) = required {
+            for field in ["apiVersion", "kind"] {
+                if !required.iter().any(|r| r == field) {
+                    required.push(field.into());
+                }
+            }
+        }
+    }
+    if let Some(Value::Object(properties)) = map.get_mut("properties") {
+        properties.values_mut().for_each(published);
+    }
+    for key in ["items", "additionalProperties"] {
+        map.get_mut(key).into_iter().for_each(published);
+    }
+}
+
 /// The schema of a list of a custom kind, whose component is `item`.
 pub fn custom_list(item: &str, group: &str, version: &str, list_kind: &str) -> Value {
-    json!({
+    let mut out = json!({
         "type": "object",
         "required": ["items"],
         "properties": {
@@ -225,7 +266,9 @@ pub fn custom_list(item: &str, group: &str, version: &str, list_kind: &str) -> V
             "items": {"type": "array", "items": {"allOf": [{"$ref": format!("#/components/schemas/{item}")}]}},
         },
         "x-kubernetes-group-version-kind": [{"group": group, "version": version, "kind": list_kind}],
-    })
+    });
+    openapi_texts::object(&mut out);
+    out
 }
 
 #[cfg(test)]
@@ -252,6 +295,21 @@ mod tests {
         let kind = custom_kind(&schema, "x.io", "v1", "Gadget");
         assert_eq!(kind["x-kubernetes-group-version-kind"][0]["kind"], "Gadget");
         assert!(kind["properties"]["metadata"]["allOf"][0]["$ref"].is_string());
+    }
+
+    #[test]
+    fn published_schemas_say_what_extensions_mean() {
+        let given = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "port": {"x-kubernetes-int-or-string": true},
+            "list": {"type": "array", "items": {"type": "object", "x-kubernetes-embedded-resource": true,
+                "x-kubernetes-preserve-unknown-fields": true}}}}}});
+        let kind = custom_kind(&structural::parse(&given, "").unwrap(), "x.io", "v1", "Gadget");
+        let spec = &kind["properties"]["spec"]["properties"];
+        assert_eq!(spec["port"]["anyOf"][0]["type"], "integer");
+        let embedded = &spec["list"]["items"];
+        assert_eq!(embedded["required"], json!(["apiVersion", "kind"]));
+        assert!(embedded["properties"]["metadata"]["allOf"].is_array());
+        assert!(kind["properties"]["kind"]["description"].is_string());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::{ListType, Schema, Type, builtin, formats, regexes};
 use crate::error::{FieldError, FieldErrorKind};
 use serde_json::{Map, Value};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 /// What is wrong with `new`. `path` is prepended to the fields' paths (`""` for a whole object).
@@ -403,7 +403,7 @@ impl Run {
                 }
             }
             Value::Array(list) => {
-                let mut seen = HashSet::new();
+                let mut seen: HashMap<String, u32> = HashMap::new();
                 let mut former = schema.former(old);
                 for (i, item) in list.iter().enumerate() {
                     let identity = match &schema.list_type {
@@ -411,9 +411,13 @@ impl Run {
                         Some(ListType::Map(keys)) => Some(Self::keys_of(schema, keys, item)),
                         _ => None,
                     };
-                    if let Some(identity) = identity
-                        && !seen.insert(identity.to_string())
-                    {
+                    // What is there more often is told of once.
+                    let second = |identity: &Value| {
+                        let times = seen.entry(identity.to_string()).or_default();
+                        *times += 1;
+                        *times == 2
+                    };
+                    if let Some(identity) = identity.filter(second) {
                         self.at(i, |run| {
                             run.errors
                                 .push(FieldError::duplicate(run.path.clone(), &identity));

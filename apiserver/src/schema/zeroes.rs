@@ -97,7 +97,8 @@ fn fields(schema: &Schema, map: &mut Map<String, Value>) {
         };
         normalise(child, value);
         match value {
-            Value::Array(list) => !list.is_empty(),
+            // No owners is another thing than nothing said of them.
+            Value::Array(list) => !list.is_empty() || key == "managedFields",
             Value::Object(fields) => !fields.is_empty() || !is_plain_map(child),
             _ => !(is_zero(value) && dropped.contains(&key.as_str())),
         }

@@ -82,7 +82,16 @@ pub fn is_ready(pod: &Value) -> bool {
 /// A new pod runs. One that is not to run forever, and a Job made, is done.
 pub fn decide(pod: &Value, now: Timestamp) -> Plan {
     let phase = pod["status"]["phase"].as_str().unwrap_or("Pending");
-    if object::is_deleting(pod) || phase != "Pending" {
+    if object::is_deleting(pod) {
+        // Its containers end as soon as they are told to: nothing uses up the time they have. Who holds it by a finalizer
+        // is waited for by the API server.
+        let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_i64();
+        return match grace {
+            Some(seconds) if seconds > 0 => Plan::of([Action::delete_ended(pod)]),
+            _ => Plan::default(),
+        };
+    }
+    if phase != "Pending" {
         return Plan::default();
     }
     let owners = pod["metadata"]["ownerReferences"]

@@ -150,6 +150,10 @@ impl Context {
                 self.answer(name, &csr, conditions::CSR_DENIED, reason, &message)
                     .await?;
             }
+            Decision::RecordAt(settled) => {
+                let wait = settled.duration_since(Timestamp::now());
+                return Ok(Next::After(wait.try_into().unwrap_or_default()));
+            }
             Decision::Record(agent, issued) => {
                 if let Some(view) = self.clusters.get("", &cluster) {
                     // First: once the certificate is written down, nobody looks at it again.

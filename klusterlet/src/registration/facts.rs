@@ -90,11 +90,11 @@ pub fn claims(
 /// Claims longer than the ManagedCluster's schema takes would spoil its whole status.
 const MAX_CLAIM: usize = 1024;
 
-/// Claims and properties under one name once: the property counts (wire §2.7). What is too long is left out.
+/// Claims and properties under one name once: the property counts (wire §2.7). And the names of what is too long to be told.
 pub fn merged(
     claims: Option<&BTreeMap<String, String>>,
     properties: Option<&BTreeMap<String, String>>,
-) -> BTreeMap<String, String> {
+) -> (BTreeMap<String, String>, Vec<String>) {
     let mut all = claims.cloned().unwrap_or_default();
     all.extend(
         properties
@@ -102,17 +102,15 @@ pub fn merged(
             .flatten()
             .map(|(k, v)| (k.clone(), v.clone())),
     );
+    let mut long = Vec::new();
     all.retain(|name, value| {
         let fits = value.chars().count() <= MAX_CLAIM;
         if !fits {
-            tracing::warn!(
-                name,
-                "this claim is longer than {MAX_CLAIM} characters and is not reported"
-            );
+            long.push(name.clone());
         }
         fits
     });
-    all
+    (all, long)
 }
 
 /// Nodes and claims as last seen. `None` while a list is not complete, or may not be read.
@@ -121,6 +119,8 @@ pub struct Facts {
     nodes: Mutex<Option<BTreeMap<String, NodeFacts>>>,
     claims: Mutex<Option<BTreeMap<String, String>>>,
     properties: Mutex<Option<BTreeMap<String, String>>>,
+    /// Claims that are too long, and how many are too many, as last told.
+    left_out: Mutex<(Vec<String>, usize)>,
     changed: Notify,
 }
 
@@ -141,21 +141,44 @@ impl Facts {
             .map(|nodes| resources(nodes.values()))
     }
 
-    /// The claims to report, and how many were left out, once everything the gates ask for is known.
+    /// The claims to report, once everything the gates ask for is known. What is left out of them is told when it changes.
     pub fn claims(
         &self,
         gates: Gates,
         suffixes: &[String],
         limit: usize,
-    ) -> Option<(Vec<ManagedClusterClaim>, usize)> {
+    ) -> Option<Vec<ManagedClusterClaim>> {
         let claims_known = locked(&self.claims);
         let properties_known = locked(&self.properties);
         let missing = (gates.on(Gate::ClusterClaim) && claims_known.is_none())
             || (gates.on(Gate::ClusterProperty) && properties_known.is_none());
         (!missing).then(|| {
-            let all = merged(claims_known.as_ref(), properties_known.as_ref());
-            claims(&all, suffixes, limit)
+            let (all, long) = merged(claims_known.as_ref(), properties_known.as_ref());
+            let (list, many) = claims(&all, suffixes, limit);
+            self.leave_out(long, many);
+            list
         })
+    }
+
+    fn leave_out(&self, long: Vec<String>, many: usize) {
+        let mut told = locked(&self.left_out);
+        if *told == (long.clone(), many) {
+            return;
+        }
+        if !long.is_empty() {
+            let names = long.join(", ");
+            tracing::warn!(
+                names,
+                "claims that are longer than {MAX_CLAIM} characters are not reported"
+            );
+        }
+        if many > 0 {
+            tracing::warn!(
+                left_out = many,
+                "there are more custom ClusterClaims than --max-custom-cluster-claims allows"
+            );
+        }
+        *told = (long, many);
     }
 
     /// Follows the nodes, for ever.
@@ -290,7 +313,8 @@ mod tests {
             Some(&map(&[("a", "claim"), ("b", "claim")])),
             Some(&map(&[("b", "property"), ("long", &long)])),
         );
-        assert_eq!(all, map(&[("a", "claim"), ("b", "property")]));
+        let told = map(&[("a", "claim"), ("b", "property")]);
+        assert_eq!(all, (told, vec!["long".to_owned()]));
     }
 
     #[test]
@@ -298,7 +322,7 @@ mod tests {
         let facts = Facts::default();
         let both = Gates::parse(&["ClusterProperty=true".into()]).unwrap();
         let none = Gates::parse(&["ClusterClaim=false".into()]).unwrap();
-        assert_eq!(facts.claims(none, &[], 0), Some((Vec::new(), 0)));
+        assert_eq!(facts.claims(none, &[], 0), Some(Vec::new()));
         assert_eq!(facts.claims(Gates::default(), &[], 0), None);
         *locked(&facts.claims) = Some(BTreeMap::new());
         assert!(facts.claims(Gates::default(), &[], 0).is_some());

@@ -122,14 +122,18 @@ pub async fn client(role: &'static str, path: &Path, config: Kubeconfig) -> Resu
 /// The proxy by which a server is reached: the kubeconfig's, else the environment's. The library's own idea of NO_PROXY compares
 /// it with the proxy's address, and lets it overrule the kubeconfig.
 fn proxy(named: Option<String>, server: &http::Uri) -> Option<String> {
-    named.filter(|p| !p.is_empty()).or_else(|| {
-        let variable = |upper: &str, lower: &str| {
-            let set = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
-            set(upper).or_else(|| set(lower))
-        };
-        let exceptions = variable("NO_PROXY", "no_proxy").unwrap_or_default();
-        variable("HTTPS_PROXY", "https_proxy").filter(|_| !without_proxy(server, &exceptions))
-    })
+    let named = named.filter(|p| !p.is_empty());
+    named.or_else(|| from_environment(server, |name| std::env::var(name).ok()))
+}
+
+fn from_environment(server: &http::Uri, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let either = |upper: &str| {
+        let set = |name: &str| variable(name).filter(|v| !v.is_empty());
+        set(upper).or_else(|| set(&upper.to_ascii_lowercase()))
+    };
+    let exceptions = either("NO_PROXY").unwrap_or_default();
+    let plain = server.scheme_str() == Some("http");
+    either(if plain { "HTTP_PROXY" } else { "HTTPS_PROXY" }).filter(|_| !without_proxy(server, &exceptions))
 }
 
 /// What went wrong on the way to a server: where that leads by a proxy, the proxy may be what refused.
@@ -169,7 +173,8 @@ pub fn without_proxy(server: &http::Uri, no_proxy: &str) -> bool {
         .trim_start_matches('[')
         .trim_end_matches(']')
         .to_ascii_lowercase();
-    let port = server.port_u16().unwrap_or(443);
+    let plain = server.scheme_str() == Some("http");
+    let port = server.port_u16().unwrap_or(if plain { 80 } else { 443 });
     let address: Option<IpAddr> = host.parse().ok();
     if host == "localhost" || address.is_some_and(|a| a.is_loopback()) {
         return true;
@@ -297,6 +302,38 @@ mod tests {
             (Some("me:s3cret@proxy"), "by the proxy http://proxy: refused"),
         ] {
             assert_eq!(by_way(&hub(proxy), "refused".into()), expected);
+        }
+    }
+
+    #[test]
+    fn the_environments_proxy_goes_by_the_servers_scheme() {
+        let (secure, plain) = ("https://hub.example.com:6443", "http://hub.example.com");
+        for (url, set, wanted) in [
+            (
+                secure,
+                &[("HTTPS_PROXY", "a"), ("HTTP_PROXY", "b")][..],
+                Some("a"),
+            ),
+            (plain, &[("HTTPS_PROXY", "a"), ("HTTP_PROXY", "b")], Some("b")),
+            (secure, &[("https_proxy", "a")], Some("a")),
+            (plain, &[("http_proxy", "b")], Some("b")),
+            (secure, &[("HTTPS_PROXY", ""), ("https_proxy", "a")], Some("a")),
+            (secure, &[("HTTP_PROXY", "b")], None),
+            (secure, &[("HTTPS_PROXY", "a"), ("NO_PROXY", "example.com")], None),
+            (
+                secure,
+                &[("HTTPS_PROXY", "a"), ("no_proxy", "hub.example.com:443")],
+                Some("a"),
+            ),
+            (
+                plain,
+                &[("HTTP_PROXY", "b"), ("no_proxy", "hub.example.com:80")],
+                None,
+            ),
+        ] {
+            let find = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            let found = from_environment(&url.parse().unwrap(), find);
+            assert_eq!(found.as_deref(), wanted, "{url} {set:?}");
         }
     }
 

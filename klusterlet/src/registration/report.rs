@@ -149,17 +149,11 @@ impl Shared {
             &options.reserved_cluster_claim_suffixes,
             options.max_custom_cluster_claims,
         );
-        if let Some((_, left_out @ 1..)) = claims {
-            tracing::warn!(
-                left_out,
-                "there are more custom ClusterClaims than --max-custom-cluster-claims allows"
-            );
-        }
         let observed = Observed {
             health: health.clone(),
             version: version.cloned(),
             resources: self.facts.resources(),
-            claims: claims.map(|(list, _)| list),
+            claims,
             certificate: Some(held.validity),
             rotation_problem: held.problem,
             namespaces: self.namespaces.outcomes(),

@@ -3,5 +3,7 @@
 mod errors;
 mod flow;
 mod patience;
+mod rebootstrap;
+mod several;
 mod stub;
 mod told;

@@ -88,4 +88,4 @@ macro_rules! areas {
     };
 }
 
-areas! { access apply crds edges kinds lifecycle lists seen verbs workloads }
+areas! { access admission apply crds edges fields kinds lifecycle lists seen verbs workloads }

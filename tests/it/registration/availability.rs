@@ -201,5 +201,13 @@ async fn a_sick_api_server_is_unavailable_and_tainted_so() -> Result {
             .unwrap_or_default();
         keys.contains(taints::UNAVAILABLE).then_some(()).ok_or(keys)
     })
+    .await?;
+    let events = format!("/apis/events.k8s.io/v1/namespaces/{name}/events");
+    hub.until_all(&events, SOON, "the hub is told", |events| {
+        let told = events
+            .values()
+            .any(|event| event["reason"] == "Unavailable" && event["type"] == "Warning");
+        told.then_some(()).ok_or_else(|| format!("{events:?}"))
+    })
     .await
 }

@@ -1,8 +1,8 @@
 //! Leaving: in order, or by force; and what of it is left, at the hub and on the cluster.
 
-use super::{lease_path, lose, stays, until_available};
+use super::{lease_path, lose, stays, until_available, until_said};
 use crate::{MUSTER, Result};
-use muster_crds::constants::conditions;
+use muster_crds::constants::{annotations, conditions};
 use muster_crds::names as naming;
 use muster_tests::fleet::Hub;
 use muster_tests::objects::{
@@ -11,6 +11,7 @@ use muster_tests::objects::{
 use muster_tests::program::Run;
 use muster_tests::wait::{SOON, eventually};
 use muster_tests::{Fleet, FleetOptions, Program};
+use serde_json::json;
 use std::time::Duration;
 
 async fn detach(fleet: &Fleet, index: usize, flags: &[&str]) -> anyhow::Result<Run> {
@@ -99,6 +100,58 @@ async fn a_cluster_that_leaves_in_order_cleans_up_after_itself() -> Result {
         "{again:?}"
     );
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_a_clusters_namespace_goes_by_priority_and_the_cluster_says_what_is_left() -> Result {
+    let mut fleet = Fleet::joined(1).await?;
+    let (hub, name) = (fleet.kube(), fleet.clusters[0].name.clone());
+    // Nobody takes the works away but this test.
+    fleet.clusters[0].stop().await?;
+    let held = |work: &str, priority: Option<&str>| {
+        let mut object = muster_tests::objects::work(&name, work, &[configmap("default", work, "1")]);
+        object["metadata"]["finalizers"] = json!(["example.com/held"]);
+        if let Some(priority) = priority {
+            object["metadata"]["annotations"] = json!({annotations::CLEANUP_PRIORITY: priority});
+        }
+        object
+    };
+    for (work, priority) in [
+        ("last", Some("100")),
+        ("first", None),
+        ("second", Some("7")),
+        ("with-it", Some("7")),
+    ] {
+        fleet.create(&held(work, priority)).await?;
+    }
+    hub.delete(&cluster_path(&name)).await?;
+    for (batch, others) in [
+        (&["first"][..], &["last", "second", "with-it"][..]),
+        (&["second", "with-it"], &["last"]),
+        (&["last"], &[]),
+    ] {
+        for work in batch {
+            let what = format!("{work} is deleted");
+            hub.until(&work_path(&name, work), SOON, &what, |object| {
+                let going = object.is_some_and(|object| object["metadata"]["deletionTimestamp"].is_string());
+                going.then_some(()).ok_or_else(|| format!("{object:?}"))
+            })
+            .await?;
+        }
+        until_said(&hub, &name, conditions::DELETING, "False", "manifestworks").await?;
+        for work in others {
+            let object = hub.get(&work_path(&name, work)).await?;
+            assert!(
+                object["metadata"]["deletionTimestamp"].is_null(),
+                "{work} goes with {batch:?}"
+            );
+        }
+        for work in batch {
+            let free = json!({"metadata": {"finalizers": null}});
+            hub.merge(&work_path(&name, work), &free).await?;
+        }
+    }
+    nothing_is_left(&fleet, &name).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

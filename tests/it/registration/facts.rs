@@ -94,6 +94,9 @@ async fn claims_and_properties_are_reported_by_their_rules() -> Result {
     let property = json!({"apiVersion": "about.k8s.io/v1alpha1", "kind": "ClusterProperty",
         "metadata": {"name": "area"}, "spec": {"value": "property"}});
     spoke.create(PROPERTIES, &property).await?;
+    let mut secret = property.clone();
+    secret["metadata"] = json!({"name": "aab", "labels": {labels::SPOKE_ONLY: "true"}});
+    spoke.create(PROPERTIES, &secret).await?;
     until_claims(
         &hub,
         name,
@@ -107,6 +110,7 @@ async fn claims_and_properties_are_reported_by_their_rules() -> Result {
         &[&reserved[..], &[("area", "b"), ("zone", "z")]].concat(),
     )
     .await?;
+    spoke.delete(&format!("{PROPERTIES}/aab")).await?;
     for (claim_name, _) in [
         ("zone", ""),
         ("area", ""),

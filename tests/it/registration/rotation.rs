@@ -2,6 +2,7 @@
 
 use super::{answered, csrs_path, embedded_only, name};
 use crate::Result;
+use anyhow::Context as _;
 use muster_apiserver::server::ServerOptions;
 use muster_crds::constants::conditions;
 use muster_tests::objects::{CSRS, cluster_path, configmap, has_condition, work};
@@ -45,6 +46,23 @@ async fn collect(hub: Kube, cluster: String, issued: Arc<AtomicUsize>) -> anyhow
         known = now.into_keys().collect();
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_lives_no_longer_than_was_asked_for() -> Result {
+    let mut fleet = Fleet::prepare(FleetOptions::default()).await?;
+    fleet.clusters[0].options.client_cert_expiration_seconds = 3600;
+    fleet.clusters[0].start();
+    fleet.until_available().await?;
+    let (hub, cluster) = (fleet.kube(), &fleet.clusters[0]);
+    let csr = super::csr_of(&hub, &cluster.name).await?;
+    assert_eq!(csr["spec"]["expirationSeconds"], 3600);
+    let pem = std::fs::read(cluster.credentials().join("tls.crt"))?;
+    let validity = muster_hub::certificate::validity(&pem).context("it is a certificate")?;
+    let life = validity.not_after.duration_since(validity.not_before).as_secs();
+    // Signers begin some minutes in the past.
+    assert!((3600..=3600 + 600).contains(&life), "{life} s");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

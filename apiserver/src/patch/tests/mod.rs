@@ -1,5 +1,6 @@
 //! Expected fieldsV1, messages and codes are facts from a kube-apiserver 1.36.
 
+mod configuration;
 mod merging;
 mod ownership;
 mod properties;

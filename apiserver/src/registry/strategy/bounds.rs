@@ -1,8 +1,9 @@
 //! Kinds that bound others: quotas, limit ranges, disruption budgets and autoscalers.
 
+use super::check::Spot;
 use super::json::{items, text};
 use super::pod_rules::one_of_if_set;
-use super::{quantity, selector, workloads};
+use super::{pod_resources, quantity, scopes, selector, workloads};
 use crate::error::{FieldError, FieldErrorKind};
 use crate::registry::{names, split_api_version};
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use std::collections::BTreeSet;
 
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 /// What a quota may count by a name without a domain.
-const COUNTED: [&str; 21] = [
+pub(super) const COUNTED: [&str; 21] = [
     "cpu",
     "memory",
     "storage",
@@ -33,15 +34,8 @@ const COUNTED: [&str; 21] = [
     "persistentvolumeclaims",
     "resourceclaims",
 ];
-const SCOPES: [&str; 7] = [
-    "Terminating",
-    "NotTerminating",
-    "BestEffort",
-    "NotBestEffort",
-    "PriorityClass",
-    "CrossNamespacePodAffinity",
-    "VolumeAttributesClass",
-];
+/// How a quota names the storage of one class.
+const CLASS_STORAGE: &str = ".storageclass.storage.k8s.io/requests.storage";
 
 fn amount(value: &Value) -> Option<i128> {
     value.as_str().and_then(quantity::nanos)
@@ -63,9 +57,16 @@ pub(super) fn validate_amounts(map: &Value, at: &str) -> Vec<FieldError> {
 }
 
 fn validate_quota(spec: &Value) -> Vec<FieldError> {
+    let mut errors = validate_hard(&spec["hard"], "spec.hard");
+    errors.extend(scopes::validate(spec));
+    errors
+}
+
+/// Amounts of a quota at `path`: of what can be counted, none below zero.
+pub(super) fn validate_hard(hard: &Value, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for (name, value) in spec["hard"].as_object().into_iter().flatten() {
-        let field = format!("spec.hard[{name}]");
+    for (name, value) in hard.as_object().into_iter().flatten() {
+        let field = format!("{path}[{name}]");
         let mut refuse =
             |value: &Value, message: &str| errors.push(FieldError::invalid(&field, value, message));
         for message in names::qualified_name(name) {
@@ -83,16 +84,13 @@ fn validate_quota(spec: &Value) -> Vec<FieldError> {
         if nanos < 0 {
             refuse(value, NOT_NEGATIVE);
         }
-        if (name.starts_with("count/") || is_count(name)) && nanos % 1_000_000_000 != 0 {
+        // What Kubernetes does not know by name is counted.
+        let extended =
+            name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.");
+        let class = name.ends_with(CLASS_STORAGE);
+        if (extended || class || is_count(name)) && nanos % 1_000_000_000 != 0 {
             refuse(value, "must be an integer");
         }
-    }
-    if items(spec, "scopes").any(|scope| !scope.as_str().is_some_and(|s| SCOPES.contains(&s))) {
-        errors.push(FieldError::invalid(
-            "spec.scopes",
-            &spec["scopes"],
-            "unsupported scope",
-        ));
     }
     errors
 }
@@ -115,7 +113,7 @@ fn is_count(name: &str) -> bool {
 
 /// One limit of a LimitRange: its amounts in order.
 fn validate_limit(limit: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    const MAPS: [&str; 4] = ["max", "min", "default", "defaultRequest"];
+    const MAPS: [&str; 5] = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
     let kind = text(limit, "type");
     for message in names::qualified_name(kind) {
         errors.push(FieldError::invalid(
@@ -148,7 +146,19 @@ fn validate_limit(limit: &Value, at: &str, errors: &mut Vec<FieldError>) {
         .filter_map(|map| limit[*map].as_object())
         .flat_map(serde_json::Map::keys)
         .collect();
+    let whole = Spot::new(limit, at);
+    for map in MAPS {
+        for (name, amount) in whole.at(map).entries() {
+            if matches!(kind, "Pod" | "Container") {
+                pod_resources::check_name(name, &amount, errors);
+            } else if !name.contains('/') && !COUNTED.contains(&name) && !is_huge_pages(name) {
+                let message = "must be a standard resource type or fully qualified";
+                errors.push(FieldError::invalid(&amount.path, &json!(name), message));
+            }
+        }
+    }
     for key in keys {
+        validate_ratio(limit, key, at, errors);
         // Of two amounts the first must not be more than the second; who is told, and with which of the two.
         for (low, high, told, shown, words) in [
             ("min", "max", "min", "min", ("min", "max")),
@@ -196,6 +206,25 @@ fn validate_limit(limit: &Value, at: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// How many times more than asked for may be allowed: at least once, and no more than fits between the bounds.
+#[allow(clippy::cast_precision_loss)] // as Kubernetes divides them
+fn validate_ratio(limit: &Value, key: &str, at: &str, errors: &mut Vec<FieldError>) {
+    let shown = &limit["maxLimitRequestRatio"][key];
+    let Some(ratio) = amount(shown) else { return };
+    let field = format!("{at}.maxLimitRequestRatio[{key}]");
+    let said = shown.as_str().unwrap_or_default();
+    let mut refuse = |why: &str| errors.push(FieldError::invalid(&field, shown, why));
+    if ratio < 1_000_000_000 {
+        refuse(&format!("ratio {said} is less than 1"));
+    }
+    if let (Some(min), Some(max)) = (amount(&limit["min"][key]), amount(&limit["max"][key])) {
+        let most = max as f64 / min as f64;
+        if ratio as f64 / 1e9 > most {
+            refuse(&format!("ratio {said} is greater than max/min = {most:.6}"));
+        }
+    }
+}
+
 fn validate_budget(spec: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let given = |key: &str| !spec[key].is_null();
@@ -220,7 +249,7 @@ fn validate_budget(spec: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn validate_scaler(spec: &Value, is_new: bool) -> Vec<FieldError> {
+fn validate_scaler(spec: &Value, old: Option<&Value>) -> Vec<FieldError> {
     const SOURCES: [(&str, &str); 5] = [
         ("ContainerResource", "containerResource"),
         ("External", "external"),
@@ -258,8 +287,12 @@ fn validate_scaler(spec: &Value, is_new: bool) -> Vec<FieldError> {
         }
     }
     let version = text(target, "apiVersion");
-    let core = version == "v1" && text(target, "kind") == "ReplicationController";
-    if is_new && split_api_version(version).0.is_empty() && !core {
+    let grouped = |target: &Value| {
+        let version = text(target, "apiVersion");
+        let core = version == "v1" && text(target, "kind") == "ReplicationController";
+        core || !split_api_version(version).0.is_empty()
+    };
+    if !grouped(target) && old.is_none_or(|old| grouped(&old["spec"]["scaleTargetRef"])) {
         let message = "apiVersion must specify API group";
         errors.push(FieldError::invalid(
             "spec.scaleTargetRef.apiVersion",
@@ -294,7 +327,7 @@ fn validate_scaler(spec: &Value, is_new: bool) -> Vec<FieldError> {
 }
 
 /// What is wrong with an object of these kinds.
-pub(super) fn validate(plural: &str, object: &Value, is_new: bool) -> Vec<FieldError> {
+pub(super) fn validate(plural: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = &object["spec"];
     match plural {
         "resourcequotas" => validate_quota(spec),
@@ -311,7 +344,7 @@ pub(super) fn validate(plural: &str, object: &Value, is_new: bool) -> Vec<FieldE
             errors
         }
         "poddisruptionbudgets" => validate_budget(spec),
-        "horizontalpodautoscalers" => validate_scaler(spec, is_new),
+        "horizontalpodautoscalers" => validate_scaler(spec, old),
         _ => Vec::new(),
     }
 }
@@ -321,7 +354,7 @@ mod tests {
     use super::*;
 
     fn told(plural: &str, spec: &Value) -> Vec<String> {
-        let errors = validate(plural, &json!({ "spec": spec }), true);
+        let errors = validate(plural, &json!({ "spec": spec }), None);
         errors
             .iter()
             .map(|e| format!("{}: {}", e.field, e.message))

@@ -1,14 +1,13 @@
 //! Namespaces, Nodes, volumes, Events, Leases, quotas and endpoints: defaults and rules of the core's other kinds.
 
 use super::json::{at, copy, default, each, items, made, same, text};
-use super::network::check_range;
-use super::pod_rules::{not_negative, one_of};
+use super::pod_rules::not_negative;
+use super::{events, nodes, scopes, storage, volume_defaults};
 use crate::controllers::protection;
-use crate::error::{FieldError, FieldErrorKind};
+use crate::error::FieldError;
 use crate::object;
 use crate::registry::names;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 /// Label every namespace carries its own name under.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -56,7 +55,6 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
         "persistentvolumeclaims" => {
             if let Some(spec) = at(object, "spec") {
                 default(spec, "volumeMode", "Filesystem");
-                requests_from_limits(spec);
             }
             if let Some(status) = made(object, "status") {
                 default(status, "phase", "Pending");
@@ -66,9 +64,7 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
             if let Some(spec) = at(object, "spec") {
                 default(spec, "persistentVolumeReclaimPolicy", "Retain");
                 default(spec, "volumeMode", "Filesystem");
-                if let Some(host) = at(spec, "hostPath") {
-                    default(host, "type", "");
-                }
+                volume_defaults::fill(spec);
             }
             if let Some(status) = made(object, "status") {
                 default(status, "phase", "Pending");
@@ -107,17 +103,6 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
     }
 }
 
-fn requests_from_limits(spec: &mut Value) {
-    let limits = spec["resources"]["limits"].clone();
-    if let Value::Object(limits) = limits
-        && let Some(requests) = at(spec, "resources").and_then(|r| made(r, "requests"))
-    {
-        for (name, amount) in limits {
-            default(requests, &name, amount);
-        }
-    }
-}
-
 /// Of a container's limits, what is left out follows from what is said.
 fn default_limit(limit: &mut Value) {
     if text(limit, "type") != "Container" {
@@ -141,8 +126,13 @@ fn default_limit(limit: &mut Value) {
 fn default_node(node: &mut Value) {
     made(node, "spec");
     if let Some(spec) = at(node, "spec") {
-        let range = spec["podCIDR"].clone();
-        if !text(spec, "podCIDR").is_empty() && items(spec, "podCIDRs").next().is_none() {
+        // The older field is the first of the newer, and wins.
+        let (range, first) = (spec["podCIDR"].clone(), spec["podCIDRs"][0].clone());
+        if text(spec, "podCIDR").is_empty() {
+            if first.is_string() {
+                spec["podCIDR"] = first;
+            }
+        } else if range != first {
             spec["podCIDRs"] = json!([range]);
         }
     }
@@ -191,6 +181,7 @@ pub(super) fn prepare_create(plural: &str, object: &mut Value) {
             }
         }
         "persistentvolumeclaims" => {
+            storage::data_sources(object, &Value::Null);
             add_finalizer(object, protection::CLAIM);
             object["status"] = json!({ "phase": "Pending" });
         }
@@ -230,11 +221,7 @@ pub(super) fn validate(plural: &str, modern: bool, object: &Value) -> Vec<FieldE
             }
         }
         "nodes" => {
-            errors = validate_taints(spec);
-            let ranges = items(spec, "podCIDRs").enumerate();
-            for (i, range) in ranges {
-                check_range(&mut errors, &format!("spec.podCIDRs[{i}]"), range);
-            }
+            errors = nodes::validate(object);
         }
         "leases" => {
             if spec["leaseDurationSeconds"].as_i64().is_some_and(|s| s <= 0) {
@@ -247,123 +234,8 @@ pub(super) fn validate(plural: &str, modern: bool, object: &Value) -> Vec<FieldE
             }
             not_negative(&mut errors, "spec.leaseTransitions", &spec["leaseTransitions"]);
         }
-        "events" => errors = validate_event(object, modern),
+        "events" => errors = events::validate(object, modern),
         _ => {}
-    }
-    errors
-}
-
-/// What is wrong with a node's taints, which Kubernetes looks for in its metadata.
-fn validate_taints(spec: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let mut seen = BTreeSet::new();
-    for (i, taint) in items(spec, "taints").enumerate() {
-        let at = format!("metadata.taints[{i}]");
-        for message in names::qualified_name(text(taint, "key")) {
-            errors.push(FieldError::invalid(format!("{at}.key"), &taint["key"], &message));
-        }
-        let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-        one_of(&mut errors, &format!("{at}.effect"), &taint["effect"], &effects);
-        if !seen.insert((text(taint, "key"), text(taint, "effect"))) {
-            // As Go shows its own struct.
-            let shown = |key: &str| json!(text(taint, key));
-            let message = format!(
-                "Duplicate value: {{\"Key\":{},\"Value\":{},\"Effect\":{},\"TimeAdded\":{}}}: taints must be unique by key and effect pair",
-                shown("key"),
-                shown("value"),
-                shown("effect"),
-                taint["timeAdded"],
-            );
-            errors.push(FieldError::new(FieldErrorKind::Duplicate, at, message));
-        }
-    }
-    errors
-}
-
-fn validate_event(event: &Value, modern: bool) -> Vec<FieldError> {
-    // Both groups' names of the same fields.
-    let of = |new: &str, old: &str| -> Value {
-        event
-            .get(new)
-            .or_else(|| event.get(old))
-            .cloned()
-            .unwrap_or_default()
-    };
-    let about = of("involvedObject", "regarding");
-    let (own, theirs) = (object::namespace(event), text(&about, "namespace"));
-    let mut errors = Vec::new();
-    let fits = if theirs.is_empty() {
-        matches!(own, "" | "default")
-    } else {
-        own == theirs
-    };
-    let mismatch = || {
-        FieldError::invalid(
-            "involvedObject.namespace",
-            &json!(theirs),
-            "does not match event.namespace",
-        )
-    };
-    if !fits {
-        errors.push(mismatch());
-    }
-    let timed = event["eventTime"].is_string();
-    if timed {
-        let controller = of("reportingController", "reportingComponent");
-        let name = controller.as_str().unwrap_or_default();
-        let field = if modern {
-            "reportingController"
-        } else {
-            "reportingComponent"
-        };
-        if name.is_empty() {
-            errors.push(FieldError::required(field, ""));
-        } else {
-            for message in names::qualified_name(name) {
-                errors.push(FieldError::invalid(field, &controller, &message));
-            }
-        }
-        for key in ["reportingInstance", "action", "reason"] {
-            let value = text(event, key);
-            if value.is_empty() {
-                errors.push(FieldError::required(key, ""));
-            } else if value.len() > 128 {
-                errors.push(FieldError::invalid(
-                    key,
-                    &event[key],
-                    "can have at most 128 characters",
-                ));
-            }
-        }
-        let note = of("message", "note");
-        if note.as_str().is_some_and(|n| n.len() > 1024) {
-            errors.push(FieldError::invalid(
-                "message",
-                &note,
-                "can have at most 1024 characters",
-            ));
-        }
-    }
-    if modern {
-        if !timed {
-            errors.push(FieldError::required("eventTime", ""));
-        }
-        let kind = text(event, "type");
-        if !matches!(kind, "Normal" | "Warning") {
-            errors.push(FieldError::invalid(
-                "type",
-                &json!(kind),
-                &format!("has invalid value: {kind}"),
-            ));
-        }
-        for (new, old) in [
-            ("deprecatedFirstTimestamp", "firstTimestamp"),
-            ("deprecatedLastTimestamp", "lastTimestamp"),
-        ] {
-            if of(new, old).is_string() {
-                errors.push(FieldError::invalid(old, &of(new, old), "needs to be unset"));
-            }
-        }
     }
     errors
 }
@@ -372,9 +244,13 @@ fn validate_event(event: &Value, modern: bool) -> Vec<FieldError> {
 pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let (spec, was) = (&new["spec"], &old["spec"]);
     match plural {
+        "resourcequotas" => scopes::validate_update(new, old),
         "nodes" => ["podCIDR", "providerID"]
             .into_iter()
-            .filter(|key| !text(was, key).is_empty() && !same(&spec[key], &was[key]))
+            .filter(|key| {
+                let list = if *key == "podCIDR" { "podCIDRs" } else { key };
+                !text(was, key).is_empty() && !same(&spec[list], &was[list])
+            })
             .map(|key| {
                 let field = if key == "podCIDR" { "podCIDRs" } else { key };
                 FieldError::forbidden(

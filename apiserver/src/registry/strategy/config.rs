@@ -91,7 +91,8 @@ pub(super) fn validate_config_map(map: &Value) -> Vec<FieldError> {
         .flatten()
         .map(|(_, v)| decoded_len(v))
         .sum::<usize>();
-    check_size(size, "", &mut errors);
+    // All of it: no field has a name there.
+    check_size(size, "[]", &mut errors);
     errors
 }
 

@@ -14,6 +14,14 @@ pub(super) fn defaults(custom: &Custom, object: &mut Value) {
 pub(super) fn prepare_create(custom: &Custom, object: &mut Value) {
     if custom.status {
         remove(object, "status");
+        // What a client says of it is dropped, what the definition says is not: every read there fills it in.
+        if custom
+            .schema
+            .property("status")
+            .is_some_and(|s| s.default.is_some())
+        {
+            default::apply_defaults(&custom.schema, object);
+        }
     }
     object::set_meta(object, "generation", Some(1.into()));
 }

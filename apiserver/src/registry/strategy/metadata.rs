@@ -20,13 +20,17 @@ enum NameRule {
     Label,
     ServiceName,
     PathSegment,
+    Address,
 }
 
 fn name_rule(resource: &Resource) -> NameRule {
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "namespaces") | ("apps", "statefulsets") => NameRule::Label,
         ("", "services") => NameRule::ServiceName,
-        ("rbac.authorization.k8s.io", _) => NameRule::PathSegment,
+        ("rbac.authorization.k8s.io" | "apiregistration.k8s.io" | "events.k8s.io", _)
+        | ("", "events")
+        | ("policy", "poddisruptionbudgets") => NameRule::PathSegment,
+        ("networking.k8s.io", "ipaddresses") => NameRule::Address,
         _ => NameRule::Subdomain,
     }
 }
@@ -47,6 +51,7 @@ fn check_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
         }
         NameRule::Label | NameRule::ServiceName => names::dns_label(name),
         NameRule::PathSegment => names::path_segment(name),
+        NameRule::Address => names::address(name),
     }
 }
 
@@ -65,7 +70,7 @@ pub fn validate_labels(labels: &Value, field: &str) -> Vec<FieldError> {
     errors
 }
 
-fn validate_annotations(annotations: &Value, field: &str) -> Vec<FieldError> {
+pub(super) fn validate_annotations(annotations: &Value, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut size = 0;
     for (key, value) in annotations.as_object().into_iter().flatten() {

@@ -4,38 +4,65 @@
 //! Order of a write: decode and prune, [`default`] (what a client's field manager owns), `prepare_*` (what the server
 //! alone writes), then `validate_*`. All but address allocation are pure.
 
+mod addresses;
 mod admission;
+mod api_services;
 mod bounds;
 mod certificates;
+mod check;
+mod claim_status;
+mod claims;
 mod cluster;
 mod config;
 mod cron;
+mod csi;
 mod custom;
+mod device_slices;
+mod devices;
+mod endpoints;
+mod events;
+mod flow;
 mod generation;
+mod go;
+mod job_policies;
+mod job_status;
+mod jobs;
 mod json;
 mod metadata;
 mod network;
+mod nodes;
 mod normal;
 mod pod;
+mod pod_containers;
+mod pod_hooks;
 mod pod_parts;
+mod pod_refs;
+mod pod_resources;
 mod pod_rules;
 mod pod_scheduling;
 mod pod_sub;
+mod pod_volumes;
+mod pod_warnings;
 mod policy;
 pub mod quantity;
 mod rbac;
 mod scaling;
+mod scopes;
 pub mod selector;
 mod service;
+mod service_rules;
+mod statefulsets;
 mod status;
 mod storage;
+mod volume_defaults;
+mod volume_sources;
 mod warnings;
 mod workload_changes;
 mod workloads;
 
 pub use custom::scale_value;
 pub use metadata::validate_labels;
-pub use service::kubernetes_address;
+pub use service::{kubernetes_address, service_range};
 
 use super::{Resource, crd};
 use crate::auth::UserInfo;
@@ -95,7 +122,9 @@ fn family(resource: &Resource) -> Family {
             | "scheduling.k8s.io"
             | "storage.k8s.io"
             | "node.k8s.io"
-            | "flowcontrol.apiserver.k8s.io",
+            | "flowcontrol.apiserver.k8s.io"
+            | "resource.k8s.io"
+            | "apiregistration.k8s.io",
             _,
         ) => Family::Policy,
         _ => Family::Plain,
@@ -112,6 +141,7 @@ pub fn default(resource: &Resource, object: &mut Value) {
     let plural = resource.plural.as_str();
     zeroes::normalise(resource.schema(), object);
     normal::quantities(resource.schema(), object);
+    volume_defaults::drop_off(plural, object);
     match family(resource) {
         Family::Workload => {
             if plural == "podtemplates" {
@@ -136,6 +166,11 @@ pub fn default(resource: &Resource, object: &mut Value) {
             cluster::defaults(plural, object);
             network::defaults(plural, object);
             storage::defaults(plural, object);
+            flow::defaults(plural, object);
+            devices::defaults(plural, object);
+            if plural == "apiservices" {
+                api_services::defaults(object);
+            }
         }
         Family::Admission => admission::defaults(plural, object),
         Family::Crd => crd::defaults(object),
@@ -239,6 +274,7 @@ pub fn prepare_update(
         if plural == "pods" {
             let owners = old["metadata"].get("ownerReferences").cloned();
             object::set_meta(new, "ownerReferences", owners);
+            pod_sub::prepare_status(new);
         }
         if plural == "customresourcedefinitions" {
             crd::prepare_status(new);
@@ -257,6 +293,7 @@ pub fn prepare_update(
             pod_sub::prepare(subresource, new, old);
         }
         Family::Pod => pod::prepare_update(new, old),
+        Family::Cluster if plural == "persistentvolumeclaims" => storage::data_sources(new, old),
         Family::Crd => crd::prepare_update(new),
         _ => {}
     }
@@ -274,7 +311,7 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
     match family(resource) {
         Family::Workload => workloads::validate(plural, object),
         Family::Pod => pod_rules::validate_pod(&object["spec"], old.is_none()),
-        Family::Service => service::validate(object),
+        Family::Service => service_rules::validate(object),
         Family::Config => match plural {
             "configmaps" => config::validate_config_map(object),
             "secrets" => config::validate_secret(object),
@@ -288,7 +325,17 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
             policy::validate(plural, object),
             network::validate(plural, object),
             storage::validate(plural, object),
-            bounds::validate(plural, object, old.is_none()),
+            bounds::validate(plural, object, old),
+            endpoints::validate(plural, object, old),
+            addresses::validate(plural, object),
+            flow::validate(plural, object),
+            devices::validate(plural, object),
+            match plural {
+                "apiservices" => api_services::validate(object),
+                "servicecidrs" if old.is_none() => addresses::validate_ranges(object),
+                "nodes" if old.is_none() => nodes::validate_amounts(&object["status"]),
+                _ => Vec::new(),
+            },
             if plural == "horizontalpodautoscalers" {
                 scaling::validate(object)
             } else {
@@ -296,9 +343,16 @@ fn validate(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<Fie
             },
         ]
         .concat(),
-        Family::Admission => admission::validate(plural, object),
+        Family::Admission => admission::validate(plural, object, old),
         Family::Crd => crd::validate(object, old),
         Family::Plain => Vec::new(),
+    }
+}
+
+/// Gives a pod the tolerations that every pod has.
+pub fn tolerate(pod: &mut Value) {
+    if let Some(spec) = json::at(pod, "spec") {
+        pod::tolerate(spec);
     }
 }
 
@@ -340,7 +394,7 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
         return errors;
     }
     if subresource == "status" {
-        errors.extend(status::validate(plural, &new["status"]));
+        errors.extend(status::validate(plural, new, old));
     }
     if plural == "namespaces" && subresource == "status" {
         errors.extend(cluster::validate_phase(new));
@@ -368,7 +422,7 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
             errors.extend(pod_rules::validate_change(new, old));
             return errors;
         }
-        Family::Service => errors.extend(service::validate_update(new, old)),
+        Family::Service => errors.extend(service_rules::validate_update(new, old)),
         Family::Config if plural != "serviceaccounts" => {
             errors.extend(config::validate_update(plural == "secrets", new, old));
         }
@@ -377,6 +431,11 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
             errors.extend(cluster::validate_update(plural, new, old));
             errors.extend(policy::validate_update(plural, new, old));
             errors.extend(storage::validate_update(plural, new, old));
+            errors.extend(addresses::validate_update(plural, new, old));
+            errors.extend(devices::validate_update(plural, new, old));
+            if resource.group == "events.k8s.io" {
+                errors.extend(events::validate_update(new, old));
+            }
         }
         _ => {}
     }
@@ -384,9 +443,9 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
     errors
 }
 
-/// Warnings for an object that was written and is fine.
-pub fn warnings(resource: &Resource, object: &Value) -> Vec<String> {
-    warnings::of(resource, object)
+/// Warnings for an object that was written and is fine; `old` is what it was before.
+pub fn warnings(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<String> {
+    warnings::of(resource, object, old)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! NetworkPolicies, Ingresses and their classes, Endpoints and EndpointSlices: their rules.
+//! NetworkPolicies, Ingresses and their classes: their rules.
 
 use super::json::{default, each, items, made, text};
 use super::pod_rules::{all, one_of, port_number};
@@ -10,11 +10,11 @@ use std::net::IpAddr;
 
 /// What Kubernetes says of what is no address.
 pub(super) const NO_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-const NO_RANGE: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+pub(super) const NO_RANGE: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 const NO_WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 
 /// An address range: its first address and how many bits all of it share.
-fn range(text: &str) -> Option<(IpAddr, u8)> {
+pub(super) fn range(text: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = text.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
     let all = if address.is_ipv4() { 32 } else { 128 };
@@ -116,12 +116,26 @@ fn validate_backend(backend: &Value, at: &str, errors: &mut Vec<FieldError>) {
         }
         (true, false) => {
             let resource = &backend["resource"];
+            if let Some(group) = resource["apiGroup"].as_str() {
+                let field = format!("{at}.resource.apiGroup");
+                all(errors, &field, &resource["apiGroup"], names::dns_subdomain(group));
+            }
             for key in ["kind", "name"] {
                 if text(resource, key).is_empty() {
                     errors.push(FieldError::required(format!("{at}.resource.{key}"), ""));
                 }
             }
         }
+    }
+}
+
+/// What is wrong with a name like `*.example.com`.
+fn names_of_wildcard(name: &str) -> Vec<String> {
+    let rest = name.strip_prefix("*.").unwrap_or_default();
+    if names::dns_subdomain(rest).is_empty() {
+        Vec::new()
+    } else {
+        vec![NO_WILDCARD.to_owned()]
     }
 }
 
@@ -132,16 +146,8 @@ fn validate_host(host: &Value, at: &str, errors: &mut Vec<FieldError>) {
     }
     let messages = if text.parse::<IpAddr>().is_ok() {
         vec!["must be a DNS name, not an IP address".to_owned()]
-    } else if let Some(rest) = text
-        .strip_prefix("*.")
-        .or_else(|| text.contains('*').then_some(""))
-    {
-        let good = names::dns_subdomain(rest).is_empty();
-        if good {
-            Vec::new()
-        } else {
-            vec![NO_WILDCARD.to_owned()]
-        }
+    } else if text.contains('*') {
+        names_of_wildcard(text)
     } else {
         names::dns_subdomain(text)
     };
@@ -199,7 +205,26 @@ fn validate_ingress(spec: &Value) -> Vec<FieldError> {
     if !spec["defaultBackend"].is_null() {
         validate_backend(&spec["defaultBackend"], "spec.defaultBackend", &mut errors);
     }
+    for (i, rule) in items(spec, "rules").enumerate() {
+        validate_host(&rule["host"], &format!("spec.rules[{i}].host"), &mut errors);
+        let http = &rule["http"];
+        if !http.is_null() && items(http, "paths").next().is_none() {
+            errors.push(FieldError::required(format!("spec.rules[{i}].http.paths"), ""));
+        }
+        for (j, path) in items(http, "paths").enumerate() {
+            validate_path(path, &format!("spec.rules[{i}].http.paths[{j}]"), &mut errors);
+        }
+    }
     for (i, tls) in items(spec, "tls").enumerate() {
+        for (j, host) in items(tls, "hosts").enumerate() {
+            let name = host.as_str().unwrap_or_default();
+            let messages = if name.contains('*') {
+                names_of_wildcard(name)
+            } else {
+                names::dns_subdomain(name)
+            };
+            all(&mut errors, &format!("spec.tls[{i}].hosts[{j}]"), host, messages);
+        }
         let secret = text(tls, "secretName");
         if !secret.is_empty() {
             let field = format!("spec.tls[{i}].secretName");
@@ -209,16 +234,6 @@ fn validate_ingress(spec: &Value) -> Vec<FieldError> {
                 &tls["secretName"],
                 names::dns_subdomain(secret),
             );
-        }
-    }
-    for (i, rule) in items(spec, "rules").enumerate() {
-        validate_host(&rule["host"], &format!("spec.rules[{i}].host"), &mut errors);
-        let http = &rule["http"];
-        if !http.is_null() && items(http, "paths").next().is_none() {
-            errors.push(FieldError::required(format!("spec.rules[{i}].http.paths"), ""));
-        }
-        for (j, path) in items(http, "paths").enumerate() {
-            validate_path(path, &format!("spec.rules[{i}].http.paths[{j}]"), &mut errors);
         }
     }
     if let Some(class) = spec["ingressClassName"].as_str() {
@@ -363,106 +378,6 @@ fn validate_controller(controller: &Value) -> Vec<FieldError> {
     }
 }
 
-/// What of an endpoint's address is special, and so not to be sent to.
-fn special(address: IpAddr) -> Option<&'static str> {
-    let (local, group) = match address {
-        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
-        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
-    };
-    if address.is_unspecified() {
-        Some("may not be unspecified (0.0.0.0 or ::)")
-    } else if address.is_loopback() {
-        Some("may not be in the loopback range (127.0.0.0/8, ::1/128)")
-    } else if local {
-        Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
-    } else if group {
-        Some("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
-    } else {
-        None
-    }
-}
-
-fn validate_endpoints(endpoints: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for (i, subset) in items(endpoints, "subsets").enumerate() {
-        let at = format!("subsets[{i}]");
-        let lists = ["addresses", "notReadyAddresses"];
-        if lists.iter().all(|list| items(subset, list).next().is_none()) {
-            let message = "must specify `addresses` or `notReadyAddresses`";
-            errors.push(FieldError::required(&at, message));
-        }
-        for list in lists {
-            for (j, address) in items(subset, list).enumerate() {
-                let field = format!("{at}.{list}[{j}].ip");
-                let value = &address["ip"];
-                check_address(&mut errors, &field, value);
-                let problem = match text(address, "ip").parse() {
-                    Ok(address) => special(address),
-                    Err(_) => Some("must be a valid IP address"),
-                };
-                errors.extend(problem.map(|problem| FieldError::invalid(field, value, problem)));
-            }
-        }
-        let several = items(subset, "ports").count() > 1;
-        for (j, port) in items(subset, "ports").enumerate() {
-            let field = format!("{at}.ports[{j}]");
-            let name = text(port, "name");
-            if name.is_empty() && several {
-                errors.push(FieldError::required(format!("{field}.name"), ""));
-            } else if !name.is_empty() {
-                for message in names::dns_label(name) {
-                    errors.push(FieldError::invalid(
-                        format!("{field}.name"),
-                        &port["name"],
-                        &message,
-                    ));
-                }
-            }
-            port_number(&mut errors, &format!("{field}.port"), &port["port"]);
-            let protocols = ["SCTP", "TCP", "UDP"];
-            one_of(
-                &mut errors,
-                &format!("{field}.protocol"),
-                &port["protocol"],
-                &protocols,
-            );
-        }
-    }
-    errors
-}
-
-fn validate_slice(slice: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let types = ["FQDN", "IPv4", "IPv6"];
-    one_of(&mut errors, "addressType", &slice["addressType"], &types);
-    for (i, port) in items(slice, "ports").enumerate() {
-        let name = text(port, "name");
-        if !name.is_empty() {
-            for message in names::dns_label(name) {
-                errors.push(FieldError::invalid(
-                    format!("ports[{i}].name"),
-                    &port["name"],
-                    &message,
-                ));
-            }
-        }
-        let protocols = ["SCTP", "TCP", "UDP"];
-        one_of(
-            &mut errors,
-            &format!("ports[{i}].protocol"),
-            &port["protocol"],
-            &protocols,
-        );
-    }
-    for (i, endpoint) in items(slice, "endpoints").enumerate() {
-        if items(endpoint, "addresses").next().is_none() {
-            let message = "must contain at least 1 address";
-            errors.push(FieldError::required(format!("endpoints[{i}].addresses"), message));
-        }
-    }
-    errors
-}
-
 /// What is wrong with an object of these kinds.
 pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
     let spec = &object["spec"];
@@ -470,8 +385,6 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
         "networkpolicies" => validate_network_policy(spec),
         "ingresses" => validate_ingress(spec),
         "ingressclasses" => validate_controller(&spec["controller"]),
-        "endpoints" => validate_endpoints(object),
-        "endpointslices" => validate_slice(object),
         _ => Vec::new(),
     }
 }

@@ -12,13 +12,20 @@ pub(super) fn quantities(schema: &Schema, object: &mut Value) {
                 let Some(child) = schema.property(key).or_else(|| schema.additional()) else {
                     continue;
                 };
+                let named = schema.property(key).is_some();
                 if child.kind == Type::Quantity {
                     let text = match &*value {
                         Value::String(text) => text.clone(),
                         Value::Number(number) => number.to_string(),
                         _ => continue,
                     };
-                    *value = quantity::canonical(&text).unwrap_or(text).into();
+                    // A map of them is a list of resources.
+                    let canonical = if named {
+                        quantity::canonical(&text)
+                    } else {
+                        quantity::canonical_resource(&text)
+                    };
+                    *value = canonical.unwrap_or(text).into();
                 } else {
                     quantities(child, value);
                 }

@@ -1,7 +1,8 @@
 //! Pods and pod templates: the defaults kube-apiserver writes into them (`pkg/apis/core/v1/defaults.go`, and the
 //! admission plugins that always run: Priority, DefaultTolerationSeconds).
 
-use super::json::{at, default, each, items, made, text};
+use super::json::{at, default, each, items, made, remove, text};
+use super::volume_defaults;
 use serde_json::{Value, json};
 
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
@@ -13,6 +14,12 @@ fn pull_policy(image: &str) -> &'static str {
         return "IfNotPresent";
     }
     let last = image.rsplit('/').next().unwrap_or(image);
+    // What can not be read has no tag `latest` either.
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+    let name = last.split(':').next().unwrap_or(last);
+    if name.is_empty() || !name.bytes().all(plain) {
+        return "IfNotPresent";
+    }
     match last.rsplit_once(':') {
         Some((_, tag)) if tag != "latest" => "IfNotPresent",
         _ => "Always",
@@ -79,6 +86,9 @@ fn default_container(container: &mut Value, ephemeral: bool) {
         if let Some(amount) = at(variable, "valueFrom").and_then(|v| at(v, "resourceFieldRef")) {
             default(amount, "divisor", "0");
         }
+        if let Some(key) = at(variable, "valueFrom").and_then(|v| at(v, "fileKeyRef")) {
+            default(key, "optional", false);
+        }
     }
 }
 
@@ -99,11 +109,14 @@ fn default_volume(volume: &mut Value) {
             }
         }
     }
-    if let Some(host) = at(volume, "hostPath") {
-        default(host, "type", "");
+    volume_defaults::fill(volume);
+    if let Some(image) = at(volume, "image") {
+        let policy = pull_policy(text(image, "reference"));
+        default(image, "pullPolicy", policy);
     }
     if let Some(projected) = at(volume, "projected") {
         for source in each(projected, "sources") {
+            remove(source, "clusterTrustBundle");
             if let Some(token) = at(source, "serviceAccountToken") {
                 default(token, "expirationSeconds", 3600);
             }
@@ -166,6 +179,12 @@ pub(super) fn default_pod(pod: &mut Value) {
     if let Some(spec) = at(pod, "spec") {
         default_spec(spec);
         default(spec, "enableServiceLinks", true);
+        if spec["terminationGracePeriodSeconds"]
+            .as_i64()
+            .is_some_and(|s| s < 0)
+        {
+            spec["terminationGracePeriodSeconds"] = 1.into();
+        }
         let host_network = spec["hostNetwork"] == json!(true);
         for list in ["initContainers", "containers"] {
             for container in each(spec, list) {
@@ -202,7 +221,7 @@ pub(super) fn default_pod(pod: &mut Value) {
 }
 
 /// What every pod tolerates for a while (DefaultTolerationSeconds).
-fn tolerate(spec: &mut Value) {
+pub(super) fn tolerate(spec: &mut Value) {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = items(spec, "tolerations").any(|t| {
             (text(t, "key") == key || (text(t, "key").is_empty() && text(t, "operator") == "Exists"))

@@ -1,126 +1,14 @@
-//! What may be in the parts of a pod that few pods have: probes, hooks, tolerations, affinity, gates, security contexts.
+//! What may be in the parts of a pod that few pods have: tolerations, gates, names, security contexts.
 
+use super::check::{Errors, Spot, descending};
+use super::go::{self, Part, Shape};
 use super::json::{items, text};
-use super::pod_rules::{all, not_negative, one_of_if_set, port_number};
+use super::pod_rules::{all, one_of_if_set};
 use super::{network, pod_scheduling};
-use crate::error::{FieldError, FieldErrorKind};
+use crate::error::FieldError;
 use crate::registry::names;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-
-const POD_AND_NODE_FIELDS: [&str; 9] = [
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-];
-
-fn port(errors: &mut Vec<FieldError>, field: &str, value: &Value) {
-    match value.as_str() {
-        Some(name) => all(errors, field, value, names::port_name(name)),
-        None => port_number(errors, field, value),
-    }
-}
-
-/// A probe or hook: exactly one handler, and that one sound.
-fn handler(holder: &Value, kinds: &[&str], at: &str, errors: &mut Vec<FieldError>) {
-    let mut handlers = 0;
-    for kind in kinds {
-        let value = &holder[*kind];
-        if value.is_null() {
-            continue;
-        }
-        handlers += 1;
-        if handlers > 1 {
-            errors.push(FieldError::forbidden(
-                format!("{at}.{kind}"),
-                "may not specify more than 1 handler type",
-            ));
-            continue;
-        }
-        match *kind {
-            "exec" if items(value, "command").next().is_none() => {
-                errors.push(FieldError::required(format!("{at}.exec.command"), ""));
-            }
-            "httpGet" => {
-                if text(value, "path").is_empty() {
-                    errors.push(FieldError::required(format!("{at}.httpGet.path"), ""));
-                }
-                port(errors, &format!("{at}.httpGet.port"), &value["port"]);
-                one_of_if_set(
-                    errors,
-                    &format!("{at}.httpGet.scheme"),
-                    &value["scheme"],
-                    &["HTTP", "HTTPS"],
-                );
-            }
-            "tcpSocket" | "grpc" => port(errors, &format!("{at}.{kind}.port"), &value["port"]),
-            _ => {}
-        }
-    }
-    if handlers == 0 {
-        errors.push(FieldError::required(at.to_owned(), "must specify a handler type"));
-    }
-}
-
-/// Hooks and probes of a container.
-pub(super) fn validate_hooks(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    for hook in ["postStart", "preStop"] {
-        let value = &container["lifecycle"][hook];
-        if !value.is_null() {
-            let kinds = ["exec", "httpGet", "tcpSocket", "sleep"];
-            handler(value, &kinds, &format!("{at}.lifecycle.{hook}"), errors);
-        }
-    }
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let value = &container[probe];
-        if value.is_null() {
-            continue;
-        }
-        let at = format!("{at}.{probe}");
-        handler(value, &["exec", "httpGet", "tcpSocket", "grpc"], &at, errors);
-        for number in [
-            "initialDelaySeconds",
-            "timeoutSeconds",
-            "periodSeconds",
-            "successThreshold",
-            "failureThreshold",
-        ] {
-            not_negative(errors, &format!("{at}.{number}"), &value[number]);
-        }
-        let successes = &value["successThreshold"];
-        if probe != "readinessProbe" && successes.as_i64().is_some_and(|n| n > 1) {
-            errors.push(FieldError::invalid(
-                format!("{at}.successThreshold"),
-                successes,
-                "must be 1",
-            ));
-        }
-    }
-}
-
-/// `fieldRef` of a variable.
-pub(super) fn validate_field_ref(reference: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    if reference.is_null() {
-        return;
-    }
-    let path = text(reference, "fieldPath");
-    let keyed = ["metadata.annotations['", "metadata.labels['"];
-    if path.is_empty() {
-        errors.push(FieldError::required(format!("{at}.fieldPath"), ""));
-    } else if !POD_AND_NODE_FIELDS.contains(&path) && !keyed.iter().any(|k| path.starts_with(k)) {
-        errors.push(FieldError::invalid(
-            format!("{at}.fieldPath"),
-            &reference["fieldPath"],
-            &format!("error converting fieldPath: field label not supported: {path}"),
-        ));
-    }
-}
 
 /// One toleration.
 pub(super) fn validate_toleration(toleration: &Value, at: &str, errors: &mut Vec<FieldError>) {
@@ -141,9 +29,16 @@ pub(super) fn validate_toleration(toleration: &Value, at: &str, errors: &mut Vec
         let message = "effect must be 'NoExecute' when `tolerationSeconds` is set";
         errors.push(FieldError::invalid(
             format!("{at}.effect"),
-            &toleration["effect"],
+            &json!(text(toleration, "effect")),
             message,
         ));
+    }
+    if matches!(operator, "" | "Equal") {
+        let messages = names::label_value(text(toleration, "value"));
+        if !messages.is_empty() {
+            let at = format!("{at}.operator");
+            errors.push(FieldError::invalid(at, &toleration["value"], &messages.join(";")));
+        }
     }
     if operator == "Exists" && !text(toleration, "value").is_empty() {
         errors.push(FieldError::invalid(
@@ -227,13 +122,88 @@ pub(super) fn validate_rest(spec: &Value, field: &str, errors: &mut Vec<FieldErr
             }
         }
     }
+    let context = Spot::new(&spec["securityContext"], format!("{field}.securityContext"));
     for id in ["runAsUser", "runAsGroup", "fsGroup"] {
-        validate_id(
-            &spec["securityContext"],
-            id,
-            &format!("{field}.securityContext"),
-            errors,
-        );
+        validate_id(&context.at(id), errors);
+    }
+    for group in context.list("supplementalGroups") {
+        validate_id(&group, errors);
+    }
+    validate_claims(&Spot::new(spec, field), errors);
+    validate_dns(
+        &Spot::new(&spec["dnsConfig"], format!("{field}.dnsConfig")),
+        errors,
+    );
+}
+
+const CLAIM: &Shape = &[
+    ("Name", "name", Part::Text),
+    ("ResourceClaimName", "resourceClaimName", Part::Plain),
+    (
+        "ResourceClaimTemplateName",
+        "resourceClaimTemplateName",
+        Part::Plain,
+    ),
+];
+
+/// Devices the pod asks for: each by a name of its own, from a claim or a template of one.
+fn validate_claims(spec: &Spot<'_>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
+    for claim in spec.list("resourceClaims") {
+        let name = claim.at("name");
+        if name.required(errors, "") {
+            name.named(errors, names::dns_label);
+            if !seen.insert(name.text()) {
+                name.duplicate(errors);
+            }
+        }
+        let sources = ["resourceClaimName", "resourceClaimTemplateName"].map(|key| claim.at(key));
+        let shown = || go::shown(claim.value, CLAIM);
+        match sources.iter().filter(|source| source.is_set()).count() {
+            0 => {
+                let why = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
+                claim.invalid_shown(errors, &shown(), why);
+            }
+            1 => {}
+            _ => {
+                let why =
+                    "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
+                claim.invalid_shown(errors, &shown(), why);
+            }
+        }
+        for source in sources.iter().filter(|source| source.is_set()) {
+            source.named(errors, names::dns_subdomain);
+        }
+    }
+}
+
+/// Servers, domains to search in and options of the pod's own resolver.
+fn validate_dns(config: &Spot<'_>, errors: &mut Errors) {
+    for (key, most, what) in [
+        ("nameservers", 3, "nameservers"),
+        ("searches", 32, "search paths"),
+    ] {
+        let list = config.at(key);
+        if list.items().len() > most {
+            list.invalid(errors, &format!("must not have more than {most} {what}"));
+        }
+    }
+    for domain in config.list("searches") {
+        let text = domain.text();
+        // The root of all names, and the end of a name that is whole.
+        let name = if text == "." {
+            "a"
+        } else {
+            text.strip_suffix('.').unwrap_or(text)
+        };
+        for message in names::dns_subdomain_with_underscore(name) {
+            domain.invalid(errors, &message);
+        }
+    }
+    for option in config.list("options") {
+        if option.at("name").is_empty() {
+            option.missing(errors, "must not be empty");
+        }
     }
 }
 
@@ -272,6 +242,16 @@ fn validate_names(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
             "ShareProcessNamespace and HostPID cannot both be enabled",
         ));
     }
+    for list in ["containers", "initContainers"] {
+        for (i, container) in items(spec, list).enumerate() {
+            let mount = &container["securityContext"]["procMount"];
+            if mount == "Unmasked" && spec["hostUsers"] != json!(false) {
+                let at = format!("{field}.{list}[{i}].securityContext.procMount");
+                let message = "`hostUsers` must be false to use `Unmasked`";
+                errors.push(FieldError::invalid(at, mount, message));
+            }
+        }
+    }
     let context = &spec["securityContext"];
     let at = format!("{field}.securityContext");
     for (key, allowed) in [
@@ -285,14 +265,28 @@ fn validate_names(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
     }
     validate_profiles(context, &at, errors);
     let mut seen = BTreeSet::new();
-    for (i, sysctl) in items(context, "sysctls").enumerate() {
-        if !seen.insert(text(sysctl, "name")) {
-            errors.push(FieldError::duplicate(
-                format!("{at}.sysctls[{i}].name"),
-                &sysctl["name"],
-            ));
+    for sysctl in Spot::new(context, at).list("sysctls") {
+        let name = sysctl.at("name");
+        if name.required(errors, "") && !is_sysctl(name.text()) {
+            name.invalid(errors, SYSCTL);
+        } else if !seen.insert(name.text()) {
+            name.duplicate(errors);
         }
     }
+}
+
+const SYSCTL: &str = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
+/// Whether a name is one of the kernel's settings.
+fn is_sysctl(name: &str) -> bool {
+    let alnum = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let part = |part: &str| {
+        let bytes = part.as_bytes();
+        bytes.first().is_some_and(alnum)
+            && bytes.last().is_some_and(alnum)
+            && bytes.iter().all(|b| alnum(b) || matches!(b, b'-' | b'_'))
+    };
+    name.len() <= 253 && name.split(['.', '/']).all(part)
 }
 
 /// `seccompProfile` and `appArmorProfile` of a pod or container.
@@ -303,7 +297,12 @@ fn validate_profiles(context: &Value, at: &str, errors: &mut Vec<FieldError>) {
             continue;
         }
         let kind = text(profile, "type");
-        let set = !profile["localhostProfile"].is_null();
+        let local = Spot::new(
+            &profile["localhostProfile"],
+            format!("{at}.{key}.localhostProfile"),
+        );
+        // Only one of the two takes an empty text for none.
+        let set = local.is_set() && (key == "seccompProfile" || !local.is_empty());
         if kind.is_empty() {
             let message = format!("type is required when {key} is set");
             errors.push(FieldError::required(format!("{at}.{key}.type"), &message));
@@ -316,82 +315,41 @@ fn validate_profiles(context: &Value, at: &str, errors: &mut Vec<FieldError>) {
         }
         if kind == "Localhost" && !set {
             let message = format!("must be set when {name} type is Localhost");
-            errors.push(FieldError::required(
-                format!("{at}.{key}.localhostProfile"),
-                &message,
-            ));
+            local.missing(errors, &message);
+        } else if kind == "Localhost" {
+            descending(&local, errors);
+        } else if local.is_set() && matches!(kind, "RuntimeDefault" | "Unconfined") {
+            let why = format!("can only be set when {name} type is Localhost");
+            let shown = if key == "seccompProfile" {
+                let shape: &Shape = &[
+                    ("Type", "type", Part::Text),
+                    ("LocalhostProfile", "localhostProfile", Part::Plain),
+                ];
+                go::shown(profile, shape)
+            } else {
+                local.value.to_string()
+            };
+            local.invalid_shown(errors, &shown, &why);
         }
     }
 }
 
-fn validate_id(context: &Value, id: &str, at: &str, errors: &mut Vec<FieldError>) {
-    let value = &context[id];
-    if value.as_i64().is_some_and(|n| !(0..=2_147_483_647).contains(&n)) {
-        let message = "must be between 0 and 2147483647, inclusive";
-        errors.push(FieldError::invalid(format!("{at}.{id}"), value, message));
-    }
+fn validate_id(id: &Spot<'_>, errors: &mut Errors) {
+    let why = "must be between 0 and 2147483647, inclusive";
+    id.between(errors, 0, i64::from(i32::MAX), why);
 }
 
 /// A container's security context: ids, and that a container does not say two things. Privileged ones are refused, as
 /// a kube-apiserver without `--allow-privileged` does.
 pub(super) fn validate_security(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    let context = &container["securityContext"];
+    let context = Spot::new(&container["securityContext"], format!("{at}.securityContext"));
     for id in ["runAsUser", "runAsGroup"] {
-        validate_id(context, id, &format!("{at}.securityContext"), errors);
+        validate_id(&context.at(id), errors);
     }
-    validate_profiles(context, &format!("{at}.securityContext"), errors);
-}
-
-/// Requests no larger than limits.
-pub(super) fn validate_requests(resources: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    for (name, request) in resources["requests"].as_object().into_iter().flatten() {
-        let limit = &resources["limits"][name];
-        let amounts = (amount(request), amount(limit));
-        if let (Some(requested), Some(limited)) = amounts
-            && requested > limited
-        {
-            let shown = limit.as_str().map_or_else(|| limit.to_string(), str::to_owned);
-            errors.push(FieldError::new(
-                FieldErrorKind::Invalid,
-                format!("{at}.requests"),
-                format!("Invalid value: {request}: must be less than or equal to {name} limit of {shown}"),
-            ));
-        }
-    }
-}
-
-/// A quantity as a number, near enough to compare two.
-fn amount(value: &Value) -> Option<f64> {
-    let shown = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(n) => n.to_string(),
-        _ => return None,
-    };
-    let end = shown
-        .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '+' | '-'))
-        .unwrap_or(shown.len());
-    let (number, unit) = shown.split_at(end);
-    let number: f64 = number.parse().ok()?;
-    let factor = match unit {
-        "" => 1.0,
-        "n" => 1e-9,
-        "u" => 1e-6,
-        "m" => 1e-3,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "E" => 1e18,
-        "Ki" => 2f64.powi(10),
-        "Mi" => 2f64.powi(20),
-        "Gi" => 2f64.powi(30),
-        "Ti" => 2f64.powi(40),
-        "Pi" => 2f64.powi(50),
-        "Ei" => 2f64.powi(60),
-        exponent => 10f64.powi(exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
-    };
-    Some(number * factor)
+    context
+        .at("procMount")
+        .among_if_set(errors, &["Default", "Unmasked"]);
+    validate_profiles(context.value, &context.path, errors);
 }
 
 #[cfg(test)]
@@ -402,22 +360,6 @@ mod tests {
         let mut errors = Vec::new();
         check(&mut errors);
         errors.iter().map(|e| format!("{e:?}")).collect()
-    }
-
-    #[test]
-    fn requests_fit_limits() {
-        for (request, limit, fits) in [
-            (json!("500m"), json!("1"), true),
-            (json!("1"), json!("1000m"), true),
-            (json!(2), json!("1"), false),
-            (json!("1Gi"), json!("1G"), false),
-            (json!("1e3"), json!("1k"), true),
-            (json!("1"), json!(null), true),
-        ] {
-            let resources = json!({"requests": {"cpu": request}, "limits": {"cpu": limit}});
-            let errors = told(|e| validate_requests(&resources, "r", e));
-            assert_eq!(errors.is_empty(), fits, "{resources}: {errors:?}");
-        }
     }
 
     #[test]
@@ -435,21 +377,6 @@ mod tests {
         ] {
             let told = told(|e| validate_toleration(&toleration, "t", e));
             assert_eq!(told.len(), errors, "{toleration}: {told:?}");
-        }
-    }
-
-    #[test]
-    fn a_probe_has_one_handler() {
-        for (probe, errors) in [
-            (json!({"tcpSocket": {"port": 80}}), 0),
-            (json!({}), 1),
-            (json!({"tcpSocket": {"port": 80}, "grpc": {"port": 80}}), 1),
-            (json!({"httpGet": {"path": "/", "port": "a-name"}}), 0),
-            (json!({"httpGet": {"path": "/", "port": 0}}), 1),
-        ] {
-            let container = json!({"livenessProbe": probe});
-            let told = told(|e| validate_hooks(&container, "c", e));
-            assert_eq!(told.len(), errors, "{container}: {told:?}");
         }
     }
 }

@@ -1,13 +1,12 @@
-//! What may be in a pod, in a template, and what of a pod may change (`pkg/apis/core/validation`). The rules that tools
-//! and people run into; values kube-apiserver would also refuse deep inside rare volume sources are let through.
+//! What may be in a pod, in a template, and what of a pod may change (`pkg/apis/core/validation`).
 
+use super::check::Spot;
 use super::json::{items, same, text};
 use super::metadata::validate_labels;
-use super::pod_parts;
+use super::{pod_containers, pod_parts, pod_scheduling, pod_volumes};
 use crate::error::FieldError;
 use crate::registry::names;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 const POSITIVE: &str = "must be greater than or equal to 0";
 
@@ -30,8 +29,8 @@ pub(super) fn one_of(errors: &mut Vec<FieldError>, field: &str, value: &Value, a
 
 /// As [`one_of`] where the field may be absent.
 pub(super) fn one_of_if_set(errors: &mut Vec<FieldError>, field: &str, value: &Value, allowed: &[&str]) {
-    if !value.is_null() {
-        one_of(errors, field, value, allowed);
+    if !value.is_null() && !value.as_str().is_some_and(|s| allowed.contains(&s)) {
+        errors.push(FieldError::not_supported(field, value, allowed));
     }
 }
 
@@ -51,256 +50,12 @@ pub(super) fn port_number(errors: &mut Vec<FieldError>, field: &str, value: &Val
     }
 }
 
-fn validate_ports(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
-    for (i, port) in items(container, "ports").enumerate() {
-        let at = format!("{at}.ports[{i}]");
-        let name = text(port, "name");
-        if !name.is_empty() {
-            let messages = names::port_name(name);
-            if messages.is_empty() && !seen.insert(name.to_owned()) {
-                errors.push(FieldError::duplicate(format!("{at}.name"), &port["name"]));
-            }
-            all(errors, &format!("{at}.name"), &port["name"], messages);
-        }
-        if port["containerPort"].as_i64().unwrap_or(0) == 0 {
-            errors.push(FieldError::required(format!("{at}.containerPort"), ""));
-        } else {
-            port_number(errors, &format!("{at}.containerPort"), &port["containerPort"]);
-        }
-        if port["hostPort"].as_i64().unwrap_or(0) != 0 {
-            port_number(errors, &format!("{at}.hostPort"), &port["hostPort"]);
-        }
-        one_of(
-            errors,
-            &format!("{at}.protocol"),
-            &port["protocol"],
-            &["SCTP", "TCP", "UDP"],
-        );
-    }
-}
-
-fn validate_env(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    const SOURCES: [&str; 5] = [
-        "fieldRef",
-        "resourceFieldRef",
-        "configMapKeyRef",
-        "secretKeyRef",
-        "fileKeyRef",
-    ];
-    for (i, variable) in items(container, "env").enumerate() {
-        let at = format!("{at}.env[{i}]");
-        if text(variable, "name").is_empty() {
-            errors.push(FieldError::required(format!("{at}.name"), ""));
-        } else {
-            let messages = names::env_name(text(variable, "name"));
-            all(errors, &format!("{at}.name"), &variable["name"], messages);
-        }
-        let from = &variable["valueFrom"];
-        if from.is_null() {
-            continue;
-        }
-        let set = SOURCES.iter().filter(|s| !from[**s].is_null()).count();
-        let field = format!("{at}.valueFrom");
-        if !text(variable, "value").is_empty() && set > 0 {
-            errors.push(FieldError::invalid(
-                field,
-                &json!(""),
-                "may not be specified when `value` is not empty",
-            ));
-        } else if set == 0 {
-            let message = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
-            errors.push(FieldError::invalid(field, &json!(""), message));
-        } else if set > 1 {
-            let message = "may not have more than one field specified at a time";
-            errors.push(FieldError::invalid(field, &json!(""), message));
-        }
-        let at_field = format!("{at}.valueFrom.fieldRef");
-        pod_parts::validate_field_ref(&from["fieldRef"], &at_field, errors);
-        for source in ["configMapKeyRef", "secretKeyRef"] {
-            if !from[source].is_null() && text(&from[source], "key").is_empty() {
-                errors.push(FieldError::required(format!("{at}.valueFrom.{source}.key"), ""));
-            }
-        }
-    }
-}
-
-fn validate_resources(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
-    for list in ["limits", "requests"] {
-        for (name, amount) in container["resources"][list].as_object().into_iter().flatten() {
-            let field = format!("{at}.resources.{list}[{name}]");
-            if amount.as_str().is_some_and(|a| a.starts_with('-')) || amount.as_f64().is_some_and(|a| a < 0.0)
-            {
-                errors.push(FieldError::invalid(field, amount, POSITIVE));
-            } else if !name.contains('/')
-                && !matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
-                && !name.starts_with("hugepages-")
-            {
-                let message = "must be a standard resource type or fully qualified";
-                errors.push(FieldError::invalid(field.clone(), &json!(name), message));
-                let message = "must be a standard resource for containers";
-                errors.push(FieldError::invalid(field, &json!(name), message));
-            }
-        }
-    }
-    pod_parts::validate_requests(&container["resources"], &format!("{at}.resources"), errors);
-}
-
-fn validate_mounts(container: &Value, volumes: &BTreeSet<&str>, at: &str, errors: &mut Vec<FieldError>) {
-    let mut paths = BTreeSet::new();
-    for (i, mount) in items(container, "volumeMounts").enumerate() {
-        let at = format!("{at}.volumeMounts[{i}]");
-        let name = text(mount, "name");
-        if name.is_empty() {
-            errors.push(FieldError::required(format!("{at}.name"), ""));
-        } else if !volumes.contains(name) {
-            errors.push(FieldError::new(
-                crate::error::FieldErrorKind::NotFound,
-                format!("{at}.name"),
-                format!("Not found: {name:?}"),
-            ));
-        }
-        let path = text(mount, "mountPath");
-        if path.is_empty() {
-            errors.push(FieldError::required(format!("{at}.mountPath"), ""));
-        } else if !paths.insert(path) {
-            errors.push(FieldError::invalid(
-                format!("{at}.mountPath"),
-                &mount["mountPath"],
-                "must be unique",
-            ));
-        }
-    }
-}
-
-fn validate_containers(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
-    let volumes: BTreeSet<&str> = items(spec, "volumes").map(|v| text(v, "name")).collect();
-    let mut names_seen = BTreeSet::new();
-    for list in ["containers", "initContainers"] {
-        if list == "containers" && items(spec, list).next().is_none() {
-            errors.push(FieldError::required(format!("{field}.containers"), ""));
-        }
-        for (i, container) in items(spec, list).enumerate() {
-            let at = format!("{field}.{list}[{i}]");
-            let name = text(container, "name");
-            if name.is_empty() {
-                errors.push(FieldError::required(format!("{at}.name"), ""));
-            } else {
-                all(
-                    errors,
-                    &format!("{at}.name"),
-                    &container["name"],
-                    names::dns_label(name),
-                );
-            }
-            if !name.is_empty() && !names_seen.insert(name.to_owned()) {
-                errors.push(FieldError::duplicate(format!("{at}.name"), &container["name"]));
-            }
-            let image = text(container, "image");
-            if image.is_empty() {
-                errors.push(FieldError::required(format!("{at}.image"), ""));
-            } else if image.trim() != image {
-                let message = "must not have leading or trailing whitespace";
-                errors.push(FieldError::invalid(
-                    format!("{at}.image"),
-                    &container["image"],
-                    message,
-                ));
-            }
-            validate_ports(container, &at, errors);
-            validate_env(container, &at, errors);
-            validate_mounts(container, &volumes, &at, errors);
-            pod_parts::validate_hooks(container, &at, errors);
-            let messages = ["File", "FallbackToLogsOnError"];
-            one_of_if_set(
-                errors,
-                &format!("{at}.terminationMessagePolicy"),
-                &container["terminationMessagePolicy"],
-                &messages,
-            );
-            let policies = ["Always", "IfNotPresent", "Never"];
-            one_of(
-                errors,
-                &format!("{at}.imagePullPolicy"),
-                &container["imagePullPolicy"],
-                &policies,
-            );
-            validate_resources(container, &at, errors);
-            pod_parts::validate_security(container, &at, errors);
-        }
-    }
-}
-
-fn validate_volumes(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
-    for (i, volume) in items(spec, "volumes").enumerate() {
-        let at = format!("{field}.volumes[{i}]");
-        let name = text(volume, "name");
-        if text(&volume["hostPath"], "path")
-            .split('/')
-            .any(|part| part == "..")
-        {
-            errors.push(FieldError::invalid(
-                format!("{at}.hostPath.path"),
-                &volume["hostPath"]["path"],
-                "must not contain '..'",
-            ));
-        }
-        if name.is_empty() {
-            errors.push(FieldError::required(format!("{at}.name"), ""));
-        } else {
-            all(
-                errors,
-                &format!("{at}.name"),
-                &volume["name"],
-                names::dns_label(name),
-            );
-            if !seen.insert(name) {
-                errors.push(FieldError::duplicate(format!("{at}.name"), &volume["name"]));
-            }
-        }
-        let sources: Vec<&String> = volume
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(k, _)| k)
-            .filter(|k| *k != "name")
-            .collect();
-        if let Some(second) = sources.get(1) {
-            errors.push(FieldError::forbidden(
-                format!("{at}.{second}"),
-                "may not specify more than 1 volume type",
-            ));
-        }
-        for (source, key) in [("secret", "secretName"), ("persistentVolumeClaim", "claimName")] {
-            if !volume[source].is_null() && text(&volume[source], key).is_empty() {
-                errors.push(FieldError::required(format!("{at}.{source}.{key}"), ""));
-            }
-        }
-        if !volume["configMap"].is_null() && text(&volume["configMap"], "name").is_empty() {
-            errors.push(FieldError::required(format!("{at}.configMap.name"), ""));
-        }
-        for source in ["configMap", "secret", "projected", "downwardAPI"] {
-            let mode = &volume[source]["defaultMode"];
-            if mode.as_i64().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
-                errors.push(FieldError::invalid(
-                    format!("{at}.{source}.defaultMode"),
-                    mode,
-                    "must be a number between 0 and 0777 (octal), both inclusive",
-                ));
-            }
-        }
-        if !volume["hostPath"].is_null() && text(&volume["hostPath"], "path").is_empty() {
-            errors.push(FieldError::required(format!("{at}.hostPath.path"), ""));
-        }
-    }
-}
-
 /// What is wrong with a PodSpec at `field`.
 pub(super) fn validate_spec(spec: &Value, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    validate_volumes(spec, field, &mut errors);
-    validate_containers(spec, field, &mut errors);
+    let whole = Spot::new(spec, field);
+    let volumes = pod_volumes::validate(&whole, &mut errors);
+    pod_containers::validate(&whole, &volumes, &mut errors);
     let policies = ["Always", "OnFailure", "Never"];
     one_of(
         &mut errors,
@@ -369,9 +124,21 @@ pub(super) fn validate_pod(spec: &Value, is_new: bool) -> Vec<FieldError> {
 
 /// What is wrong with a pod template at `spec.template`.
 pub(super) fn validate_template(template: &Value) -> Vec<FieldError> {
-    let mut errors = validate_labels(&template["metadata"]["labels"], "spec.template.labels");
-    errors.extend(validate_spec(&template["spec"], "spec.template.spec"));
+    validate_template_at(template, "spec.template")
+}
+
+/// What is wrong with a pod template at `path`.
+pub(super) fn validate_template_at(template: &Value, path: &str) -> Vec<FieldError> {
+    let mut errors = validate_labels(&template["metadata"]["labels"], &format!("{path}.labels"));
+    errors.extend(validate_spec(&template["spec"], &format!("{path}.spec")));
     errors
+}
+
+/// Whether two tolerations are of the same, for however long.
+fn tolerates_alike(new: &Value, old: &Value) -> bool {
+    let mut new = new.clone();
+    super::json::copy(old, &mut new, "tolerationSeconds");
+    same(&new, old)
 }
 
 /// What of a pod's spec may not change: all but images, deadlines, added tolerations and the like.
@@ -406,15 +173,38 @@ pub(super) fn validate_change(new: &Value, old: &Value) -> Vec<FieldError> {
         }
         _ => {}
     }
-    let tolerations_kept =
-        items(&old["spec"], "tolerations").all(|t| items(&new["spec"], "tolerations").any(|n| same(n, t)));
+    let tolerations_kept = items(&old["spec"], "tolerations")
+        .all(|t| items(&new["spec"], "tolerations").any(|n| tolerates_alike(n, t)));
     let mut allowed = new["spec"].clone();
     for list in ["containers", "initContainers"] {
         for (i, container) in items(&old["spec"], list).enumerate() {
             allowed[list][i]["image"] = container["image"].clone();
         }
     }
+    for (i, gate) in items(&new["spec"], "schedulingGates").enumerate() {
+        let name = text(gate, "name");
+        if !items(&old["spec"], "schedulingGates").any(|was| text(was, "name") == name) {
+            let why = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            errors.push(FieldError::forbidden(
+                format!("spec.schedulingGates[{i}].name"),
+                &why,
+            ));
+        }
+    }
     let mut keys = vec!["activeDeadlineSeconds", "schedulingGates"];
+    // Before it is scheduled, where a pod may run can be narrowed.
+    if items(&old["spec"], "schedulingGates").next().is_some() {
+        let was = old["spec"]["nodeSelector"].as_object().into_iter().flatten();
+        if was
+            .into_iter()
+            .all(|(key, value)| new["spec"]["nodeSelector"].get(key) == Some(value))
+        {
+            keys.push("nodeSelector");
+        }
+        if pod_scheduling::narrows(&new["spec"]["affinity"], &old["spec"]["affinity"]) {
+            pod_scheduling::keep_node_affinity(&mut allowed, &old["spec"]);
+        }
+    }
     if tolerations_kept {
         keys.push("tolerations");
     }

@@ -6,7 +6,6 @@ use super::selector;
 use crate::error::FieldError;
 use crate::registry::names;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
@@ -48,6 +47,35 @@ pub(super) fn validate_node_selector(required: &Value, at: &str, errors: &mut Ve
     }
     for (i, term) in items(required, "nodeSelectorTerms").enumerate() {
         node_term(term, &format!("{at}[{i}]"), errors);
+    }
+}
+
+/// Whether a waiting pod's new node affinity asks for no less than the old one: the same terms, each with what it asked
+/// for and perhaps more.
+pub(super) fn narrows(new: &Value, old: &Value) -> bool {
+    let terms = |affinity: &Value| affinity["nodeAffinity"][REQUIRED]["nodeSelectorTerms"].clone();
+    let (new, old) = (terms(new), terms(old));
+    let Some(old) = old.as_array().filter(|terms| !terms.is_empty()) else {
+        return true;
+    };
+    let Some(new) = new.as_array().filter(|terms| terms.len() == old.len()) else {
+        return false;
+    };
+    old.iter().zip(new).all(|(was, now)| {
+        ["matchExpressions", "matchFields"].iter().all(|key| {
+            let kept = items(was, key).zip(items(now, key)).all(|(a, b)| a == b);
+            kept && items(was, key).count() <= items(now, key).count()
+        })
+    })
+}
+
+/// Puts the old node affinity into a changed spec.
+pub(super) fn keep_node_affinity(spec: &mut Value, old: &Value) {
+    if spec["affinity"].is_object() || old["affinity"].is_object() {
+        let was = old["affinity"]["nodeAffinity"].clone();
+        if let Some(affinity) = super::json::made(spec, "affinity") {
+            affinity["nodeAffinity"] = was;
+        }
     }
 }
 
@@ -161,7 +189,6 @@ fn label_keys(term: &Value, key: &str, at: &str, errors: &mut Vec<FieldError>) {
 
 /// What is wrong with `topologySpreadConstraints`.
 pub(super) fn validate_spread(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
     for (i, constraint) in items(spec, "topologySpreadConstraints").enumerate() {
         let at = format!("{field}.topologySpreadConstraints[{i}]");
         let positive = |errors: &mut Vec<FieldError>, key: &str| {
@@ -178,9 +205,6 @@ pub(super) fn validate_spread(spec: &Value, field: &str, errors: &mut Vec<FieldE
                 format!("{at}.topologyKey"),
                 "can not be empty",
             ));
-        } else {
-            let messages = names::label_key(topology);
-            all(errors, &format!("{at}.topologyKey"), &json!(topology), messages);
         }
         let when = text(constraint, "whenUnsatisfiable");
         if !matches!(when, "DoNotSchedule" | "ScheduleAnyway") {
@@ -190,7 +214,10 @@ pub(super) fn validate_spread(spec: &Value, field: &str, errors: &mut Vec<FieldE
                 &["DoNotSchedule", "ScheduleAnyway"],
             ));
         }
-        if !seen.insert((topology, when)) {
+        let again = |other: &&Value| {
+            (text(other, "topologyKey"), text(other, "whenUnsatisfiable")) == (topology, when)
+        };
+        for _ in items(spec, "topologySpreadConstraints").skip(i + 1).filter(again) {
             errors.push(FieldError::duplicate(
                 format!("{at}.{{topologyKey, whenUnsatisfiable}}"),
                 &json!(format!("{{{topology}, {when}}}")),

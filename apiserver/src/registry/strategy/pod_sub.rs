@@ -1,6 +1,6 @@
 //! What may be written of a pod through its subresources: debugging containers, amounts of cpu and memory, its status.
 
-use super::json::{copy, items, same, text};
+use super::json::{at, copy, items, same, text};
 use super::pod::qos_class;
 use super::pod_rules::{all, validate_spec};
 use crate::error::{FieldError, FieldErrorKind};
@@ -47,6 +47,20 @@ pub(super) fn prepare(subresource: &str, new: &mut Value, old: &Value) {
     new["spec"] = spec;
     for field in ["labels", "annotations", "ownerReferences", "finalizers"] {
         object::set_meta(new, field, old["metadata"].get(field).cloned());
+    }
+}
+
+/// The first of a pod's addresses has a field of its own, which wins.
+pub(super) fn prepare_status(pod: &mut Value) {
+    let Some(status) = at(pod, "status") else { return };
+    let first = text(&status["podIPs"][0], "ip").to_owned();
+    let own = text(status, "podIP").to_owned();
+    if own.is_empty() {
+        if !first.is_empty() {
+            status["podIP"] = first.into();
+        }
+    } else if own != first {
+        status["podIPs"] = json!([{ "ip": own }]);
     }
 }
 
@@ -188,7 +202,10 @@ fn validate_status(new: &Value, old: &Value) -> Vec<FieldError> {
             why,
         ));
     }
-    if !text(old, "qosClass").is_empty() && text(new, "qosClass") != text(old, "qosClass") {
+    if !text(new, "qosClass").is_empty()
+        && !text(old, "qosClass").is_empty()
+        && text(new, "qosClass") != text(old, "qosClass")
+    {
         let class = json!(text(new, "qosClass"));
         errors.push(FieldError::invalid(
             "status.qosClass",
@@ -288,7 +305,7 @@ mod tests {
             (json!({"requests": {"cpu": "2"}}), "i", ""),
             (json!({"requests": {"cpu": "2"}}), "other", ""),
             (
-                json!({"requests": {"cpu": "1", "x.io/g": "1"}}),
+                json!({"requests": {"cpu": "1", "x.io/g": "1"}, "limits": {"x.io/g": "1"}}),
                 "i",
                 "Forbidden: only cpu and memory resources are mutable",
             ),

@@ -1,8 +1,12 @@
 //! Networking, policy, autoscaling, scheduling and storage kinds: defaults and the rules people run into.
 
+use super::check::Spot;
+use super::go::{self, TOLERATION};
 use super::json::{at, default, each, items, made, same, text};
+use super::metadata::validate_labels;
 use super::pod_rules::one_of;
-use crate::error::FieldError;
+use super::{pod_parts, pod_resources};
+use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use serde_json::{Value, json};
 
@@ -69,21 +73,6 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
                 }
                 default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
                 default(spec, "volumeLifecycleModes", json!(["Persistent"]));
-            }
-        }
-        "flowschemas" => {
-            if let Some(spec) = made(object, "spec") {
-                // Its zero value is always there.
-                if spec["matchingPrecedence"] == 0 {
-                    spec["matchingPrecedence"] = Value::Null;
-                }
-                default(spec, "matchingPrecedence", 1000);
-            }
-        }
-        "prioritylevelconfigurations" => {
-            if let Some(limited) = at(object, "spec").and_then(|s| at(s, "limited")) {
-                default(limited, "nominalConcurrencyShares", 30);
-                default(limited, "lendablePercent", 0);
             }
         }
         _ => {}
@@ -163,10 +152,30 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
                     errors.push(FieldError::invalid("handler", &object["handler"], &message));
                 }
             }
+            validate_runtime(object, &mut errors);
         }
         _ => {}
     }
     errors
+}
+
+/// What pods of a runtime cost, and where they run.
+fn validate_runtime(class: &Value, errors: &mut Vec<FieldError>) {
+    let fixed = json!({"limits": class["overhead"]["podFixed"]});
+    pod_resources::validate(&Spot::new(&fixed, "overhead"), errors);
+    let scheduling = Spot::new(&class["scheduling"], "scheduling");
+    let selector = scheduling.at("nodeSelector");
+    errors.extend(validate_labels(selector.value, &selector.path));
+    let mut seen = Vec::new();
+    for toleration in scheduling.list("tolerations") {
+        pod_parts::validate_toleration(toleration.value, &toleration.path, errors);
+        if seen.contains(&toleration.value) {
+            let shown = go::shown(toleration.value, TOLERATION);
+            let message = format!("Duplicate value: {shown}");
+            toleration.refuse(errors, FieldErrorKind::Duplicate, message);
+        }
+        seen.push(toleration.value);
+    }
 }
 
 /// What of an object of these kinds may not change.

@@ -18,6 +18,8 @@ const DECIMAL: &[(i32, &str)] = &[
 const BINARY: &[&str] = &["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 /// Quantities hold no more than nine decimal places: what is smaller is rounded up.
 const NANO: i128 = 1_000_000_000;
+/// A thousandth, in billionths.
+const MILLI: i128 = 1_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {
@@ -44,6 +46,7 @@ struct Parts<'a> {
 }
 
 fn parts(text: &str) -> Option<Parts<'_>> {
+    let text = text.trim();
     let (negative, unsigned) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -139,6 +142,13 @@ fn rounded(text: &str) -> Option<(bool, Family, i128)> {
 pub(super) fn canonical(text: &str) -> Option<String> {
     let (negative, family, nanos) = parse(text)?;
     written(negative, family, nanos)
+}
+
+/// As [`canonical`] for amounts of resources, of which there is nothing smaller than a thousandth.
+pub(super) fn canonical_resource(text: &str) -> Option<String> {
+    let (negative, family, nanos) = parse(text)?;
+    let thousandths = nanos.checked_add(MILLI - 1)? / MILLI;
+    written(negative, family, thousandths.checked_mul(MILLI)?)
 }
 
 fn written(negative: bool, family: Family, nanos: i128) -> Option<String> {
@@ -269,7 +279,7 @@ impl std::fmt::Display for Amount {
 
 #[cfg(test)]
 mod tests {
-    use super::{Amount, NANO, canonical};
+    use super::{Amount, NANO, canonical, canonical_resource};
     use serde_json::json;
 
     #[test]
@@ -308,6 +318,21 @@ mod tests {
         }
         let all = Amount::of(&json!("1e30"));
         assert_eq!(Amount::of(&json!(all.to_string())).nanos, all.nanos);
+    }
+
+    #[test]
+    fn resources_are_rounded_up() {
+        for (text, want) in [
+            ("1.00001", "1001m"),
+            ("0.0001", "1m"),
+            ("1n", "1m"),
+            ("-0.0001", "-1m"),
+            ("1e-9", "1e-3"),
+            ("1Gi", "1Gi"),
+            (" 5 ", "5"),
+        ] {
+            assert_eq!(canonical_resource(text).as_deref(), Some(want), "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! HorizontalPodAutoscalers: what they measure and how they scale (`pkg/apis/autoscaling/validation`).
 
+use super::check::Spot;
 use super::json::{items, text};
+use super::pod_resources;
 use super::quantity::Amount;
 use crate::error::FieldError;
+use crate::registry::names;
 use serde_json::{Value, json};
 
 const TARGETS: [&str; 3] = ["Utilization", "Value", "AverageValue"];
@@ -66,13 +69,14 @@ fn source(kind: &str, metric: &Value, at: &str, errors: &mut Vec<FieldError>) {
         );
     }
     if kind == "containerResource" {
-        required(
-            errors,
-            metric,
-            "container",
-            "container",
-            "must specify a container",
-        );
+        let container = Spot::new(&metric["container"], format!("{at}.container"));
+        if container.required(errors, "must specify a container") {
+            container.named(errors, names::dns_label);
+        }
+        let name = Spot::new(&metric["name"], format!("{at}.name"));
+        if !name.is_empty() {
+            pod_resources::check_name(name.text(), &name, errors);
+        }
     }
     let wanted = &metric["target"];
     target(wanted, &format!("{at}.target"), errors);
@@ -145,6 +149,11 @@ fn scaling(rules: &Value, at: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::invalid(field, window, &why));
         }
         _ => {}
+    }
+    let tolerance = &rules["tolerance"];
+    if Amount::ZERO.exceeds(Amount::of(tolerance)) {
+        let why = "must be greater than or equal to 0";
+        errors.push(FieldError::invalid(format!("{at}.tolerance"), tolerance, why));
     }
     let select = &rules["selectPolicy"];
     if !select.is_null() && !["Max", "Min", "Disabled"].iter().any(|s| select == s) {

@@ -76,11 +76,15 @@ pub fn matches(selector: &Value, labels: &Value) -> bool {
 pub(super) fn validate_template(kind: &str, spec: &Value, errors: &mut Vec<FieldError>) {
     let selector = &spec["selector"];
     let mut unreadable = false;
+    // One of them is silent about what it can not read.
+    let silent = kind == "daemonset";
     if selector.is_null() {
-        errors.push(FieldError::required("spec.selector", ""));
+        if !silent {
+            errors.push(FieldError::required("spec.selector", ""));
+        }
     } else {
         let wrong = validate(selector, "spec.selector");
-        unreadable = wrong.iter().any(|e| e.field.contains("matchExpressions"));
+        unreadable = !wrong.is_empty();
         errors.extend(wrong);
         if is_empty(selector) {
             let message = format!("empty selector is invalid for {kind}");
@@ -88,6 +92,9 @@ pub(super) fn validate_template(kind: &str, spec: &Value, errors: &mut Vec<Field
         }
     }
     let labels = &spec["template"]["metadata"]["labels"];
+    if unreadable && silent {
+        return;
+    }
     if unreadable {
         let part = |key: &str| {
             let value = selector.get(key)?;

@@ -1,13 +1,9 @@
-//! Services: defaults, the cluster addresses and node ports they get, and their rules (`pkg/registry/core/service`).
+//! Services: defaults, the cluster addresses and node ports they get (`pkg/registry/core/service`).
 
 use super::Context;
 use super::json::{copy, default, each, items, made, remove, same, text};
-use super::metadata::validate_labels;
-use super::network::check_address;
-use super::pod_rules::{one_of, one_of_if_set, port_number};
-use crate::error::{FieldError, FieldErrorKind};
+use crate::error::FieldError;
 use crate::object;
-use crate::registry::names;
 use crate::store::Range;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -18,13 +14,10 @@ const FIRST_ADDRESS: u32 = u32::from_be_bytes([10, 96, 0, 0]);
 /// How many addresses the range has; the first and the last are not given.
 const ADDRESSES: u32 = 1 << 16;
 /// kube-apiserver's default `--service-node-port-range`.
-const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+pub(super) const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 /// The address of the Service `kubernetes`, never given to another.
 const KUBERNETES_ADDRESS: u32 = FIRST_ADDRESS + 1;
-const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-const NONE: &str = "None";
-/// A day, in seconds: the longest a client stays with one endpoint.
-const MAX_AFFINITY: i64 = 86400;
+pub(super) const NONE: &str = "None";
 
 /// Defaults that need nothing but the Service.
 pub(super) fn defaults(service: &mut Value) {
@@ -74,6 +67,12 @@ struct Taken {
 /// The address of the Service `kubernetes`.
 pub fn kubernetes_address() -> String {
     Ipv4Addr::from(KUBERNETES_ADDRESS).to_string()
+}
+
+/// The range that addresses of Services are from.
+pub fn service_range() -> String {
+    let bits = 32 - ADDRESSES.trailing_zeros();
+    format!("{}/{bits}", Ipv4Addr::from(FIRST_ADDRESS))
 }
 
 fn taken(ctx: &Context<'_>, except: &Value) -> Taken {
@@ -144,29 +143,26 @@ pub(super) fn allocate(ctx: &Context<'_>, service: &mut Value) {
     if kind == "ExternalName" {
         return;
     }
-    if let Some(first) = spec["clusterIPs"][0].as_str().map(str::to_owned) {
-        default(spec, "clusterIP", first);
+    if text(spec, "clusterIP").is_empty() && spec["clusterIPs"][0].is_string() {
+        // To be refused.
+        return;
     }
     match text(spec, "clusterIP").to_owned().as_str() {
         NONE => {
             spec["clusterIPs"] = json!([NONE]);
             // A Service without selector may have endpoints of either family.
             let bare = spec["selector"].as_object().is_none_or(serde_json::Map::is_empty);
-            let dual = bare && spec["ipFamilies"].is_null() && spec["ipFamilyPolicy"].is_null();
-            default(
-                spec,
-                "ipFamilies",
-                if dual {
-                    json!(["IPv4", "IPv6"])
-                } else {
-                    json!(["IPv4"])
-                },
-            );
-            default(
-                spec,
-                "ipFamilyPolicy",
-                if dual { "RequireDualStack" } else { "SingleStack" },
-            );
+            if bare {
+                default(spec, "ipFamilyPolicy", "RequireDualStack");
+                default(spec, "ipFamilies", json!(["IPv4"]));
+                if text(spec, "ipFamilyPolicy") != "SingleStack"
+                    && let Some(families) = spec["ipFamilies"].as_array_mut()
+                    && families.len() == 1
+                {
+                    let other = if families[0] == "IPv4" { "IPv6" } else { "IPv4" };
+                    families.push(other.into());
+                }
+            }
         }
         "" => {
             if let Some(address) = free_address(&uid, &used) {
@@ -311,235 +307,4 @@ pub(super) fn prepare_update(ctx: &Context<'_>, new: &mut Value, old: &Value) {
         remove(spec, "healthCheckNodePort");
     }
     allocate(ctx, new);
-}
-
-fn validate_ports(spec: &Value, errors: &mut Vec<FieldError>) {
-    let count = items(spec, "ports").count();
-    let mut names_seen = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    for (i, port) in items(spec, "ports").enumerate() {
-        let at = format!("spec.ports[{i}]");
-        let name = text(port, "name");
-        if name.is_empty() && count > 1 {
-            errors.push(FieldError::required(format!("{at}.name"), ""));
-        } else if !name.is_empty() {
-            for message in names::dns_label(name) {
-                errors.push(FieldError::invalid(format!("{at}.name"), &port["name"], &message));
-            }
-            if !names_seen.insert(name) {
-                errors.push(FieldError::duplicate(format!("{at}.name"), &port["name"]));
-            }
-        }
-        port_number(errors, &format!("{at}.port"), &port["port"]);
-        one_of(
-            errors,
-            &format!("{at}.protocol"),
-            &port["protocol"],
-            &["SCTP", "TCP", "UDP"],
-        );
-        let target = &port["targetPort"];
-        if let Some(target_name) = target.as_str() {
-            for message in names::port_name(target_name) {
-                errors.push(FieldError::invalid(format!("{at}.targetPort"), target, &message));
-            }
-        } else if target.is_number() {
-            port_number(errors, &format!("{at}.targetPort"), target);
-        }
-        if !seen.insert((port["port"].to_string(), text(port, "protocol"))) {
-            // As Go shows its own struct, with what is compared in it.
-            let message = format!(
-                "Duplicate value: {{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{},\"TargetPort\":0,\"NodePort\":0}}",
-                port["protocol"], port["port"],
-            );
-            errors.push(FieldError::new(FieldErrorKind::Duplicate, at.clone(), message));
-        }
-        let node = port["nodePort"].as_u64().unwrap_or(0);
-        if node != 0 && text(spec, "type") == "ClusterIP" {
-            let message = "may not be used when `type` is 'ClusterIP'";
-            errors.push(FieldError::forbidden(format!("{at}.nodePort"), message));
-        } else if node != 0 && !u16::try_from(node).is_ok_and(|p| NODE_PORTS.contains(&p)) {
-            let message = "provided port is not in the valid range. The range of valid ports is 30000-32767";
-            errors.push(FieldError::invalid(
-                format!("{at}.nodePort"),
-                &port["nodePort"],
-                message,
-            ));
-        }
-    }
-}
-
-/// How a Service is reached: families, addresses, load balancers, affinity, distribution.
-fn validate_reach(spec: &Value, errors: &mut Vec<FieldError>) {
-    let among = |errors: &mut Vec<FieldError>, key: &str, allowed: &[&str]| {
-        let value = &spec[key];
-        if !value.is_null() && !allowed.iter().any(|a| value == a) {
-            errors.push(FieldError::not_supported(format!("spec.{key}"), value, allowed));
-        }
-    };
-    for (i, port) in items(spec, "ports").enumerate() {
-        if let Some(protocol) = port["appProtocol"].as_str() {
-            for message in names::qualified_name(protocol) {
-                let at = format!("spec.ports[{i}].appProtocol");
-                errors.push(FieldError::invalid(at, &port["appProtocol"], &message));
-            }
-        }
-    }
-    among(
-        errors,
-        "ipFamilyPolicy",
-        &["PreferDualStack", "RequireDualStack", "SingleStack"],
-    );
-    let mut families = BTreeSet::new();
-    for (i, family) in items(spec, "ipFamilies").enumerate() {
-        let at = format!("spec.ipFamilies[{i}]");
-        let name = family.as_str().unwrap_or_default();
-        if !matches!(name, "IPv4" | "IPv6") {
-            errors.push(FieldError::not_supported(at, family, &["IPv4", "IPv6"]));
-        } else if !families.insert(name) {
-            errors.push(FieldError::duplicate(at, family));
-        }
-    }
-    for (i, address) in items(spec, "externalIPs").enumerate() {
-        check_address(errors, &format!("spec.externalIPs[{i}]"), address);
-    }
-    let seconds = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
-    if spec["sessionAffinity"] == "ClientIP"
-        && seconds.as_i64().is_some_and(|s| !(1..=MAX_AFFINITY).contains(&s))
-    {
-        let at = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-        let message = format!("must be greater than 0 and less than {MAX_AFFINITY}");
-        errors.push(FieldError::invalid(at, seconds, &message));
-    }
-    if text(spec, "type") != "LoadBalancer" {
-        let message = "may only be used when `type` is 'LoadBalancer'";
-        for (key, shown) in [
-            ("loadBalancerSourceRanges", "LoadBalancerSourceRanges"),
-            ("allocateLoadBalancerNodePorts", "allocateLoadBalancerNodePorts"),
-            ("loadBalancerClass", "loadBalancerClass"),
-        ] {
-            if !same(&spec[key], &Value::Null) {
-                errors.push(FieldError::forbidden(format!("spec.{shown}"), message));
-            }
-        }
-    } else if let Some(class) = spec["loadBalancerClass"].as_str() {
-        for message in names::qualified_name(class) {
-            errors.push(FieldError::invalid(
-                "spec.loadBalancerClass",
-                &spec["loadBalancerClass"],
-                &message,
-            ));
-        }
-    }
-    among(
-        errors,
-        "trafficDistribution",
-        &["PreferClose", "PreferSameZone", "PreferSameNode"],
-    );
-}
-
-/// What is wrong with a Service.
-pub(super) fn validate(service: &Value) -> Vec<FieldError> {
-    let spec = &service["spec"];
-    let mut errors = Vec::new();
-    let kind = text(spec, "type");
-    let headless = text(spec, "clusterIP") == NONE;
-    if !TYPES.contains(&kind) {
-        errors.push(FieldError::not_supported("spec.type", &spec["type"], &TYPES));
-    }
-    if items(spec, "ports").next().is_none() && !headless && kind != "ExternalName" {
-        errors.push(FieldError::required("spec.ports", ""));
-    }
-    validate_ports(spec, &mut errors);
-    errors.extend(validate_labels(&spec["selector"], "spec.selector"));
-    one_of(
-        &mut errors,
-        "spec.sessionAffinity",
-        &spec["sessionAffinity"],
-        &["ClientIP", NONE],
-    );
-    if kind == "ExternalName" {
-        let external = text(spec, "externalName");
-        if external.is_empty() {
-            errors.push(FieldError::required("spec.externalName", ""));
-        } else {
-            for message in names::dns_subdomain(external.trim_end_matches('.')) {
-                errors.push(FieldError::invalid(
-                    "spec.externalName",
-                    &spec["externalName"],
-                    &message,
-                ));
-            }
-        }
-        if !spec["clusterIPs"].is_null() && items(spec, "clusterIPs").next().is_some() {
-            let message = "may not be set when `type` is 'ExternalName'";
-            errors.push(FieldError::forbidden("spec.clusterIPs[0]", message));
-        }
-    } else {
-        if headless && kind == "LoadBalancer" {
-            let message = "may not be set to 'None' for LoadBalancer services";
-            errors.push(FieldError::invalid("spec.clusterIPs[0]", &json!(NONE), message));
-        }
-        if headless && kind == "NodePort" {
-            let message = "may not be set to 'None' for NodePort services";
-            errors.push(FieldError::invalid("spec.clusterIPs[0]", &json!(NONE), message));
-        }
-        let first = text(spec, "clusterIP");
-        if !first.is_empty() && !headless {
-            if first.parse::<std::net::IpAddr>().is_err() {
-                let message = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-                errors.push(FieldError::invalid("spec.clusterIPs[0]", &json!(first), message));
-            }
-            if spec["clusterIPs"][0] != spec["clusterIP"] {
-                let message = "first value must match `clusterIP`";
-                errors.push(FieldError::invalid(
-                    "spec.clusterIPs",
-                    &spec["clusterIPs"],
-                    message,
-                ));
-            }
-        }
-    }
-    if spec["ipFamilyPolicy"] == "RequireDualStack" && !headless {
-        let message = "this cluster is not configured for dual-stack services";
-        errors.push(FieldError::invalid(
-            "spec.ipFamilyPolicy",
-            &spec["ipFamilyPolicy"],
-            message,
-        ));
-    }
-    validate_reach(spec, &mut errors);
-    let policies = ["Cluster", "Local"];
-    let external = &spec["externalTrafficPolicy"];
-    let reachable =
-        matches!(kind, "LoadBalancer" | "NodePort") || items(spec, "externalIPs").next().is_some();
-    if !external.is_null() && !reachable {
-        let message = "may only be set for externally-accessible services";
-        errors.push(FieldError::invalid(
-            "spec.externalTrafficPolicy",
-            external,
-            message,
-        ));
-    } else {
-        one_of_if_set(&mut errors, "spec.externalTrafficPolicy", external, &policies);
-    }
-    let internal = &spec["internalTrafficPolicy"];
-    one_of_if_set(&mut errors, "spec.internalTrafficPolicy", internal, &policies);
-    errors
-}
-
-/// What of a Service may not change.
-pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
-    let (spec, was) = (&new["spec"], &old["spec"]);
-    if text(spec, "type") == "ExternalName" || text(was, "type") == "ExternalName" {
-        return Vec::new();
-    }
-    if !was["clusterIPs"][0].is_null() && was["clusterIPs"][0] != spec["clusterIPs"][0] {
-        let message = "may not change once set";
-        return vec![FieldError::invalid(
-            "spec.clusterIPs[0]",
-            &spec["clusterIPs"],
-            message,
-        )];
-    }
-    Vec::new()
 }

@@ -1,18 +1,15 @@
 //! Volumes, claims, classes and what CSI drivers write: the rules of storage.
 
-use super::json::{copy, default, each, items, made, same, text};
+use super::check::Spot;
+use super::go::{self, NODE_AFFINITY};
+use super::json::{at, copy, default, each, items, made, remove, same, text};
 use super::pod_rules::one_of;
-use super::quantity;
+use super::pod_scheduling::validate_node_selector;
+use super::{claims, csi, quantity, volume_sources};
 use crate::error::{FieldError, FieldErrorKind};
 use crate::registry::names;
 use serde_json::{Value, json};
 
-const MODES: [&str; 4] = [
-    "ReadOnlyMany",
-    "ReadWriteMany",
-    "ReadWriteOnce",
-    "ReadWriteOncePod",
-];
 /// Where a volume's content may be, in the order Kubernetes looks.
 const SOURCES: [&str; 22] = [
     "gcePersistentDisk",
@@ -56,23 +53,6 @@ fn named(field: &str, value: &Value, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn positive(field: &str, value: &Value, errors: &mut Vec<FieldError>) {
-    if value.as_str().and_then(quantity::nanos).is_some_and(|n| n <= 0) {
-        errors.push(FieldError::invalid(field, value, "must be greater than zero"));
-    }
-}
-
-fn validate_modes(spec: &Value, errors: &mut Vec<FieldError>) {
-    for mode in items(spec, "accessModes") {
-        one_of(errors, "spec.accessModes", mode, &MODES);
-    }
-    let once = items(spec, "accessModes").any(|mode| mode == "ReadWriteOncePod");
-    if once && items(spec, "accessModes").count() > 1 {
-        let message = "may not use ReadWriteOncePod with other access modes";
-        errors.push(FieldError::forbidden("spec.accessModes", message));
-    }
-}
-
 fn validate_class(spec: &Value, errors: &mut Vec<FieldError>) {
     if !text(spec, "storageClassName").is_empty() {
         named("spec.storageClassName", &spec["storageClassName"], errors);
@@ -84,7 +64,8 @@ fn validate_volume(spec: &Value) -> Vec<FieldError> {
     if items(spec, "accessModes").next().is_none() {
         errors.push(FieldError::required("spec.accessModes", ""));
     }
-    validate_modes(spec, &mut errors);
+    let whole = Spot::new(spec, "spec");
+    claims::access_modes(&whole, &mut errors);
     let capacity = &spec["capacity"];
     let amounts = capacity.as_object();
     if amounts.is_none_or(serde_json::Map::is_empty) {
@@ -93,16 +74,29 @@ fn validate_volume(spec: &Value) -> Vec<FieldError> {
     if capacity["storage"].is_null() || amounts.is_some_and(|a| a.len() > 1) {
         errors.push(FieldError::not_supported("spec.capacity", capacity, &["storage"]));
     }
-    for (name, amount) in amounts.into_iter().flatten() {
-        positive(&format!("spec.capacity[{name}]"), amount, &mut errors);
+    for (_, amount) in whole.at("capacity").entries() {
+        claims::positive(&amount, &mut errors);
     }
     let given: Vec<&str> = SOURCES.into_iter().filter(|s| !spec[*s].is_null()).collect();
     if given.is_empty() {
         errors.push(FieldError::required("spec", "must specify a volume type"));
     }
-    for source in given.iter().skip(1) {
-        let message = "may not specify more than 1 volume type";
-        errors.push(FieldError::forbidden(format!("spec.{source}"), message));
+    for (i, source) in given.iter().enumerate() {
+        if i == 0 {
+            volume_sources::validate(&whole, source, true, &mut errors);
+        } else {
+            let message = "may not specify more than 1 volume type";
+            errors.push(FieldError::forbidden(format!("spec.{source}"), message));
+        }
+    }
+    let affinity = whole.at("nodeAffinity");
+    if let Some(required) = affinity.given("required") {
+        validate_node_selector(required.value, &required.path, &mut errors);
+    } else if affinity.is_set() {
+        let message = "must specify required node constraints";
+        affinity.at("required").missing(&mut errors, message);
+    } else if given.contains(&"local") {
+        affinity.missing(&mut errors, "Local volume requires node affinity");
     }
     let policies = ["Delete", "Recycle", "Retain"];
     let policy = &spec["persistentVolumeReclaimPolicy"];
@@ -112,46 +106,10 @@ fn validate_volume(spec: &Value) -> Vec<FieldError> {
         policy,
         &policies,
     );
-    validate_class_and_mode(spec, &mut errors);
-    errors
-}
-
-/// What a volume and a claim say in the same way.
-fn validate_class_and_mode(spec: &Value, errors: &mut Vec<FieldError>) {
-    validate_class(spec, errors);
-    let modes = ["Block", "Filesystem"];
-    one_of(errors, "spec.volumeMode", &spec["volumeMode"], &modes);
-}
-
-fn validate_claim(spec: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    if items(spec, "accessModes").next().is_none() {
-        let message = "at least 1 access mode is required";
-        errors.push(FieldError::required("spec.accessModes", message));
-    }
-    validate_modes(spec, &mut errors);
-    let size = &spec["resources"]["requests"]["storage"];
-    if size.is_null() {
-        errors.push(FieldError::required("spec.resources[storage]", ""));
-    } else {
-        positive("spec.resources[storage]", size, &mut errors);
-    }
-    validate_class_and_mode(spec, &mut errors);
-    errors
-}
-
-fn validate_attachment(spec: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    if text(spec, "attacher").is_empty() {
-        errors.push(FieldError::required("spec.attacher", ""));
-    }
-    let source = &spec["source"];
-    let given = |key: &str| !source[key].is_null();
-    if given("inlineVolumeSpec") == given("persistentVolumeName") {
-        let message = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
-        errors.push(FieldError::required("spec.source", message));
-    }
-    named("spec.nodeName", &spec["nodeName"], &mut errors);
+    validate_class(spec, &mut errors);
+    whole
+        .at("volumeMode")
+        .among_if_set(&mut errors, &["Block", "Filesystem"]);
     errors
 }
 
@@ -161,17 +119,7 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     match plural {
         "persistentvolumes" => errors = validate_volume(spec),
-        "persistentvolumeclaims" => errors = validate_claim(spec),
-        "volumeattachments" => errors = validate_attachment(spec),
-        "csinodes" => {
-            for (i, driver) in items(spec, "drivers").enumerate() {
-                for key in ["name", "nodeID"] {
-                    if text(driver, key).is_empty() {
-                        errors.push(FieldError::required(format!("spec.drivers[{i}].{key}"), ""));
-                    }
-                }
-            }
-        }
+        "persistentvolumeclaims" => claims::validate(&Spot::new(spec, "spec"), &mut errors),
         "storageclasses" => {
             let provisioner = text(object, "provisioner");
             if provisioner.is_empty() {
@@ -185,22 +133,16 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
                     ));
                 }
             }
-            one_of(
-                &mut errors,
-                "reclaimPolicy",
-                &object["reclaimPolicy"],
-                &["Delete", "Retain"],
-            );
+            let policy = Spot::new(&object["reclaimPolicy"], "reclaimPolicy");
+            if !policy.is_empty() {
+                policy.among(&mut errors, &["Delete", "Retain"]);
+            }
             let modes = ["Immediate", "WaitForFirstConsumer"];
-            one_of(
-                &mut errors,
-                "volumeBindingMode",
-                &object["volumeBindingMode"],
-                &modes,
-            );
+            Spot::new(&object["volumeBindingMode"], "volumeBindingMode").among_if_set(&mut errors, &modes);
         }
         _ => {}
     }
+    errors.extend(csi::validate(plural, object));
     errors
 }
 
@@ -211,7 +153,10 @@ fn validate_claim_update(new: &Value, old: &Value) -> Vec<FieldError> {
         copy(was, &mut allowed, "volumeName");
         copy(was, &mut allowed, "storageClassName");
     }
-    copy(was, &mut allowed, "volumeAttributesClassName");
+    // A class can be changed, and one be given, but not be taken away.
+    if !text(spec, "volumeAttributesClassName").is_empty() && old["status"]["phase"] == "Bound" {
+        copy(was, &mut allowed, "volumeAttributesClassName");
+    }
     if old["status"]["phase"] == "Bound"
         && let Some(resources) = made(&mut allowed, "resources")
     {
@@ -241,6 +186,21 @@ pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<Fie
             let message = "spec.persistentvolumesource is immutable after creation";
             vec![FieldError::forbidden(field, message)]
         }
+        "persistentvolumes"
+            if !was["nodeAffinity"].is_null() && !same(&spec["nodeAffinity"], &was["nodeAffinity"]) =>
+        {
+            let affinity = &spec["nodeAffinity"];
+            let shown = if affinity.is_null() {
+                "null".to_owned()
+            } else {
+                go::shown(affinity, NODE_AFFINITY)
+            };
+            let message = format!(
+                "Invalid value: {shown}: field is immutable, except for updating from beta label to GA"
+            );
+            vec![FieldError::new(FieldErrorKind::Invalid, "nodeAffinity", message)]
+        }
+        "volumeattributesclasses" => csi::validate_update(plural, new, old),
         "volumeattachments" if !same(spec, was) => {
             // As Go shows its own struct.
             let (attacher, node) = (&spec["attacher"], &spec["nodeName"]);
@@ -254,6 +214,27 @@ pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<Fie
             vec![FieldError::new(FieldErrorKind::Invalid, "spec", message)]
         }
         _ => Vec::new(),
+    }
+}
+
+/// What a claim is filled from, by its old field and its new one: the old knows claims and snapshots only, and each is
+/// written as the other where one is left out.
+pub(super) fn data_sources(claim: &mut Value, old: &Value) {
+    let Some(spec) = at(claim, "spec") else { return };
+    let source = &spec["dataSource"];
+    let (group, kind) = (text(source, "apiGroup"), text(source, "kind"));
+    let known = matches!(
+        (group, kind),
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    );
+    if !source.is_null() && !known && old["spec"]["dataSource"].is_null() {
+        remove(spec, "dataSource");
+    }
+    let (source, reference) = (spec["dataSource"].clone(), spec["dataSourceRef"].clone());
+    if !source.is_null() {
+        default(spec, "dataSourceRef", source);
+    } else if !reference.is_null() && text(&reference, "namespace").is_empty() {
+        default(spec, "dataSource", reference);
     }
 }
 
@@ -291,6 +272,28 @@ mod tests {
                 &claim(phase, before),
             );
             assert_eq!(errors.is_empty(), good, "{phase} {before} {after}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn sources_of_data_are_written_twice() {
+        let claim = json!({"kind": "PersistentVolumeClaim", "name": "c"});
+        let other = json!({"apiGroup": "x.io", "kind": "K", "name": "n"});
+        for (spec, want) in [
+            (
+                json!({"dataSource": claim}),
+                json!({"dataSource": claim, "dataSourceRef": claim}),
+            ),
+            (json!({"dataSource": other}), json!({})),
+            (
+                json!({"dataSourceRef": other}),
+                json!({"dataSource": other, "dataSourceRef": other}),
+            ),
+            (json!({}), json!({})),
+        ] {
+            let mut object = json!({ "spec": spec });
+            data_sources(&mut object, &Value::Null);
+            assert_eq!(object["spec"], want, "{spec}");
         }
     }
 

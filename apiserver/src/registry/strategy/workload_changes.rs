@@ -1,6 +1,7 @@
 //! What of a workload may not change.
 
-use super::json::{copy, each, made, same, text};
+use super::jobs;
+use super::json::{copy, each, made, same};
 use crate::error::{FieldError, FieldErrorKind};
 use serde_json::{Value, json};
 
@@ -44,16 +45,7 @@ pub(super) fn validate_update(plural: &str, new: &Value, old: &Value) -> Vec<Fie
     };
     match plural {
         "deployments" | "replicasets" | "daemonsets" => fixed(&mut errors, "selector"),
-        "jobs" => {
-            fixed(&mut errors, "selector");
-            fixed(&mut errors, "completionMode");
-            if !same(&without_places(new, old), &was["template"]) {
-                errors.push(FieldError::invalid("spec.template", &spec["template"], IMMUTABLE));
-            }
-            if text(spec, "completionMode") != "Indexed" {
-                fixed(&mut errors, "completions");
-            }
-        }
+        "jobs" => return jobs::validate_update(new, old, &without_places(new, old)),
         "statefulsets" => {
             let mut allowed = spec.clone();
             for key in [

@@ -1,9 +1,10 @@
 //! Deployments, ReplicaSets, StatefulSets, DaemonSets, ReplicationControllers, Jobs and CronJobs.
 
-use super::json::{at, copy, default, each, made, same, text};
+use super::go::{self, Part, Shape};
+use super::json::{at, default, each, made, same, text};
 use super::pod::default_template;
-use super::pod_rules::{not_negative, one_of, one_of_if_set, validate_template};
-use super::{cron, selector};
+use super::pod_rules::{not_negative, validate_template};
+use super::{jobs, selector, statefulsets};
 use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use serde_json::{Map, Value, json};
@@ -12,8 +13,18 @@ use serde_json::{Map, Value, json};
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 const JOB_NAME: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
 const JOB_UID: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
-/// Longest name of a CronJob: its Jobs' names are eleven longer.
-const CRONJOB_NAME_MAX: usize = 52;
+
+const STRATEGY: &Shape = &[
+    ("Type", "type", Part::Text),
+    (
+        "RollingUpdate",
+        "rollingUpdate",
+        Part::One(&[
+            ("MaxUnavailable", "maxUnavailable", Part::Plain),
+            ("MaxSurge", "maxSurge", Part::Plain),
+        ]),
+    ),
+];
 
 /// Defaults by plural.
 pub(super) fn defaults(plural: &str, object: &mut Value) {
@@ -103,6 +114,14 @@ pub(super) fn defaults(plural: &str, object: &mut Value) {
 
 fn rolling(spec: &mut Value, key: &str, parameters: Value) {
     let Some(strategy) = made(spec, key) else { return };
+    // One of them takes a named strategy as it is.
+    if key == "updateStrategy"
+        && parameters.get("partition").is_some()
+        && !text(strategy, "type").is_empty()
+        && strategy["rollingUpdate"].is_null()
+    {
+        return;
+    }
     default(strategy, "type", "RollingUpdate");
     if text(strategy, "type") == "RollingUpdate"
         && let (Some(update), Value::Object(parameters)) = (made(strategy, "rollingUpdate"), parameters)
@@ -134,6 +153,15 @@ fn default_job(spec: &mut Value) {
         "Failed"
     };
     default(spec, "podReplacementPolicy", replacement);
+    if let Some(policy) = at(spec, "podFailurePolicy") {
+        for rule in each(policy, "rules") {
+            for condition in each(rule, "onPodConditions") {
+                if text(condition, "status").is_empty() {
+                    condition["status"] = "True".into();
+                }
+            }
+        }
+    }
 }
 
 /// A status as a new object has it: its required counters at zero.
@@ -184,39 +212,18 @@ pub(super) fn prepare_create(plural: &str, object: &mut Value) {
 
 /// What a changed workload takes over from its last state.
 pub(super) fn prepare_update(plural: &str, new: &mut Value, old: &Value) {
-    match plural {
-        "daemonsets" => {
-            let was = &old["metadata"]["annotations"][TEMPLATE_GENERATION];
-            let number: i64 = was.as_str().and_then(|n| n.parse().ok()).unwrap_or(1);
-            let changed = !same(&new["spec"]["template"], &old["spec"]["template"]);
-            let number = if changed { number + 1 } else { number };
-            let annotations = object::metadata_mut(new)
-                .entry("annotations")
-                .or_insert_with(|| json!({}));
-            if let Value::Object(map) = annotations {
-                map.insert(TEMPLATE_GENERATION.to_owned(), number.to_string().into());
-            }
-        }
-        "jobs" => {
-            // A Job is often sent again as it was first written, without what the server generated.
-            if let Some(spec) = at(new, "spec") {
-                if spec["selector"].is_null() {
-                    copy(&old["spec"], spec, "selector");
-                }
-                let generated = &old["spec"]["template"]["metadata"]["labels"];
-                if let Some(labels) = made(spec, "template")
-                    .and_then(|t| made(t, "metadata"))
-                    .and_then(|m| made(m, "labels"))
-                {
-                    for key in JOB_NAME.into_iter().chain(JOB_UID) {
-                        if let Some(value) = generated.get(key) {
-                            default(labels, key, value.clone());
-                        }
-                    }
-                }
-            }
-        }
-        _ => {}
+    if plural != "daemonsets" {
+        return;
+    }
+    let was = &old["metadata"]["annotations"][TEMPLATE_GENERATION];
+    let number: i64 = was.as_str().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let changed = !same(&new["spec"]["template"], &old["spec"]["template"]);
+    let number = if changed { number + 1 } else { number };
+    let annotations = object::metadata_mut(new)
+        .entry("annotations")
+        .or_insert_with(|| json!({}));
+    if let Value::Object(map) = annotations {
+        map.insert(TEMPLATE_GENERATION.to_owned(), number.to_string().into());
     }
 }
 
@@ -253,10 +260,13 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
     let spec = &object["spec"];
     let mut errors = Vec::new();
     match plural {
-        "jobs" => return validate_job(spec, "spec", false),
-        "cronjobs" => return validate_cronjob(object),
+        "jobs" => return jobs::validate(object),
+        "cronjobs" => return jobs::validate_cron(object),
+        "statefulsets" => return statefulsets::validate(spec),
         "replicationcontrollers" => {
-            not_negative(&mut errors, "spec.replicas", &spec["replicas"]);
+            for key in ["minReadySeconds", "replicas"] {
+                not_negative(&mut errors, &format!("spec.{key}"), &spec[key]);
+            }
             if spec["selector"].as_object().is_none_or(Map::is_empty) {
                 errors.push(FieldError::required("spec.selector", ""));
             }
@@ -284,13 +294,12 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
             return errors;
         }
         "podtemplates" => {
-            return super::pod_rules::validate_spec(&object["template"]["spec"], "template.spec");
+            return super::pod_rules::validate_template_at(&object["template"], "template");
         }
         _ => {}
     }
     not_negative(&mut errors, "spec.replicas", &spec["replicas"]);
     let kind = match plural {
-        "statefulsets" => "statefulset",
         "daemonsets" => "daemonset",
         _ => "deployment",
     };
@@ -311,66 +320,27 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
     } else {
         &["OnDelete", "RollingUpdate"]
     };
-    if plural == "statefulsets" {
-        // Before anything else, and in words of their own.
-        let mut first = Vec::new();
-        let policy = &spec["podManagementPolicy"];
-        if !matches!(policy.as_str(), None | Some("OrderedReady" | "Parallel")) {
-            let message = "must be 'OrderedReady' or 'Parallel'";
-            first.push(FieldError::invalid("spec.podManagementPolicy", policy, message));
-        }
-        let strategy = &spec["updateStrategy"];
-        let update = &strategy["rollingUpdate"];
-        match text(strategy, "type") {
-            "RollingUpdate" | "" => not_negative(
-                &mut first,
-                "spec.updateStrategy.rollingUpdate.partition",
-                &update["partition"],
-            ),
-            "OnDelete" if !update.is_null() => {
-                let shown = format!(
-                    "{{\"Partition\":{},\"MaxUnavailable\":{}}}",
-                    update["partition"], update["maxUnavailable"]
-                );
-                first.push(FieldError::new(
-                    FieldErrorKind::Invalid,
-                    "spec.updateStrategy.rollingUpdate",
-                    format!("Invalid value: {shown}: only allowed for updateStrategy 'RollingUpdate'"),
-                ));
-            }
-            "OnDelete" => {}
-            other => first.push(FieldError::new(
-                FieldErrorKind::Invalid,
-                "spec.updateStrategy",
-                format!(
-                    "Invalid value: {{\"Type\":{other:?},\"RollingUpdate\":null}}: must be 'RollingUpdate' or 'OnDelete'"
-                ),
-            )),
-        }
-        first.append(&mut errors);
-        errors = first;
-    } else if plural != "replicasets" {
+    if plural != "replicasets" {
         let strategy = &spec[key];
         if plural == "deployments" && !types.contains(&text(strategy, "type")) {
-            // As Go shows its own struct.
-            let update = &strategy["rollingUpdate"];
-            let update = if update.is_null() {
-                "null".to_owned()
-            } else {
-                let (unavailable, surge) = (&update["maxUnavailable"], &update["maxSurge"]);
-                format!("{{\"MaxUnavailable\":{unavailable},\"MaxSurge\":{surge}}}")
-            };
             errors.push(FieldError::new(
                 FieldErrorKind::NotSupported,
                 "spec.strategy",
                 format!(
-                    "Unsupported value: {{\"Type\":{},\"RollingUpdate\":{update}}}: supported values: \"Recreate\", \"RollingUpdate\"",
-                    strategy["type"]
+                    "Unsupported value: {}: supported values: \"Recreate\", \"RollingUpdate\"",
+                    go::shown(strategy, STRATEGY)
                 ),
             ));
             return errors;
         }
-        one_of(&mut errors, &format!("spec.{key}.type"), &strategy["type"], types);
+        if plural == "daemonsets" && !types.contains(&text(strategy, "type")) {
+            let message = format!(
+                "Unsupported value: {}: supported values: \"RollingUpdate\", \"OnDelete\"",
+                go::shown(strategy, STRATEGY)
+            );
+            let kind = FieldErrorKind::NotSupported;
+            errors.push(FieldError::new(kind, "spec.updateStrategy", message));
+        }
         let update = &strategy["rollingUpdate"];
         for part in ["maxUnavailable", "maxSurge"] {
             percent_or_number(
@@ -396,8 +366,24 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
             });
         }
     }
+    if plural == "daemonsets" {
+        let surge = &spec[key]["rollingUpdate"]["maxSurge"];
+        let (surge_set, unavailable) = (
+            !surge.is_null() && !zero(surge),
+            &spec[key]["rollingUpdate"]["maxUnavailable"],
+        );
+        if surge_set && !unavailable.is_null() && !zero(unavailable) {
+            let field = format!("spec.{key}.rollingUpdate.maxSurge");
+            let why = "may not be set when maxUnavailable is non-zero";
+            errors.push(FieldError::invalid(field, surge, why));
+        }
+    }
     for key in ["minReadySeconds", "revisionHistoryLimit"] {
         not_negative(&mut errors, &format!("spec.{key}"), &spec[key]);
+    }
+    if plural == "deployments" {
+        let deadline = &spec["progressDeadlineSeconds"];
+        not_negative(&mut errors, "spec.progressDeadlineSeconds", deadline);
     }
     if plural == "deployments"
         && let (Some(deadline), ready) = (
@@ -429,117 +415,4 @@ pub(super) fn validate_generated(job: &Value) -> Vec<FieldError> {
         selector,
         "`selector` not auto-generated",
     )]
-}
-
-fn validate_job(spec: &Value, field: &str, in_cronjob: bool) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for key in [
-        "parallelism",
-        "completions",
-        "activeDeadlineSeconds",
-        "backoffLimit",
-        "ttlSecondsAfterFinished",
-    ] {
-        not_negative(&mut errors, &format!("{field}.{key}"), &spec[key]);
-    }
-    one_of(
-        &mut errors,
-        &format!("{field}.completionMode"),
-        &spec["completionMode"],
-        &["NonIndexed", "Indexed"],
-    );
-    one_of_if_set(
-        &mut errors,
-        &format!("{field}.podReplacementPolicy"),
-        &spec["podReplacementPolicy"],
-        &["Failed", "TerminatingOrFailed"],
-    );
-    if in_cronjob {
-        errors.retain(|e| !e.field.ends_with("completionMode"));
-        errors.extend(super::pod_rules::validate_spec(
-            &spec["template"]["spec"],
-            &format!("{field}.template.spec"),
-        ));
-    } else {
-        if spec["selector"].is_null() {
-            errors.push(FieldError::required("spec.selector", ""));
-        } else {
-            errors.extend(selector::validate(&spec["selector"], "spec.selector"));
-            let labels = &spec["template"]["metadata"]["labels"];
-            if !selector::matches(&spec["selector"], labels) {
-                let message = "`selector` does not match template `labels`";
-                errors.push(FieldError::invalid(
-                    "spec.template.metadata.labels",
-                    labels,
-                    message,
-                ));
-            }
-        }
-        errors.extend(validate_template(&spec["template"]));
-    }
-    let restart = &spec["template"]["spec"]["restartPolicy"];
-    let at = format!("{field}.template.spec.restartPolicy");
-    match restart.as_str() {
-        Some("OnFailure" | "Never") => {}
-        None | Some("" | "Always") => {
-            errors.push(FieldError::required(at, "valid values: \"OnFailure\", \"Never\""));
-        }
-        Some(_) => {
-            errors.retain(|e| e.field != at);
-            errors.push(FieldError::not_supported(at, restart, &["OnFailure", "Never"]));
-        }
-    }
-    if text(spec, "completionMode") == "Indexed" && spec["completions"].is_null() {
-        let message = "when completion mode is Indexed";
-        errors.push(FieldError::required(format!("{field}.completions"), message));
-    }
-    errors
-}
-
-fn validate_cronjob(object: &Value) -> Vec<FieldError> {
-    let spec = &object["spec"];
-    let mut errors = Vec::new();
-    if object::name(object).len() > CRONJOB_NAME_MAX {
-        let message = format!("must be no more than {CRONJOB_NAME_MAX} characters");
-        errors.push(FieldError::invalid(
-            "metadata.name",
-            &object["metadata"]["name"],
-            &message,
-        ));
-    }
-    let schedule = text(spec, "schedule");
-    if schedule.is_empty() {
-        errors.push(FieldError::required("spec.schedule", ""));
-    } else if schedule.contains("TZ=") {
-        let message = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
-        errors.push(FieldError::invalid("spec.schedule", &spec["schedule"], message));
-    } else if let Some(message) = cron::complaint(schedule) {
-        errors.push(FieldError::invalid("spec.schedule", &spec["schedule"], &message));
-    }
-    let zone = text(spec, "timeZone");
-    if !zone.is_empty() && jiff::tz::TimeZone::get(zone).is_err() {
-        let message = format!("unknown time zone {zone}");
-        errors.push(FieldError::invalid("spec.timeZone", &spec["timeZone"], &message));
-    }
-    not_negative(
-        &mut errors,
-        "spec.startingDeadlineSeconds",
-        &spec["startingDeadlineSeconds"],
-    );
-    let policies = ["Allow", "Forbid", "Replace"];
-    one_of(
-        &mut errors,
-        "spec.concurrencyPolicy",
-        &spec["concurrencyPolicy"],
-        &policies,
-    );
-    for key in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
-        not_negative(&mut errors, &format!("spec.{key}"), &spec[key]);
-    }
-    errors.extend(validate_job(
-        &spec["jobTemplate"]["spec"],
-        "spec.jobTemplate.spec",
-        true,
-    ));
-    errors
 }

@@ -23,7 +23,7 @@ pub enum Verdict {
 }
 
 /// Names every condition may use.
-pub const NAMES: [&str; 4] = ["object", "oldObject", "request", "authorizer"];
+pub const NAMES: [&str; 5] = ["object", "oldObject", "request", "authorizer", "namespaceObject"];
 
 impl Conditions {
     /// Compiles the `matchConditions` of a webhook or policy.
@@ -106,6 +106,10 @@ pub fn evaluation<'s>(
         seen.give(matched, evaluation.given());
         evaluation
     };
+    // Which namespace it is is known where more than conditions is evaluated.
+    evaluation
+        .given()
+        .give("namespaceObject", Converted::of(&Value::Null));
     if let Some(params) = params {
         evaluation.given().give("params", Converted::of(params));
     }

@@ -1,9 +1,11 @@
 //! The webhooks, policies and bindings there are, read once and followed along with the store.
 //!
 //! A write takes in what changed since the last one before it looks, so what it sees is never older than the store was
-//! when it came. Policies are compiled when they change; an index without anything in it costs one look at four queues.
+//! when it came. Policies are compiled when they change; an index without anything in it costs one look at six queues.
 
-use super::policy::{Binding, Policy};
+use super::definition::Binding;
+use super::mutation;
+use super::policy::Policy;
 use super::webhook::Hook;
 use crate::schema::cel::free::Needs;
 use crate::store::{Entry, Range, Store, StoreError, Watch};
@@ -19,10 +21,19 @@ enum Kind {
     Validating,
     Policies,
     Bindings,
+    Mutations,
+    MutationBindings,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Mutating, Self::Validating, Self::Policies, Self::Bindings];
+    const ALL: [Self; 6] = [
+        Self::Mutating,
+        Self::Validating,
+        Self::Policies,
+        Self::Bindings,
+        Self::Mutations,
+        Self::MutationBindings,
+    ];
 
     fn plural(self) -> &'static str {
         match self {
@@ -30,6 +41,8 @@ impl Kind {
             Self::Validating => "validatingwebhookconfigurations",
             Self::Policies => "validatingadmissionpolicies",
             Self::Bindings => "validatingadmissionpolicybindings",
+            Self::Mutations => "mutatingadmissionpolicies",
+            Self::MutationBindings => "mutatingadmissionpolicybindings",
         }
     }
 }
@@ -45,6 +58,10 @@ pub struct Index {
     pub policies: BTreeMap<String, Arc<Policy>>,
     /// Where and how they apply.
     pub bindings: BTreeMap<String, Arc<Binding>>,
+    /// Mutating policies.
+    pub mutations: BTreeMap<String, Arc<mutation::Policy>>,
+    /// Where they apply.
+    pub mutation_bindings: BTreeMap<String, Arc<Binding>>,
     /// What all their expressions together look at.
     pub needs: Needs,
 }
@@ -58,6 +75,8 @@ impl Index {
                 Kind::Validating => drop(self.validating.remove(&name)),
                 Kind::Policies => drop(self.policies.remove(&name)),
                 Kind::Bindings => drop(self.bindings.remove(&name)),
+                Kind::Mutations => drop(self.mutations.remove(&name)),
+                Kind::MutationBindings => drop(self.mutation_bindings.remove(&name)),
             }
             return;
         }
@@ -66,11 +85,29 @@ impl Index {
             Kind::Mutating => drop(self.mutating.insert(name, Hook::all(&value))),
             Kind::Validating => drop(self.validating.insert(name, Hook::all(&value))),
             Kind::Policies => {
-                if !self.policies.get(&name).is_some_and(|p| p.is_of(&value)) {
+                if !self
+                    .policies
+                    .get(&name)
+                    .is_some_and(|p| p.definition.is_of(&value))
+                {
                     self.policies.insert(name, Arc::new(Policy::new(&value)));
                 }
             }
             Kind::Bindings => drop(self.bindings.insert(name, Arc::new(Binding::new(&value)))),
+            Kind::Mutations => {
+                if !self
+                    .mutations
+                    .get(&name)
+                    .is_some_and(|p| p.definition.is_of(&value))
+                {
+                    self.mutations
+                        .insert(name, Arc::new(mutation::Policy::new(&value)));
+                }
+            }
+            Kind::MutationBindings => {
+                self.mutation_bindings
+                    .insert(name, Arc::new(Binding::new(&value)));
+            }
         }
     }
 
@@ -82,12 +119,15 @@ impl Index {
         for policy in self.policies.values() {
             needs.add(&policy.needs());
         }
+        for policy in self.mutations.values() {
+            needs.add(&policy.needs());
+        }
         self.needs = needs;
     }
 
-    /// Whether a mutating webhook exists.
+    /// Whether a mutating webhook or a bound mutating policy exists.
     pub fn mutates(&self) -> bool {
-        self.mutating.values().any(|hooks| !hooks.is_empty())
+        !self.mutation_bindings.is_empty() || self.mutating.values().any(|hooks| !hooks.is_empty())
     }
 
     /// Whether a validating webhook or a bound policy exists.

@@ -1,19 +1,24 @@
 //! What may refuse or change a write besides the rules of its kind.
 //!
 //! Every write passes these points, in kube-apiserver's order: [`before`] (namespace lifecycle), [`defaults`] and
-//! [`mutate`] (mutating webhooks), strategy and validation, [`validate`] (limits, validating policies and webhooks, quotas). MutatingAdmissionPolicies are
-//! stored and not run.
+//! [`mutate`] (mutating policies and webhooks), strategy and validation, [`validate`] (limits, Pod Security, validating
+//! policies and webhooks, quotas).
 
 mod call;
+mod changed;
 mod classes;
 mod conditions;
 mod connection;
+pub(crate) mod definition;
 mod hooks;
 mod limits;
 mod matching;
-pub(crate) mod policy;
+mod mutation;
+mod policy;
 mod priority;
 mod quota;
+mod runtime;
+mod security;
 mod seen;
 mod trust;
 mod webhook;
@@ -25,7 +30,7 @@ use crate::ApiError;
 use crate::auth::UserInfo;
 use crate::controllers::kinds::{CRDS, CSRS};
 use crate::error::Subject;
-use crate::registry::Resource;
+use crate::registry::{Resource, strategy};
 use crate::store::Key;
 use base64::Engine as _;
 use hooks::Index;
@@ -158,15 +163,22 @@ fn terminating(r: &Resource, review: &Review<'_>) -> ApiError {
     ApiError::Status(Box::new(status))
 }
 
-/// What the server itself gives a new object that says nothing: amounts, priority, classes.
+/// What the server itself gives a new object that says nothing: amounts, priority, tolerations, classes.
 pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) -> Result<(), ApiError> {
     limits::defaults(api, review, object)?;
     priority::priority(api, review, object)?;
+    if &*review.resource.storage == "/pods" && review.operation == Operation::Create {
+        strategy::tolerate(object);
+    }
+    runtime::defaults(api, review, object)?;
     classes::defaults(api, review, object)
 }
 
-/// Mutating webhooks: may change the new object, before its kind's own rules see it. `new` is `None` for a deletion.
-/// Gives warnings for the client.
+/// A write that something may change, and what it is held against.
+type Write<'a> = (&'a Api, &'a Review<'a>, &'a Index, Option<&'a Value>);
+
+/// Mutating policies, then webhooks: may change the new object, before its kind's own rules see it. What asks for it is asked
+/// once more where others changed the object since. `new` is `None` for a deletion. Gives warnings for the client.
 pub async fn mutate(
     api: &Api,
     review: &Review<'_>,
@@ -177,11 +189,35 @@ pub async fn mutate(
     if !index.mutates() || matching::is_exempt(review.resource) {
         return Ok(Vec::new());
     }
-    // Most writes are none of a webhook's business: those are not copied for it.
-    if !webhook::concerns_mutating(&Seen::new(api, review, &index, new.as_deref(), old), &index) {
+    // Most writes are none of theirs: those are not copied for them.
+    let seen = Seen::new(api, review, &index, new.as_deref(), old);
+    if !webhook::concerns_mutating(&seen, &index) && !mutation::concerns(&seen, &index) {
         return Ok(Vec::new());
     }
-    webhook::mutate(api, review, old, &index, new).await
+    drop(seen);
+    let write: Write<'_> = (api, review, &index, old);
+    let mut object = new.as_deref().cloned();
+    let mut warnings = Vec::new();
+    let mut first = mutation::Done::default();
+    if let Some(object) = &mut object {
+        first = mutation::mutate(write, object, None)?;
+    }
+    let mut calls = webhook::Calls::new(&index);
+    calls.all(write, &mut object, &mut warnings).await?;
+    if first.any || calls.changed() {
+        let mut by_others = false;
+        if let Some(object) = &mut object {
+            let before = object.clone();
+            defaults(api, review, object)?;
+            mutation::mutate(write, object, Some(&first.again))?;
+            by_others = *object != before;
+        }
+        calls.again(write, by_others, &mut object, &mut warnings).await?;
+        if let (Some(new), Some(object)) = (new, object) {
+            *new = object;
+        }
+    }
+    Ok(warnings)
 }
 
 /// May refuse the write, once the object is as it will be stored: nobody gives away rights they do not have, then
@@ -195,6 +231,7 @@ pub async fn validate(
     if let Some(new) = new {
         let r = review.resource;
         limits::validate(api, review, new)?;
+        runtime::validate(api, review, new)?;
         subject_restriction(review, new)?;
         api.authorizer
             .check_write(review.user, &r.group, &r.plural, new, old)?;
@@ -205,19 +242,20 @@ pub async fn validate(
     Ok(warnings)
 }
 
-/// As [`validate`], with policies and webhooks alone: all that looks at a write that changes nothing.
+/// As [`validate`], with Pod Security, policies and webhooks alone: all that looks at a write that changes nothing.
 pub async fn validate_hooks(
     api: &Api,
     review: &Review<'_>,
     new: Option<&Value>,
     old: Option<&Value>,
 ) -> Result<Vec<String>, ApiError> {
+    let mut warnings = security::validate(api, review, new, old)?;
     let index = index(api)?;
     if !index.validates() || matching::is_exempt(review.resource) {
-        return Ok(Vec::new());
+        return Ok(warnings);
     }
     let seen = Seen::new(api, review, &index, new, old);
-    let mut warnings = policy::validate(&seen, &index)?;
+    warnings.extend(policy::validate(&seen, &index)?);
     warnings.extend(webhook::validate(&seen, &index).await?);
     Ok(warnings)
 }

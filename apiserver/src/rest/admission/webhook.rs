@@ -4,11 +4,10 @@ use super::call::Endpoint;
 use super::conditions::{self, Conditions, Verdict};
 use super::hooks::Index;
 use super::seen::{Matched, Seen};
-use super::{Operation, Review};
-use crate::registry::{convert, strategy};
-use crate::rest::{Api, subject};
+use super::{Operation, Write, changed};
+use crate::rest::subject;
 use crate::schema::cel::free::{Needs, Scope};
-use crate::{ApiError, object, patch};
+use crate::{ApiError, patch};
 use base64::Engine as _;
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -246,44 +245,69 @@ pub fn concerns_mutating(seen: &Seen<'_>, index: &Index) -> bool {
     })
 }
 
-/// Calls every mutating webhook that wants to see a write, one after the other, each on what the one before left; those
-/// that ask for it once more when others changed the object after them.
-pub async fn mutate(
-    api: &Api,
-    review: &Review<'_>,
-    old: Option<&Value>,
-    index: &Index,
-    new: Option<&mut Value>,
-) -> Result<Vec<String>, ApiError> {
-    let write = (api, review, index, old);
-    let hooks: Vec<&Arc<Hook>> = index.mutating.values().flatten().collect();
-    let mut object = new.as_deref().cloned();
-    let mut warnings = Vec::new();
-    // Place of the hook that changed the object last, and of those that were called.
-    let mut last_change = None;
-    let mut called = vec![false; hooks.len()];
-    for (i, hook) in hooks.iter().enumerate() {
-        let (asked, changed) = one(write, hook, &mut object, &mut warnings).await?;
-        called[i] = asked;
-        if changed {
-            last_change = Some(i);
+/// The mutating webhooks of one write.
+pub struct Calls<'a> {
+    hooks: Vec<&'a Arc<Hook>>,
+    called: Vec<bool>,
+    /// Place of the one that changed the object last.
+    last_change: Option<usize>,
+}
+
+impl<'a> Calls<'a> {
+    /// None of them was called yet.
+    pub fn new(index: &'a Index) -> Self {
+        let hooks: Vec<_> = index.mutating.values().flatten().collect();
+        Self {
+            called: vec![false; hooks.len()],
+            hooks,
+            last_change: None,
         }
     }
-    for (i, hook) in hooks.iter().enumerate() {
-        let again = called[i] && last_change.is_some_and(|last| last > i);
-        if again && hook.spec["reinvocationPolicy"] == "IfNeeded" {
-            one(write, hook, &mut object, &mut warnings).await?;
+
+    /// Whether one of them changed the object.
+    pub fn changed(&self) -> bool {
+        self.last_change.is_some()
+    }
+
+    /// Calls every one that wants to see the write, one after the other, each on what the one before left.
+    pub async fn all(
+        &mut self,
+        write: Write<'_>,
+        object: &mut Option<Value>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        for (i, hook) in self.hooks.iter().enumerate() {
+            let (asked, changed) = one(write, hook, object, warnings).await?;
+            self.called[i] = asked;
+            if changed {
+                self.last_change = Some(i);
+            }
         }
+        Ok(())
     }
-    if let (Some(new), Some(object), Some(_)) = (new, object, last_change) {
-        *new = object;
+
+    /// Calls those once more that ask for it, when others changed the object after them; `by_others` says that something
+    /// else than a webhook did.
+    pub async fn again(
+        &mut self,
+        write: Write<'_>,
+        by_others: bool,
+        object: &mut Option<Value>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ApiError> {
+        for (i, hook) in self.hooks.iter().enumerate() {
+            let after = by_others || self.last_change.is_some_and(|last| last > i);
+            if self.called[i] && after && hook.spec["reinvocationPolicy"] == "IfNeeded" {
+                one(write, hook, object, warnings).await?;
+            }
+        }
+        Ok(())
     }
-    Ok(warnings)
 }
 
 /// Calls one mutating webhook if it wants to see the write: whether it did, and whether it changed the object.
 async fn one(
-    (api, review, index, old): (&Api, &Review<'_>, &Index, Option<&Value>),
+    (api, review, index, old): Write<'_>,
     hook: &Hook,
     object: &mut Option<Value>,
     warnings: &mut Vec<String>,
@@ -331,46 +355,12 @@ fn unfit(object: &Value, patch: &[u8], error: &ApiError) -> String {
     }
 }
 
-/// The object with a webhook's patch on it. Its identity stays.
+/// The object with a webhook's patch on it.
 fn patched(seen: &Seen<'_>, matched: &Matched, current: &Value, patch: &[u8]) -> Result<Value, ApiError> {
     let shown = seen.object(matched);
     let patched =
         patch::json_patch(&shown, patch).map_err(|e| ApiError::Internal(unfit(&shown, patch, &e)))?;
-    let own = seen.review.resource;
-    let mut patched = if Arc::ptr_eq(&matched.resource, own) {
-        patched
-    } else {
-        convert::from_storage(own, convert::to_storage(&matched.resource, patched))
-    };
-    crate::schema::prune::prune(own.schema(), &mut patched, own.custom.is_some());
-    if let Some(why) = own
-        .custom
-        .is_none()
-        .then(|| crate::schema::decode::check_types(own.schema(), &patched))
-        .flatten()
-    {
-        return Err(ApiError::Internal(why));
-    }
-    strategy::default(own, &mut patched);
-    for field in ["apiVersion", "kind"] {
-        patched[field] = current[field].clone();
-    }
-    let kept = [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "resourceVersion",
-        "generation",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "managedFields",
-    ];
-    for field in kept {
-        let value = current["metadata"].get(field).cloned();
-        object::set_meta(&mut patched, field, value);
-    }
-    Ok(patched)
+    changed::taken(seen, matched, current, patched)
 }
 
 #[cfg(test)]

@@ -41,7 +41,6 @@ fn schema(value: &mut Value) {
     {
         // The third version wraps a reference that carries more.
         map.extend(only.clone());
-        map.remove("default");
     }
     if let Some(Value::String(target)) = map.get_mut("$ref") {
         *target = target.replace(COMPONENTS, DEFINITIONS);
@@ -58,7 +57,12 @@ fn schema(value: &mut Value) {
     if map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
         map.remove("properties");
         map.remove("items");
+        // Whatever it is, it is not looked at. What a kind is stays said.
+        if !map.contains_key("x-kubernetes-group-version-kind") {
+            map.remove("type");
+        }
     }
+    map.remove("default");
     if map.get("type") == Some(&json!("array")) && !map.contains_key("items") {
         map.remove("type");
     }

@@ -89,9 +89,20 @@ fn node(row: &Row<'_>) -> Vec<Value> {
         address("InternalIP"),
         address("ExternalIP"),
         row.text_or("/status/nodeInfo/osImage", UNKNOWN),
-        row.text_or("/status/nodeInfo/kernelVersion", UNKNOWN),
+        kernel(row).into(),
         row.text_or("/status/nodeInfo/containerRuntimeVersion", UNKNOWN),
     ]
+}
+
+/// A node's kernel, and what it runs on.
+fn kernel(row: &Row<'_>) -> String {
+    let version = row.text("/status/nodeInfo/kernelVersion");
+    let architecture = row.text("/status/nodeInfo/architecture");
+    match (version, architecture) {
+        ("", _) => UNKNOWN.to_owned(),
+        (version, "") => version.to_owned(),
+        (version, architecture) => format!("{version} ({architecture})"),
+    }
 }
 
 fn external_ip(row: &Row<'_>) -> String {

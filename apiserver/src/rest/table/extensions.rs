@@ -36,8 +36,13 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
                 };
                 format!("{kind}/{}", text(parameters, "name"))
             };
+            let mut name = row.text("/metadata/name").to_owned();
+            let annotations = row.at("/metadata/annotations");
+            if annotations["ingressclass.kubernetes.io/is-default-class"] == "true" {
+                name.push_str(" (default)");
+            }
             vec![
-                row.name(),
+                name.into(),
                 row.text("/spec/controller").into(),
                 shown.into(),
                 row.age(),

@@ -201,8 +201,29 @@ fn trouble(container: &Value) -> Option<String> {
     })
 }
 
-/// A pod's status in one word, from the first init container that is not done to the containers' own trouble.
-fn pod_reason(row: &Row<'_>) -> String {
+/// What a row counts of a pod's containers, and says of them all.
+#[derive(Default)]
+struct Counted<'a> {
+    reason: String,
+    ready: usize,
+    total: usize,
+    restarts: i64,
+    /// When the last of those that were started again had ended.
+    last: Option<&'a str>,
+}
+
+impl<'a> Counted<'a> {
+    fn restarted(&mut self, container: &'a Value) {
+        self.restarts += container["restartCount"].as_i64().unwrap_or(0);
+        let ended = container["lastState"]["terminated"]["finishedAt"].as_str();
+        self.last = self.last.max(ended);
+    }
+}
+
+/// A pod's containers, with its status in one word: from the first init container that is not done to the containers' own
+/// trouble. Init containers that go on beside the others count as such, and until they are all done, theirs are the restarts
+/// that are told.
+fn counted<'a>(row: &Row<'a>) -> Counted<'a> {
     let mut reason = row.text("/status/phase").to_owned();
     if !row.text("/status/reason").is_empty() {
         row.text("/status/reason").clone_into(&mut reason);
@@ -213,31 +234,46 @@ fn pod_reason(row: &Row<'_>) -> String {
     {
         "SchedulingGated".clone_into(&mut reason);
     }
-    let total = row.items("/spec/initContainers").count();
+    let init = || row.items("/spec/initContainers");
+    let goes_on = |c: &Value| text(c, "restartPolicy") == "Always";
+    let total = row.items("/spec/containers").count() + init().filter(|c| goes_on(c)).count();
+    let mut all = Counted {
+        total,
+        ..Counted::default()
+    };
+    let mut sidecars = Counted::default();
     let mut initializing = false;
     for (i, container) in row.items("/status/initContainerStatuses").enumerate() {
-        let sidecar = row
-            .items("/spec/initContainers")
-            .any(|c| c["name"] == container["name"] && text(c, "restartPolicy") == "Always");
-        let done = container["state"]["terminated"]["exitCode"] == json!(0);
-        if done || (sidecar && container["started"] == json!(true)) {
+        all.restarted(container);
+        let sidecar = init().any(|c| c["name"] == container["name"] && goes_on(c));
+        if sidecar {
+            sidecars.restarted(container);
+        }
+        if container["state"]["terminated"]["exitCode"] == json!(0) {
+            continue;
+        }
+        if sidecar && container["started"] == json!(true) {
+            all.ready += usize::from(container["ready"] == json!(true));
             continue;
         }
         initializing = true;
         reason = match trouble(container) {
             Some(why) if why != "PodInitializing" => format!("Init:{why}"),
-            _ => format!("Init:{i}/{total}"),
+            _ => format!("Init:{i}/{}", init().count()),
         };
         break;
     }
     if !initializing || condition_true(row, "Initialized").is_some() {
+        (all.restarts, all.last) = (sidecars.restarts, sidecars.last);
         let mut running = false;
         let statuses: Vec<&Value> = row.items("/status/containerStatuses").collect();
-        for container in statuses.iter().rev() {
+        for container in statuses.into_iter().rev() {
+            all.restarted(container);
             if let Some(why) = trouble(container) {
                 reason = why;
             } else if container["ready"] == json!(true) && !container["state"]["running"].is_null() {
                 running = true;
+                all.ready += 1;
             }
         }
         if reason == "Completed" && running {
@@ -252,20 +288,16 @@ fn pod_reason(row: &Row<'_>) -> String {
             "Terminating".clone_into(&mut reason);
         }
     }
-    reason
+    all.reason = reason;
+    all
 }
 
 fn pod(row: &Row<'_>) -> Vec<Value> {
-    let statuses = || row.items("/status/containerStatuses");
-    let ready = statuses().filter(|c| c["ready"] == json!(true)).count();
-    let total = row.items("/spec/containers").count();
-    let restarts: i64 = statuses().filter_map(|c| c["restartCount"].as_i64()).sum();
-    let last = statuses()
-        .filter_map(|c| c["lastState"]["terminated"]["finishedAt"].as_str())
-        .max();
-    let restarts = match last.filter(|_| restarts > 0).map(|t| super::since(t, row.now)) {
-        Some(Value::String(ago)) => format!("{restarts} ({ago} ago)"),
-        _ => restarts.to_string(),
+    let counted = counted(row);
+    let last = counted.last.filter(|_| counted.restarts > 0);
+    let restarts = match last.map(|t| super::since(t, row.now)) {
+        Some(Value::String(ago)) => format!("{} ({ago} ago)", counted.restarts),
+        _ => counted.restarts.to_string(),
     };
     let gates = row.items("/spec/readinessGates").count();
     let open = row
@@ -277,14 +309,13 @@ fn pod(row: &Row<'_>) -> Vec<Value> {
     } else {
         format!("{open}/{gates}")
     };
-    let reason = pod_reason(row);
     vec![
         row.name(),
-        format!("{ready}/{total}").into(),
-        if reason.is_empty() {
+        format!("{}/{}", counted.ready, counted.total).into(),
+        if counted.reason.is_empty() {
             UNKNOWN.into()
         } else {
-            reason.into()
+            counted.reason.into()
         },
         restarts.into(),
         row.age(),

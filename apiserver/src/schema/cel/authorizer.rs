@@ -4,6 +4,7 @@
 // Functions of expressions get their arguments by value.
 #![allow(clippy::needless_pass_by_value)]
 
+use super::infer::Ty;
 use crate::auth::{Attributes, Authorizer, Decision, UserInfo};
 use kube::core::cel::cel::extractors::This;
 use kube::core::cel::cel::objects::Opaque;
@@ -29,6 +30,15 @@ const FUNCTIONS: [&str; 12] = [
 /// Whether a method of this name belongs to the authorizer.
 pub(super) fn is_authorizer_function(name: &str) -> bool {
     FUNCTIONS.contains(&name)
+}
+
+/// What one of them gives.
+pub(super) fn answers(name: &str) -> Ty {
+    match name {
+        "allowed" | "errored" => Ty::Bool,
+        "reason" | "error" => Ty::String,
+        _ => Ty::Dyn,
+    }
 }
 
 /// A question that is still being put together.

@@ -5,6 +5,7 @@ use super::infer::{Infer, Ty};
 use super::nodes::{Nodes, Place};
 use super::{Compiled, parse};
 use crate::error::{FieldError, FieldErrorKind};
+use crate::rest::go_json;
 use crate::schema::Rule;
 use kube::core::cel::cel::IdedExpr;
 use serde_json::Value;
@@ -99,7 +100,10 @@ impl Compiler {
             ));
             return None;
         }
-        if let Some(message) = source.message.as_ref().filter(|m| m.contains(['\n', '\r'])) {
+        if let Some(message) = source.message.as_ref().filter(|m| m.trim().is_empty()) {
+            let detail = "must be non-empty if specified";
+            invalid(self, "message", &format!("{message:?}"), detail);
+        } else if let Some(message) = source.message.as_ref().filter(|m| m.contains(['\n', '\r'])) {
             invalid(
                 self,
                 "message",
@@ -141,9 +145,19 @@ impl Compiler {
             }
             Err(detail) => invalid(self, "rule", &go_shown(source), detail),
         }
+        let blank = source
+            .message_expression
+            .as_ref()
+            .is_some_and(|m| m.trim().is_empty());
+        if blank {
+            let detail = "messageExpression must be non-empty if specified";
+            self.errors
+                .push(FieldError::required(format!("{at}.messageExpression"), detail));
+        }
         let message = source
             .message_expression
             .as_ref()
+            .filter(|_| !blank)
             .map(|text| self.expression(nodes, id, source.optional_old_self, text, &Ty::String));
         match &message {
             Some(Ok(message)) => {
@@ -168,7 +182,7 @@ impl Compiler {
                 return None;
             }
         } else if source.optional_old_self {
-            let detail = "may not be set to true if rule does not reference oldSelf";
+            let detail = "may not be set if oldSelf is not used in rule";
             invalid(self, "optionalOldSelf", "true", detail);
         }
         Some(Compiled {
@@ -182,12 +196,7 @@ impl Compiler {
 
 /// The rule as Go prints its struct, which is what CRD errors show.
 fn go_shown(rule: &Rule) -> String {
-    let quoted = |text: &str| {
-        let json = Value::from(text).to_string();
-        json.replace('<', "\\u003c")
-            .replace('>', "\\u003e")
-            .replace('&', "\\u0026")
-    };
+    let quoted = |text: &str| go_json::text(&Value::from(text));
     let part = |text: &Option<Box<str>>| quoted(text.as_deref().unwrap_or_default());
     format!(
         "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",

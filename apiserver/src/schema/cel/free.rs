@@ -4,13 +4,17 @@
 //! every round of a loop is counted, weighed by how much there is to look at.
 
 use super::authorizer;
-use super::infer::{Infer, Ty, shown};
+use super::infer::{Infer, Ty, pointed, shown};
+use super::known;
+pub use super::messages::Unmade;
+use super::messages::{self, OBJECT, PATCH};
 pub use super::needs::Needs;
-use super::nodes::{Nodes, untyped};
+use super::nodes::untyped;
+use super::rewrite::mapped;
 use super::{LONGEST_MESSAGE, evaluate, parse};
 use crate::auth::{Attributes, Authorizer, UserInfo};
 use kube::core::cel::KubeCelExt as _;
-use kube::core::cel::cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
+use kube::core::cel::cel::common::ast::{CallExpr, Expr, LiteralValue};
 use kube::core::cel::cel::context::VariableResolver;
 use kube::core::cel::cel::objects::{Key, Map};
 use kube::core::cel::cel::{Context, ExecutionError, IdedExpr, Value as Cel};
@@ -60,26 +64,37 @@ pub enum Gives {
     Text,
     /// Text, or null for none.
     TextOrNull,
+    /// A part of an object, to be merged into one.
+    Object,
+    /// Operations of a JSON Patch.
+    Patch,
     /// Any value.
     Anything,
 }
 
 impl Gives {
+    /// Whether a type will do. One that is not known may do, but for what has to be constructed.
     fn allows(self, ty: &Ty) -> bool {
-        matches!(
-            (self, ty),
+        let is_message = |ty: &Ty, name: &str| matches!(ty, Ty::Message(found) if **found == *name);
+        match (self, ty) {
+            (Self::Object, ty) => is_message(ty, OBJECT),
+            (Self::Patch, Ty::List(item)) => is_message(item, PATCH),
+            (Self::Patch, _) => false,
             (Self::Anything, _)
-                | (_, Ty::Dyn)
-                | (Self::Bool, Ty::Bool)
-                | (Self::Text | Self::TextOrNull, Ty::String)
-                | (Self::TextOrNull, Ty::Null)
-        )
+            | (_, Ty::Dyn)
+            | (Self::Bool, Ty::Bool)
+            | (Self::Text | Self::TextOrNull, Ty::String)
+            | (Self::TextOrNull, Ty::Null) => true,
+            _ => false,
+        }
     }
 
     fn refusal(self) -> &'static str {
         match self {
             Self::Bool => "must evaluate to bool",
             Self::Text => "must evaluate to string",
+            Self::Object => "must evaluate to Object",
+            Self::Patch => "must evaluate to list(JSONPatch)",
             Self::TextOrNull | Self::Anything => "must evaluate to one of [string null_type]",
         }
     }
@@ -91,6 +106,9 @@ pub struct Expression {
     text: Box<str>,
     ast: Arc<IdedExpr>,
     needs: Needs,
+    ty: Ty,
+    /// Its type is one that can not be known beforehand.
+    dynamic: bool,
 }
 
 impl fmt::Debug for Expression {
@@ -116,6 +134,9 @@ impl Expression {
 pub struct Scope {
     names: Vec<&'static str>,
     variables: Vec<(Box<str>, Expression)>,
+    constructs: bool,
+    /// There is `variables`, also where there are none.
+    composes: bool,
 }
 
 impl Scope {
@@ -124,6 +145,34 @@ impl Scope {
         Self {
             names: names.to_vec(),
             variables: Vec::new(),
+            constructs: false,
+            composes: false,
+        }
+    }
+
+    /// The same with `variables`.
+    #[must_use]
+    pub fn composing(&self) -> Self {
+        Self {
+            composes: true,
+            ..self.clone()
+        }
+    }
+
+    /// The same without one of its names.
+    #[must_use]
+    pub fn without(&self, name: &str) -> Self {
+        let mut rest = self.clone();
+        rest.names.retain(|n| *n != name);
+        rest
+    }
+
+    /// The same, for expressions that construct objects and patches.
+    #[must_use]
+    pub fn constructing(&self) -> Self {
+        Self {
+            constructs: true,
+            ..self.clone()
         }
     }
 
@@ -147,8 +196,7 @@ impl Scope {
     pub fn compile(&self, text: &str, gives: Gives) -> Result<Expression, String> {
         let failed = |e: String| format!("compilation failed: {e}");
         let parsed = parse(text).map_err(failed)?;
-        let named = self.names_in((*parsed).clone()).map_err(failed)?;
-        let nodes = Nodes::default();
+        let named = self.names_in((*parsed).clone(), text).map_err(failed)?;
         let lazy: Vec<String> = self
             .variables
             .iter()
@@ -156,30 +204,50 @@ impl Scope {
             .collect();
         let resource = self.names.contains(&"authorizer").then_some(REQUEST_RESOURCE);
         let names = self.names.iter().copied().chain(resource);
-        let mut infer = Infer::over(&nodes, text, names.chain(lazy.iter().map(String::as_str)));
+        let names = names.map(|name| (name, known::of(name)));
+        let made = self.variables.iter().map(|(_, variable)| variable.ty.clone());
+        let lazily = lazy.iter().map(String::as_str).zip(made);
+        let mut infer = Infer::over(known::nodes(), text, names.chain(lazily));
+        infer.constructs = self.constructs;
+        let variables = lazy.iter().zip(&self.variables).filter(|(_, (_, v))| v.dynamic);
+        infer.dynamic = known::DYNAMIC
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(variables.map(|(name, _)| name.clone()))
+            .collect();
         let info = infer.expression(&named);
         if !infer.errors.is_empty() {
             return Err(failed(infer.errors.join("\n")));
         }
-        if !gives.allows(&info.ty) {
-            return Err(format!("{} but got {}", gives.refusal(), shown(&info.ty)));
+        let dynamic = infer.is_dynamic(&named);
+        let ty = known::nodes().scalar(&info.ty);
+        if !gives.allows(&ty) || dynamic && gives != Gives::Anything {
+            let found = match ty {
+                _ if dynamic => "dyn".to_owned(),
+                Ty::Null => "null_type".to_owned(),
+                ty => shown(&ty),
+            };
+            return Err(format!("{} but got {found}", gives.refusal()));
         }
         Ok(Expression {
             text: text.into(),
             needs: Needs::of(&named),
             ast: Arc::new(counted(named).0),
+            // What a part of a request is is only known of the request itself.
+            ty: if matches!(ty, Ty::Node(_)) { Ty::Dyn } else { ty },
+            dynamic,
         })
     }
 
     /// `variables.x` and `authorizer.requestResource` as names of their own.
-    fn names_in(&self, expression: IdedExpr) -> Result<IdedExpr, String> {
+    fn names_in(&self, expression: IdedExpr, text: &str) -> Result<IdedExpr, String> {
         let id = expression.id;
         if let Expr::Select(select) = &expression.expr
             && let Expr::Ident(of) = &select.operand.expr
         {
-            if of == "variables" && !self.variables.is_empty() {
+            if of == "variables" && (self.composes || !self.variables.is_empty()) {
                 if !self.variables.iter().any(|(name, _)| **name == *select.field) {
-                    return Err(format!("ERROR: <input>:1:1: undefined field '{}'", select.field));
+                    return Err(undefined(text, &select.field));
                 }
                 let expr = if select.test {
                     Expr::Literal(LiteralValue::Boolean(true.into()))
@@ -193,56 +261,16 @@ impl Scope {
                 return Ok(IdedExpr { id, expr });
             }
         }
-        mapped(expression, &mut |e| self.names_in(e))
+        mapped(expression, &mut |e| self.names_in(e, text))
     }
 }
 
-/// An expression with its direct parts replaced.
-fn mapped<F>(expression: IdedExpr, f: &mut F) -> Result<IdedExpr, String>
-where
-    F: FnMut(IdedExpr) -> Result<IdedExpr, String>,
-{
-    let IdedExpr { id, expr } = expression;
-    let expr = match expr {
-        Expr::Call(mut call) => {
-            if let Some(target) = call.target.take() {
-                call.target = Some(Box::new(f(*target)?));
-            }
-            call.args = call.args.into_iter().map(f).collect::<Result<_, _>>()?;
-            Expr::Call(call)
-        }
-        Expr::Comprehension(mut c) => {
-            for part in [
-                &mut c.iter_range,
-                &mut c.accu_init,
-                &mut c.loop_cond,
-                &mut c.loop_step,
-                &mut c.result,
-            ] {
-                *part = f(std::mem::take(part))?;
-            }
-            Expr::Comprehension(c)
-        }
-        Expr::List(mut list) => {
-            list.elements = list.elements.into_iter().map(f).collect::<Result<_, _>>()?;
-            Expr::List(list)
-        }
-        Expr::Map(mut map) => {
-            for entry in &mut map.entries {
-                if let EntryExpr::MapEntry(entry) = &mut entry.expr {
-                    entry.key = f(std::mem::take(&mut entry.key))?;
-                    entry.value = f(std::mem::take(&mut entry.value))?;
-                }
-            }
-            Expr::Map(map)
-        }
-        Expr::Select(mut select) => {
-            *select.operand = f(std::mem::take(&mut *select.operand))?;
-            Expr::Select(select)
-        }
-        other => other,
-    };
-    Ok(IdedExpr { id, expr })
+/// The error that there is no such variable.
+fn undefined(source: &str, field: &str) -> String {
+    let at = source
+        .find(&format!("variables.{field}"))
+        .map_or(0, |at| at + "variables".len());
+    pointed(source, at, &format!("undefined field '{field}'"))
 }
 
 /// The expression with its loops counting their rounds, and its size.
@@ -461,6 +489,18 @@ impl<'a> Evaluation<'a> {
         }
     }
 
+    /// Runs an expression that constructs a part of an object.
+    pub fn object(&self, expression: &Expression) -> Result<Value, Unmade> {
+        let made = self.run(expression).map_err(Unmade::Evaluation)?;
+        messages::object(&made)
+    }
+
+    /// Runs an expression that constructs a JSON Patch: its operations.
+    pub fn patch(&self, expression: &Expression) -> Result<Vec<Value>, Unmade> {
+        let made = self.run(expression).map_err(Unmade::Evaluation)?;
+        messages::patch(&made)
+    }
+
     /// Runs an expression that makes a message. `None` when it does not make a usable one.
     pub fn message(&self, expression: &Expression) -> Option<String> {
         let Ok(Cel::String(text)) = self.run(expression) else {
@@ -473,76 +513,4 @@ impl<'a> Evaluation<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn check(
-        names: &[(&'static str, Value)],
-        variables: &[(&str, &str)],
-        text: &str,
-    ) -> Result<bool, String> {
-        let declared: Vec<&'static str> = names.iter().map(|(n, _)| *n).collect();
-        let mut scope = Scope::new(&declared);
-        for (name, text) in variables {
-            scope.declare(name, text)?;
-        }
-        let expression = scope.compile(text, Gives::Bool)?;
-        let mut evaluation = Evaluation::new(&scope);
-        for (name, value) in names {
-            evaluation.given().give(name, Converted::of(value));
-        }
-        evaluation.check(&expression)
-    }
-
-    #[test]
-    fn variables_are_computed_when_asked_for() {
-        let object = json!({"spec": {"replicas": 3}, "metadata": {"namespace": "n"}});
-        let names = [("object", object), ("oldObject", Value::Null)];
-        let broken = ("broken", "object.nothing.here == 1");
-        let twice = ("twice", "object.spec.replicas * 2");
-        for (text, want) in [
-            ("variables.twice == 6", Ok(true)),
-            ("variables.next == 7", Ok(true)),
-            ("[1, 2].all(i, i < variables.twice)", Ok(true)),
-            ("has(object.spec) || variables.broken", Ok(true)),
-            ("oldObject == null && object.metadata.namespace == 'n'", Ok(true)),
-            ("has(variables.twice)", Ok(true)),
-            (
-                "variables.broken",
-                Err("composited variable \"broken\" fails to evaluate: no such key: nothing".to_owned()),
-            ),
-        ] {
-            let variables = [broken, twice, ("next", "variables.twice + 1")];
-            assert_eq!(check(&names, &variables, text), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_declared_does_not_compile() {
-        let scope = Scope::new(&["object"]);
-        for text in [
-            "params.x == 1",
-            "object.x(",
-            "object.x.frob()",
-            "variables.x == 1",
-        ] {
-            let error = scope.compile(text, Gives::Bool).unwrap_err();
-            assert!(error.starts_with("compilation failed: ERROR"), "{text}: {error}");
-        }
-        assert_eq!(
-            scope.compile("'text'", Gives::Bool).unwrap_err(),
-            "must evaluate to bool but got string"
-        );
-    }
-
-    #[test]
-    fn loops_over_large_values_end() {
-        let many: Vec<Value> = (0..3000).map(Value::from).collect();
-        let names = [("object", json!({"l": many}))];
-        let text = "object.l.all(a, object.l.all(b, object.l.all(c, a + b + c >= 0)))";
-        assert_eq!(check(&names, &[], text), Err(OVER_BUDGET.into()));
-        let small = [("object", json!({"l": [1, 2, 3]}))];
-        assert_eq!(check(&small, &[], text), Ok(true));
-    }
-}
+mod tests;

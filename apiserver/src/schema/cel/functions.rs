@@ -41,8 +41,36 @@ fn type_of(value: Cel) -> Arc<String> {
     Arc::new(name.to_owned())
 }
 
+/// Text of a value. That of the `cel` crate knows no booleans, and hides why there is no value.
+#[allow(clippy::needless_pass_by_value)] // what a function is given
+fn string(value: Cel) -> Result<Cel, ExecutionError> {
+    Ok(Cel::String(Arc::new(match value {
+        Cel::String(text) => return Ok(Cel::String(text)),
+        Cel::Bool(b) => b.to_string(),
+        Cel::Int(n) => n.to_string(),
+        Cel::UInt(n) => n.to_string(),
+        Cel::Float(n) => n.to_string(),
+        Cel::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Cel::Timestamp(at) => at.to_rfc3339().replace("+00:00", "Z"),
+        Cel::Duration(long) => seconds(long.num_seconds(), long.subsec_nanos()),
+        _ => return Err(ExecutionError::function_error("string", "no such overload")),
+    })))
+}
+
+/// A duration in seconds, as CEL writes it.
+pub(super) fn seconds(whole: i64, nanos: i32) -> String {
+    let sign = if whole < 0 || nanos < 0 { "-" } else { "" };
+    let (whole, nanos) = (whole.unsigned_abs(), nanos.unsigned_abs());
+    let fraction = format!("{nanos:09}");
+    match fraction.trim_end_matches('0') {
+        "" => format!("{sign}{whole}s"),
+        fraction => format!("{sign}{whole}.{fraction}s"),
+    }
+}
+
 /// Adds what neither the `cel` crate nor kube-cel has.
 pub(super) fn register(context: &mut Context<'_>) {
+    context.add_function("string", string);
     context.add_function("type", type_of);
     context.add_function("dyn", |value: Cel| Ok::<_, ExecutionError>(value));
     pairs::register(context);
@@ -100,9 +128,24 @@ pub(super) fn returns(name: &str) -> Ty {
         | "getFullYear" | "getMilliseconds" | "getMonth" => Ty::Int,
         "uint" => Ty::Uint,
         "double" | "asApproximateFloat" => Ty::Double,
-        "charAt" | "type" | "find" | "join" | "lowerAscii" | "replace" | "string" | "strings.quote"
-        | "substring" | "trim" | "upperAscii" | "format" | "getEscapedPath" | "getHost" | "getHostname"
-        | "getPort" | "getScheme" => Ty::String,
+        "charAt"
+        | "type"
+        | "find"
+        | "join"
+        | "lowerAscii"
+        | "replace"
+        | "string"
+        | "strings.quote"
+        | "substring"
+        | "trim"
+        | "upperAscii"
+        | "format"
+        | "getEscapedPath"
+        | "getHost"
+        | "getHostname"
+        | "getPort"
+        | "getScheme"
+        | super::messages::ESCAPE => Ty::String,
         "bytes" => Ty::Bytes,
         "timestamp" => Ty::Timestamp,
         "duration" => Ty::Duration,

@@ -9,6 +9,8 @@ mod cost;
 pub mod free;
 mod functions;
 mod infer;
+mod known;
+mod messages;
 mod needs;
 mod nodes;
 mod rewrite;
@@ -231,8 +233,8 @@ impl Run<'_> {
                     let message = message(rule, &scope, self.nodes, id, &sizes);
                     self.fail(id, &rule.source, &message, new);
                 }
-                Ok(_) => self.broken(&rule.source, "rule did not evaluate to a bool"),
-                Err(e) => self.broken(&rule.source, &e),
+                Ok(_) => self.broken(id, &rule.source, "rule did not evaluate to a bool"),
+                Err(e) => self.broken(id, &rule.source, &e),
             }
             if self.budget < 0.0 {
                 return;
@@ -249,15 +251,17 @@ impl Run<'_> {
     }
 
     /// A rule that could not be evaluated refuses the object.
-    fn broken(&mut self, rule: &super::Rule, error: &str) {
+    fn broken(&mut self, id: u32, rule: &super::Rule, error: &str) {
+        // Not the value is shown, which may be large, but its type.
+        let ty = self.nodes.type_name(id);
         let shown = rule.message.as_deref().unwrap_or(&rule.rule).trim();
         let message = if error.starts_with("No such overload") {
             format!(
-                "Invalid value: 'no such overload': call arguments did not match a supported operator, function or macro \
+                "Invalid value: {ty:?}: 'no such overload': call arguments did not match a supported operator, function or macro \
                  signature for rule: {shown}"
             )
         } else {
-            format!("Invalid value: {error} evaluating rule: {shown}")
+            format!("Invalid value: {ty:?}: {error} evaluating rule: {shown}")
         };
         self.errors
             .push(FieldError::new(FieldErrorKind::Invalid, self.field(), message));

@@ -1,5 +1,6 @@
 //! The part of a schema that rules see: names as CEL spells them, types, and values made ready for evaluation.
 
+mod plain;
 mod values;
 
 pub(super) use values::untyped;
@@ -332,6 +333,19 @@ impl Nodes {
             // Iterating a map gives its keys.
             Type::Object => Some(Ty::String),
             _ => None,
+        }
+    }
+
+    /// The type of a node's values as a schema writes it.
+    pub(super) fn type_name(&self, id: u32) -> &'static str {
+        match self.at(id).kind {
+            Type::Object => "object",
+            Type::Array => "array",
+            Type::String => "string",
+            Type::Integer => "integer",
+            Type::Number => "number",
+            Type::Boolean => "boolean",
+            Type::Any | Type::IntOrString | Type::Quantity => "",
         }
     }
 

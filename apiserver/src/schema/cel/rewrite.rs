@@ -5,6 +5,7 @@ pub(super) mod optional;
 pub(super) mod pairs;
 
 use super::functions::TYPES;
+use super::messages;
 use kube::core::cel::cel::IdedExpr;
 use kube::core::cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, ListExpr, LiteralValue, operators,
@@ -15,7 +16,8 @@ use kube::core::cel::cel::common::ast::{
 const REPEATED: usize = 5000;
 
 /// The expression that is evaluated; the error is a message for the author of the expression.
-pub(super) fn expanded(mut expression: IdedExpr) -> Result<IdedExpr, String> {
+pub(super) fn expanded(expression: IdedExpr) -> Result<IdedExpr, String> {
+    let mut expression = messages::as_maps(expression)?;
     optional::steps(&mut expression);
     macros(expression, &mut 0)
 }
@@ -23,8 +25,30 @@ pub(super) fn expanded(mut expression: IdedExpr) -> Result<IdedExpr, String> {
 /// Expands the macros everywhere in `expression`. `repeated` counts the nodes that are there twice for it.
 fn macros(expression: IdedExpr, repeated: &mut usize) -> Result<IdedExpr, String> {
     let IdedExpr { id, expr } = expression;
+    match expr {
+        Expr::Call(call) => {
+            let expr = self::call(call, repeated)?;
+            Ok(IdedExpr { id, expr })
+        }
+        Expr::Unspecified => Err("ERROR: <input>:1:1: Syntax error: empty expression".into()),
+        expr => mapped(IdedExpr { id, expr }, &mut |part| macros(part, repeated)),
+    }
+}
+
+/// An expression with its direct parts replaced.
+pub(super) fn mapped<F>(expression: IdedExpr, f: &mut F) -> Result<IdedExpr, String>
+where
+    F: FnMut(IdedExpr) -> Result<IdedExpr, String>,
+{
+    let IdedExpr { id, expr } = expression;
     let expr = match expr {
-        Expr::Call(call) => self::call(call, repeated)?,
+        Expr::Call(mut call) => {
+            if let Some(target) = call.target.take() {
+                call.target = Some(Box::new(f(*target)?));
+            }
+            call.args = call.args.into_iter().map(f).collect::<Result<_, _>>()?;
+            Expr::Call(call)
+        }
         Expr::Comprehension(mut c) => {
             for part in [
                 &mut c.iter_range,
@@ -33,38 +57,31 @@ fn macros(expression: IdedExpr, repeated: &mut usize) -> Result<IdedExpr, String
                 &mut c.loop_step,
                 &mut c.result,
             ] {
-                *part = macros(std::mem::take(part), repeated)?;
+                *part = f(std::mem::take(part))?;
             }
             Expr::Comprehension(c)
         }
         Expr::List(mut list) => {
-            list.elements = every(list.elements, repeated)?;
+            list.elements = list.elements.into_iter().map(f).collect::<Result<_, _>>()?;
             Expr::List(list)
         }
         Expr::Map(mut map) => {
             for entry in &mut map.entries {
                 match &mut entry.expr {
                     EntryExpr::MapEntry(entry) => {
-                        entry.key = macros(std::mem::take(&mut entry.key), repeated)?;
-                        entry.value = macros(std::mem::take(&mut entry.value), repeated)?;
+                        entry.key = f(std::mem::take(&mut entry.key))?;
+                        entry.value = f(std::mem::take(&mut entry.value))?;
                     }
-                    EntryExpr::StructField(_) => return Err("messages are not supported".into()),
+                    EntryExpr::StructField(field) => field.value = f(std::mem::take(&mut field.value))?,
                 }
             }
             Expr::Map(map)
         }
         Expr::Select(mut select) => {
-            *select.operand = macros(std::mem::take(&mut *select.operand), repeated)?;
+            *select.operand = f(std::mem::take(&mut *select.operand))?;
             Expr::Select(select)
         }
-        Expr::Struct(s) => {
-            return Err(format!(
-                "ERROR: <input>:1:1: undeclared reference to '{}'",
-                s.type_name
-            ));
-        }
-        Expr::Unspecified => return Err("ERROR: <input>:1:1: Syntax error: empty expression".into()),
-        other @ (Expr::Ident(_) | Expr::Literal(_)) => other,
+        other => other,
     };
     Ok(IdedExpr { id, expr })
 }
@@ -73,7 +90,7 @@ fn every(expressions: Vec<IdedExpr>, repeated: &mut usize) -> Result<Vec<IdedExp
     expressions.into_iter().map(|e| macros(e, repeated)).collect()
 }
 
-fn node(expr: Expr) -> IdedExpr {
+pub(super) fn node(expr: Expr) -> IdedExpr {
     IdedExpr { id: 0, expr }
 }
 

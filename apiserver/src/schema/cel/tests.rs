@@ -96,7 +96,7 @@ fn rules_judge() {
     // A missing key is an error and refuses the object.
     assert_eq!(
         check(&spec(json!({"m": {"a": {}}})), None),
-        ["spec.m[a]: Invalid value: no such key: n evaluating rule: n must be positive"]
+        ["spec.m[a]: Invalid value: \"object\": no such key: n evaluating rule: n must be positive"]
     );
     let old = spec(json!({"items": [{"k": "a", "v": 1}, {"k": "b", "v": 5}], "lo": 9, "hi": 1}));
     assert!(
@@ -159,8 +159,8 @@ fn bad_rules_are_refused() {
         (
             json!({"rule": "foo(self.a)"}),
             format!(
-                "{at}.rule: {}: compilation failed: ERROR: <input>:1:1: undeclared reference to 'foo' (in container '')\n | \
-                 foo(self.a)\n | ^",
+                "{at}.rule: {}: compilation failed: ERROR: <input>:1:4: undeclared reference to 'foo' (in container '')\n | \
+                 foo(self.a)\n | ...^",
                 go("\"foo(self.a)\"")
             ),
         ),

@@ -236,7 +236,7 @@ impl Reader {
             rule: text(rule, "rule").unwrap_or_default(),
             message: text(rule, "message"),
             message_expression: text(rule, "messageExpression"),
-            reason: text(rule, "reason"),
+            reason: rule.get("reason").and_then(Value::as_str).map(Box::from),
             field_path: text(rule, "fieldPath"),
             optional_old_self: flag(rule, "optionalOldSelf"),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use muster_crds::{
     conditions::{is_false, is_true, is_unknown},
     constants::{annotations, conditions, labels, reasons},
@@ -66,6 +66,8 @@ pub enum Decision {
     },
     /// Write down who got a certificate, and when it is good.
     Record(Agent, Validity),
+    /// The same, but not before that time.
+    RecordAt(Timestamp),
 }
 
 /// Whose first requests are approved.
@@ -92,7 +94,10 @@ pub fn decide(observed: Observed<'_>, trusted: &Trusted, now: Timestamp) -> Deci
             (Some(_), None) => Decision::Wait("its cluster is not there yet".to_owned()),
             (Some(agent), Some(cluster)) => match csr.issued {
                 Some(issued) if news(csr, agent, issued, cluster) && !observed.superseded => {
-                    Decision::Record(agent.clone(), issued)
+                    match settled(csr, agent, cluster, now) {
+                        Some(settled) => Decision::RecordAt(settled),
+                        None => Decision::Record(agent.clone(), issued),
+                    }
                 }
                 _ => Decision::Leave("it is decided".to_owned()),
             },
@@ -127,6 +132,19 @@ pub fn decide(observed: Observed<'_>, trusted: &Trusted, now: Timestamp) -> Deci
         )),
     }
 }
+
+/// When the agent of a certificate that was renewed has had time to say so itself. OCM's says it once, in the status and at the
+/// revision it knows: a write of the hub's at the same moment would make it lose that. A first certificate is written down at
+/// once, for it says whose the name is; and so is one whose approver's clock is ahead.
+fn settled(csr: &CsrView, agent: &Agent, cluster: &ClusterView, now: Timestamp) -> Option<Timestamp> {
+    let renewed = cluster.agent.as_ref() == Some(&agent.agent) && cluster.certificate.is_some();
+    let approved = csr.approved_at.filter(|at| renewed && *at <= now)?;
+    let settled = approved.checked_add(TO_SAY_SO).ok()?;
+    (now < settled).then_some(settled)
+}
+
+/// Approvals are dated in whole seconds.
+const TO_SAY_SO: SignedDuration = SignedDuration::from_secs(4);
 
 /// Whether a certificate that was issued is not written down yet: this agent's, later than the one that is known, or another
 /// agent's, who has the name now. A request older than the cluster is of a former one of that name, unless it was approved

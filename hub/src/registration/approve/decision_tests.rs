@@ -424,6 +424,52 @@ fn who_got_the_last_certificate_is_written_down_once() {
             None => assert!(matches!(decision, Decision::Leave(_)), "{what}: {decision:?}"),
         }
     }
+    // Who renewed is given a moment to say so first; who is new is noted at once.
+    for (what, cluster, seconds, wanted) in [
+        (
+            "renewed just now",
+            known(Some("a1"), Some(first)),
+            0,
+            Err(at(104)),
+        ),
+        ("renewed", known(Some("a1"), Some(first)), 3, Err(at(104))),
+        (
+            "renewed, and time to say so",
+            known(Some("a1"), Some(first)),
+            4,
+            Ok(second),
+        ),
+        (
+            "approved by a clock ahead",
+            known(Some("a1"), Some(first)),
+            -1,
+            Ok(second),
+        ),
+        ("a token's, just now", known(Some("a1"), None), 0, Ok(second)),
+        (
+            "another agent's, just now",
+            known(Some("a2"), Some(first)),
+            0,
+            Ok(second),
+        ),
+    ] {
+        let csr = CsrView {
+            approved_at: Some(at(100)),
+            ..approved(Some(second))
+        };
+        let observed = Observed {
+            csr: &csr,
+            token: None,
+            cluster: Some(&cluster),
+            superseded: false,
+        };
+        let decision = decide(observed, &Trusted::default(), at(100 + seconds));
+        let wanted = match wanted {
+            Ok(issued) => Decision::Record(agent("a1"), issued),
+            Err(settled) => Decision::RecordAt(settled),
+        };
+        assert_eq!(decision, wanted, "{what}");
+    }
     let heir = ClusterView {
         created: Some(at(101)),
         ..new_cluster()

@@ -20,7 +20,7 @@ pub(super) struct Run {
     spoke: Stub,
     stop: CancellationToken,
     pub(super) task: JoinHandle<Result<(), Error>>,
-    dir: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
 }
 
 pub(super) fn start_in(dir: tempfile::TempDir, spoke: &Stub, hubs: &Hubs, args: &[&str]) -> Run {
@@ -41,7 +41,7 @@ pub(super) fn start_in(dir: tempfile::TempDir, spoke: &Stub, hubs: &Hubs, args: 
     }
 }
 
-fn file(dir: &Path, name: &str, text: &str) -> String {
+pub(super) fn file(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
@@ -131,7 +131,7 @@ pub(super) async fn joined(hub: &Stub) {
     eventually("available", 30, || is(hub, types::CLUSTER_AVAILABLE, "True")).await;
 }
 
-fn csrs(hub: &Stub) -> usize {
+pub(super) fn csrs(hub: &Stub) -> usize {
     hub.with(|s| s.objects.keys().filter(|k| k.starts_with(CSRS)).count())
 }
 
@@ -146,13 +146,6 @@ fn requests(hub: &Stub) -> usize {
 
 pub(super) fn hub_secret(spoke: &Stub) -> Option<Value> {
     spoke.get(&format!("{AGENT_NS}/hub-kubeconfig-secret"))
-}
-
-fn secret(url: &str, token: &str) -> Value {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(kubeconfig(url, token));
-    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "open-cluster-management-agent"},
-        "data": {"kubeconfig": text}})
 }
 
 #[tokio::test(start_paused = true)]
@@ -306,147 +299,6 @@ async fn a_hub_that_refuses_everybody_for_a_while_gets_its_agent_back() {
     })
     .await;
     run.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn bootstrap_secrets_and_files_that_change_take_hold() {
-    let clock = clock();
-    let (one, two, spoke) = (
-        Stub::new("hub", &clock),
-        Stub::new("hub2", &clock),
-        Stub::new("spoke", &clock),
-    );
-    let hubs = Hubs(
-        [
-            ("https://hub".to_owned(), one.clone()),
-            ("https://hub2".to_owned(), two.clone()),
-        ]
-        .into(),
-    );
-    let boot = format!("{AGENT_NS}/bootstrap-hub-kubeconfig");
-    // Nothing at all at first: the Secret is waited for.
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("bootstrap");
-    let run = start_in(
-        dir,
-        &spoke,
-        &hubs,
-        &["--bootstrap-kubeconfig-secret=bootstrap-hub-kubeconfig"],
-    );
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(!run.task.is_finished());
-    spoke.put(&boot, secret("https://hub", "t0ken"));
-    joined(&one).await;
-    // Another hub.
-    spoke.put(&boot, secret("https://hub2", "t0ken"));
-    joined(&two).await;
-    let text = |v: Value| serde_json::to_string(&v).unwrap();
-    assert!(!text(hub_secret(&spoke).unwrap()).is_empty());
-    // Bad data do not cut off a hub that works.
-    spoke.change(&boot, |s| s["data"]["kubeconfig"] = "bm9uc2Vuc2U6IFs=".into());
-    tokio::time::sleep(Duration::from_secs(300)).await;
-    let lease = two.get(LEASE).unwrap()["spec"]["renewTime"].clone();
-    spoke.delete(&boot);
-    eventually("deleted data neither", 200, || {
-        two.get(LEASE).unwrap()["spec"]["renewTime"] != lease
-    })
-    .await;
-    drop(path);
-    run.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_bootstrap_file_that_changes_takes_hold() {
-    let clock = clock();
-    let (one, two, spoke) = (
-        Stub::new("hub", &clock),
-        Stub::new("hub2", &clock),
-        Stub::new("spoke", &clock),
-    );
-    let hubs = Hubs(
-        [
-            ("https://hub".to_owned(), one.clone()),
-            ("https://hub2".to_owned(), two.clone()),
-        ]
-        .into(),
-    );
-    let run = start(&spoke, &hubs, &[]);
-    joined(&one).await;
-    file(run.dir.path(), "bootstrap", &kubeconfig("https://hub2", "t0ken"));
-    eventually("the other hub knows it", 120, || two.get(CLUSTER).is_some()).await;
-    joined(&two).await;
-    run.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_cluster_that_was_detached_joins_again_with_new_bootstrap_data() {
-    let (hub, spoke, hubs) = one();
-    let run = start(&spoke, &hubs, &[]);
-    joined(&hub).await;
-    hub.delete(CLUSTER);
-    tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(
-        hub.get(CLUSTER).is_none(),
-        "a detached cluster does not come back by itself"
-    );
-    hub.with(|s| s.bootstrap_tokens.push("another".into()));
-    let boot = format!("{AGENT_NS}/bootstrap-hub-kubeconfig");
-    // Spoiled in between.
-    spoke.put(
-        &boot,
-        json!({"data": {"kubeconfig": "eA=="}, "metadata": {"namespace": "open-cluster-management-agent"}}),
-    );
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(hub.get(CLUSTER).is_none());
-    spoke.put(&boot, secret("https://hub", "another"));
-    joined(&hub).await;
-    run.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_hub_secret_is_kept_whole() {
-    let (hub, spoke, hubs) = one();
-    let run = start(&spoke, &hubs, &[]);
-    joined(&hub).await;
-    let key = format!("{AGENT_NS}/hub-kubeconfig-secret");
-    let data = hub_secret(&spoke).unwrap()["data"].clone();
-    spoke.delete(&key);
-    eventually("it is written again", 30, || {
-        hub_secret(&spoke).is_some_and(|s| s["data"] == data)
-    })
-    .await;
-    spoke.change(&key, |s| s["data"]["tls.crt"] = "eA==".into());
-    eventually("it is mended", 120, || {
-        hub_secret(&spoke).is_some_and(|s| s["data"] == data)
-    })
-    .await;
-    assert_eq!((csrs(&hub), hub.with(|s| s.refused)), (1, 0));
-    run.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_agent_that_restarts_goes_on_with_its_credentials() {
-    let (hub, spoke, hubs) = one();
-    let run = start(&spoke, &hubs, &[]);
-    joined(&hub).await;
-    run.end().await;
-    let lease = hub.get(LEASE).unwrap()["spec"]["renewTime"].clone();
-    let again = start(&spoke, &hubs, &[]);
-    eventually("it renews", 100, || {
-        hub.get(LEASE).unwrap()["spec"]["renewTime"] != lease
-    })
-    .await;
-    assert_eq!(csrs(&hub), 1);
-    again.end().await;
-    // So long away that the certificate expired, and the hub is away too: it stays, and registers when the hub is back.
-    tokio::time::sleep(Duration::from_secs(90_000)).await;
-    hub.with(|s| s.down = true);
-    let late = start(&spoke, &hubs, &[]);
-    tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(!late.task.is_finished());
-    hub.with(|s| s.down = false);
-    eventually("it registered", 200, || csrs(&hub) == 2).await;
-    late.end().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -637,93 +489,5 @@ async fn managed_namespaces_are_made_and_left() {
     .await;
     hub.change(CLUSTER, |c| c["status"]["managedNamespaces"] = json!([]));
     eventually("it is released", 10, || value("team") == Some("false".into())).await;
-    run.end().await;
-}
-
-fn two(dir: &Path) -> (Stub, Stub, Stub, Hubs, String) {
-    let clock = clock();
-    let (one, two, spoke) = (
-        Stub::new("hub", &clock),
-        Stub::new("hub2", &clock),
-        Stub::new("spoke", &clock),
-    );
-    let hubs = Hubs(
-        [
-            ("https://hub".to_owned(), one.clone()),
-            ("https://hub2".to_owned(), two.clone()),
-        ]
-        .into(),
-    );
-    let files =
-        [("b1", "https://hub"), ("b2", "https://hub2")].map(|(n, u)| file(dir, n, &kubeconfig(u, "t0ken")));
-    (one, two, spoke, hubs, files.join(","))
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_cluster_that_is_denied_goes_to_the_next_hub_and_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let (one, two, spoke, hubs, files) = two(dir.path());
-    let run = start_in(
-        dir,
-        &spoke,
-        &hubs,
-        &[
-            "--feature-gates=MultipleHubs=true",
-            "--bootstrap-kubeconfigs",
-            &files,
-        ],
-    );
-    joined(&one).await;
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert!(two.get(CLUSTER).is_none(), "the first good one is kept");
-    one.change(CLUSTER, |c| c["spec"]["hubAcceptsClient"] = false.into());
-    eventually("the second hub knows it", 60, || two.get(CLUSTER).is_some()).await;
-    joined(&two).await;
-    one.change(CLUSTER, |c| c["spec"]["hubAcceptsClient"] = true.into());
-    let lease = one.get(LEASE).unwrap()["spec"]["renewTime"].clone();
-    two.with(|s| s.down = true);
-    eventually("back at the first", 900, || {
-        one.get(LEASE).unwrap()["spec"]["renewTime"] != lease
-    })
-    .await;
-    run.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_hub_that_is_silent_is_left_after_the_timeout_and_not_before() {
-    let dir = tempfile::tempdir().unwrap();
-    let (one, two, spoke, hubs, files) = two(dir.path());
-    let args = [
-        "--feature-gates=MultipleHubs=true",
-        "--hub-connection-timeout-seconds=200",
-        "--bootstrap-kubeconfigs",
-        &files,
-    ];
-    let run = start_in(dir, &spoke, &hubs, &args);
-    joined(&one).await;
-    one.with(|s| s.down = true);
-    tokio::time::sleep(Duration::from_secs(110)).await;
-    assert!(two.get(CLUSTER).is_none());
-    eventually("the second hub knows it", 150, || two.get(CLUSTER).is_some()).await;
-    joined(&two).await;
-    run.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_timeout_shorter_than_the_lease_loses_no_hub() {
-    let dir = tempfile::tempdir().unwrap();
-    let (one, two, spoke, hubs, files) = two(dir.path());
-    let args = [
-        "--feature-gates=MultipleHubs=true",
-        "--hub-connection-timeout-seconds=20",
-        "--bootstrap-kubeconfigs",
-        &files,
-    ];
-    let run = start_in(dir, &spoke, &hubs, &args);
-    joined(&one).await;
-    tokio::time::sleep(Duration::from_secs(3600)).await;
-    let asked = two.with(|s| s.log.len());
-    // Six questions of access and one for the cluster, at the start.
-    assert_eq!((asked, csrs(&one)), (7, 1));
     run.end().await;
 }

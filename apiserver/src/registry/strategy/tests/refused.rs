@@ -266,3 +266,30 @@ fn what_may_not_change() {
             .is_ok()
     );
 }
+
+/// A StatefulSet's pods mount what is claimed for them, by the name of the claim's template.
+#[test]
+fn claims_of_a_stateful_set_are_volumes_of_its_pods() {
+    let world = World::new();
+    let set = |mounted: &str| {
+        let spec = json!({"containers": [{"name": "c", "image": "i", "volumeMounts": [
+            {"name": "own", "mountPath": "/o"}, {"name": mounted, "mountPath": "/d"}]}],
+            "volumes": [{"name": "own", "emptyDir": {}}]});
+        object(
+            "apps/v1",
+            "StatefulSet",
+            "s",
+            json!({"spec": {
+                "serviceName": "s", "selector": {"matchLabels": {"a": "b"}},
+                "template": {"metadata": {"labels": {"a": "b"}}, "spec": spec},
+                "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+                    "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}],
+            }}),
+        )
+    };
+    assert!(world.create(set("data")).is_ok());
+    assert_eq!(
+        world.create(set("other")).unwrap_err(),
+        ["spec.template.spec.containers[0].volumeMounts[1].name: Not found: \"other\""]
+    );
+}

@@ -30,6 +30,9 @@ impl Infer<'_> {
                 Info::scalar(Ty::Bool, cost)
             }
             (operators::CONDITIONAL, [_, left, right]) => {
+                if matches!((&left.ty, &right.ty), (Ty::Message(l), Ty::Message(r)) if l != r) {
+                    self.overload(name, args);
+                }
                 let ty = if left.ty == right.ty || right.ty == Ty::List(Box::new(Ty::Dyn)) {
                     left.ty.clone()
                 } else if left.ty == Ty::List(Box::new(Ty::Dyn)) {
@@ -109,7 +112,7 @@ impl Infer<'_> {
                     self.of(ty, cost)
                 }
             }
-            Ty::List(inner) => Info {
+            Ty::List(inner) | Ty::Map(_, inner) => Info {
                 ty: *inner,
                 cost,
                 ..target.clone()
@@ -151,7 +154,11 @@ impl Infer<'_> {
 
     fn overload(&mut self, name: &str, args: &[Info]) {
         let types: Vec<String> = args.iter().map(|a| shown(&self.nodes.scalar(&a.ty))).collect();
-        let sign = name.trim_matches('_').to_owned();
+        let sign = match name {
+            operators::CONDITIONAL => "?",
+            other => other.trim_matches('_'),
+        };
+        let sign = sign.to_owned();
         let message = format!(
             "found no matching overload for '{name}' applied to '({})'",
             types.join(", ")

@@ -14,6 +14,7 @@ impl Nodes {
                 None => (Ty::Dyn, Ty::Dyn),
             },
             Ty::List(item) => (Ty::Int, *item),
+            Ty::Map(key, value) => (*key, *value),
             _ => (Ty::Dyn, Ty::Dyn),
         };
         Ty::Pair(Box::new(key), Box::new(value))

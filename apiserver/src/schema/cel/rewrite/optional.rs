@@ -58,7 +58,7 @@ pub(super) fn steps(expression: &mut IdedExpr) -> bool {
                 }
             }
         }
-        // Messages are refused later.
+        // Those are maps by now.
         Expr::Struct(_) => {}
         Expr::Comprehension(c) => {
             for part in [
