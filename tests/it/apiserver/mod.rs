@@ -88,4 +88,4 @@ macro_rules! areas {
     };
 }
 
-areas! { access apply crds edges kinds lifecycle lists seen verbs workloads }
+areas! { access apply crds daily edges kinds lifecycle lists seen verbs workloads }
