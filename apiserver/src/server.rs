@@ -351,4 +351,34 @@ mod tests {
         let error = Server::start(options).await.unwrap_err().to_string();
         assert_eq!(error, format!("address {} is already in use", server.address()));
     }
+
+    #[tokio::test]
+    async fn what_is_in_a_deleted_namespace_can_still_be_deleted() {
+        use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+        use kube::api::{DeleteParams, ObjectMeta, PostParams};
+
+        let server = Server::start(ServerOptions::default()).await.unwrap();
+        let meta = |name: &str| ObjectMeta {
+            name: Some(name.into()),
+            ..ObjectMeta::default()
+        };
+        let namespace = Namespace {
+            metadata: meta("n"),
+            ..Namespace::default()
+        };
+        let namespaces = kube::Api::<Namespace>::all(server.client());
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
+        let maps = kube::Api::<ConfigMap>::namespaced(server.client(), "n");
+        let map = ConfigMap {
+            metadata: meta("m"),
+            ..ConfigMap::default()
+        };
+        maps.create(&PostParams::default(), &map).await.unwrap();
+        let gone = namespaces.delete("n", &DeleteParams::default()).await.unwrap();
+        assert!(gone.left().unwrap().metadata.deletion_timestamp.is_some());
+        maps.delete("m", &DeleteParams::default()).await.unwrap();
+    }
 }

@@ -211,6 +211,13 @@ impl<'a> Ty<'a> {
             },
             Type::Integer | Type::Number => Shape::Scalar(Scalar::Numeric),
             Type::Boolean => Shape::Scalar(Scalar::Boolean),
+            // Of a custom resource the published schema says nothing more than that it may be either: what is neither is
+            // refused by the rules of the schema.
+            Type::IntOrString if self.is_free() => match value {
+                Value::Object(_) => Shape::Map(Ty::Deduced.fields()),
+                Value::Array(_) => Shape::List(Ty::Deduced.list()),
+                _ => Shape::Scalar(Scalar::Any),
+            },
             Type::IntOrString | Type::Quantity => Shape::Scalar(Scalar::Any),
             Type::String => match self {
                 Self::Known { node, .. }
@@ -254,6 +261,11 @@ impl<'a> Ty<'a> {
         let items = node.items.as_ref().map_or(Ty::Whole, |r| Ty::of(r, preserve));
         let zero = matches!(node.items, Some(Ref::Named(_)));
         List { by, items, zero }
+    }
+
+    /// Whether a number or text is one of a custom resource: built-in ones have a format.
+    fn is_free(self) -> bool {
+        matches!(self, Self::Known { node, .. } if node.format.is_none())
     }
 
     fn is_map(self) -> bool {

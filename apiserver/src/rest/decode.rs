@@ -31,7 +31,10 @@ pub fn object(
         None => parsed.in_order(&mut unknown),
         // The object's own metadata is read first, then all else in the order of paths, embedded metadata last.
         Some(_) => {
-            unknown.sort_by_key(|path| (!path.starts_with("metadata."), is_of_metadata(path), path.clone()))
+            unknown.sort_by_key(|path| {
+                let is_own = path.starts_with("metadata.");
+                (!is_own, is_of_metadata(path), path.clone())
+            });
         }
     }
     let warnings = body::strictness(validation, &unknown, &parsed.duplicates)

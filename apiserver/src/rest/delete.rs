@@ -40,7 +40,7 @@ pub struct Deleted {
 }
 
 /// Kinds whose DELETE answers with the object also when it is gone.
-fn returns_object(r: &Resource) -> bool {
+pub(super) fn returns_object(r: &Resource) -> bool {
     if r.is_custom() {
         return false;
     }

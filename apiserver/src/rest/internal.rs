@@ -84,8 +84,8 @@ pub struct Written {
     pub warnings: Vec<String>,
 }
 
-/// Where a pod is bound to its node: nobody owns that.
-const BINDING: &str = "binding";
+/// Where a pod is bound to its node, or told that it is evicted: nobody owns that.
+const UNOWNED: [&str; 2] = ["binding", "eviction"];
 
 /// An object's next state, or how to make it from the current one.
 enum Next<'a> {
@@ -436,7 +436,7 @@ impl Api {
         let now = self.clock.now();
         if !tracks_fields(r) {
             set_meta(&mut new, "managedFields", None);
-        } else if !applied && target.subresource != BINDING {
+        } else if !applied && !UNOWNED.contains(&target.subresource) {
             let reset = reset_fields(r, target.subresource);
             managed::update(
                 r.schema(),

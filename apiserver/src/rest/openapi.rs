@@ -5,6 +5,7 @@
 mod gnostic;
 mod swagger;
 
+use super::delete;
 use super::discovery::{self, VERSION};
 use super::respond::Body;
 use crate::error::ApiError;
@@ -193,20 +194,90 @@ fn parameter(name: &str, place: &str, kind: &str) -> Value {
     json!({"name": name, "in": place, "required": place == "path", "schema": {"type": kind}})
 }
 
-/// One operation: what it acts on, what it takes and what it answers with.
-fn operation(resource: &Resource, verb: &str, kind: (&str, &str, &str), list: bool) -> Value {
-    let (group, version, name) = kind;
-    let object = reference(resource, group, version, name);
-    let answered = if list {
-        reference(resource, group, version, &resource.list_kind)
+/// Letters and digits of a text, the first of each part a capital: what generated clients call things by.
+fn joined(text: &str) -> String {
+    let parts = text.split(|c: char| !c.is_ascii_alphanumeric());
+    parts.map(capital).collect()
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// The group of a resource in the names of operations.
+fn short_group(group: &str) -> &str {
+    match group {
+        "" => "core",
+        group => group.strip_suffix(".k8s.io").unwrap_or(group),
+    }
+}
+
+/// What an operation is called: unique in all documents, and the same as at every API server.
+fn operation_id(resource: &Resource, verb: &str, place: &str) -> String {
+    let (word, many) = match verb {
+        "update" => ("replace", ""),
+        "get" => ("read", ""),
+        "deletecollection" => ("delete", "Collection"),
+        other => (other, ""),
+    };
+    let group = joined(short_group(&resource.group));
+    let namespaced = if resource.namespaced && place != EVERYWHERE {
+        "Namespaced"
     } else {
-        object.clone()
+        ""
+    };
+    let (version, kind, place) = (joined(&resource.version), &resource.kind, joined(place));
+    format!("{word}{group}{version}{many}{namespaced}{kind}{place}")
+}
+
+/// At the end of the name of an operation on objects of all namespaces.
+const EVERYWHERE: &str = "ForAllNamespaces";
+
+/// One operation: what it acts on, what it takes and what it answers with.
+fn operation(resource: &Resource, action: &str, verb: &str, kind: (&str, &str, &str), place: &str) -> Value {
+    let (group, version, name) = kind;
+    let list = action == "list";
+    let object = reference(resource, group, version, name);
+    let answered = match action {
+        "list" => reference(resource, group, version, &resource.list_kind),
+        "deletecollection" => json!({"$ref": format!("{COMPONENTS}{META}.Status")}),
+        "delete" if !delete::returns_object(resource) => {
+            json!({"$ref": format!("{COMPONENTS}{META}.Status")})
+        }
+        _ => object.clone(),
     };
     let content = |schema: &Value| json!({"application/json": {"schema": schema}});
+    let also: &[(&str, &str)] = match action {
+        "create" => &[("201", "Created"), ("202", "Accepted")],
+        "update" | "patch" => &[("201", "Created")],
+        "delete" => &[("202", "Accepted")],
+        _ => &[],
+    };
+    let mut responses = Map::new();
+    for (code, text) in [("200", "OK")].iter().chain(also) {
+        responses.insert(
+            (*code).to_owned(),
+            json!({"description": text, "content": content(&answered)}),
+        );
+    }
+    responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));
+    let shown = match action {
+        "list" | "deletecollection" => action,
+        _ => verb,
+    };
+    let mut tag = joined(short_group(&resource.group));
+    if let Some(first) = tag.get_mut(..1) {
+        first.make_ascii_lowercase();
+    }
     let mut out = json!({
-        "x-kubernetes-action": verb,
+        "operationId": operation_id(resource, action, place),
+        "tags": [format!("{tag}_{}", resource.version)],
+        "x-kubernetes-action": shown,
         "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": name},
-        "responses": {"200": {"description": "OK", "content": content(&answered)}},
+        "responses": responses,
     });
     let mut parameters = Vec::new();
     if matches!(verb, "post" | "put" | "patch") {
@@ -265,12 +336,14 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
         list
     };
     let kind = resource.gvk();
-    let methods = |verbs: &[String], wanted: &[(&str, &str)], kind: (&str, &str, &str)| {
+    let methods = |verbs: &[String], wanted: &[(&str, &str)], kind: (&str, &str, &str), place: &str| {
         let mut item = Map::new();
         for (verb, method) in wanted {
             if verbs.iter().any(|v| v == verb) {
-                let list = *verb == "list";
-                item.insert((*method).to_owned(), operation(resource, method, kind, list));
+                item.insert(
+                    (*method).to_owned(),
+                    operation(resource, verb, method, kind, place),
+                );
             }
         }
         item
@@ -299,12 +372,12 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
     ];
     insert(
         format!("{scoped}/{plural}"),
-        methods(&resource.verbs, &collection, kind),
+        methods(&resource.verbs, &collection, kind, ""),
         false,
     );
     insert(
         format!("{scoped}/{plural}/{{name}}"),
-        methods(&resource.verbs, &one, kind),
+        methods(&resource.verbs, &one, kind, ""),
         true,
     );
     for sub in &resource.subresources {
@@ -317,9 +390,15 @@ fn add_paths(paths: &mut Map<String, Value>, resource: &Resource) {
         ];
         insert(
             format!("{scoped}/{plural}/{{name}}/{}", sub.name),
-            methods(&sub.verbs, &all, kind),
+            methods(&sub.verbs, &all, kind, &sub.name),
             true,
         );
+    }
+    if resource.namespaced {
+        let item = methods(&resource.verbs, &[("list", "get")], kind, EVERYWHERE);
+        if !item.is_empty() {
+            paths.insert(format!("{base}/{plural}"), Value::Object(item));
+        }
     }
 }
 

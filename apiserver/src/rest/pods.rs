@@ -5,6 +5,7 @@ use super::params::{DeleteOptions, OptionsKind, WriteOptions};
 use super::respond::{self, Body};
 use super::{Api, Call, body, negotiate, rfc3339};
 use crate::ApiError;
+use crate::controllers::plan::set_condition;
 use crate::error::{FieldError, Subject};
 use crate::object;
 use crate::registry::strategy::selector;
@@ -118,6 +119,26 @@ pub async fn evict(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
     );
     if !ended && !object::is_deleting(&pod) {
         check_budgets(api, call, &pod)?;
+    }
+    // Who names the state that is evicted must find it so.
+    let is_meant =
+        delete.resource_version.is_none() && delete.uid.as_deref().is_none_or(|uid| uid == object::uid(&pod));
+    if is_meant && !delete.dry_run && !object::is_deleting(&pod) {
+        let place = super::write::target(call, "eviction");
+        let now = rfc3339(api.clock.now());
+        let mut change = |pod: &Value| {
+            let mut pod = pod.clone();
+            set_condition(
+                &mut pod,
+                "DisruptionTarget",
+                "True",
+                "EvictionByEvictionAPI",
+                "Eviction API: evicting",
+                &now,
+            );
+            Ok(pod)
+        };
+        api.modify_object(call.user, &place, &write, &mut change).await?;
     }
     let target = super::write::target(call, "");
     api.delete_object(call.user, &target, &delete).await?;

@@ -510,3 +510,14 @@ fn bootstrap_tokens_go_when_they_expire() {
         }
     }
 }
+
+#[test]
+fn a_namespace_is_left_alone_for_a_while() {
+    let namespace = json!({"metadata": {"name": "n", "deletionTimestamp": "2026-01-01T11:59:58Z"}});
+    for (delay, want) in [(0, None), (1, None), (2, None), (5, Some(3))] {
+        let left = namespace::left(&namespace, Duration::from_secs(delay), now());
+        assert_eq!(left, want.map(Duration::from_secs), "{delay}");
+    }
+    let stays = json!({"metadata": {"name": "n"}});
+    assert_eq!(namespace::left(&stays, namespace::DELAY, now()), None);
+}

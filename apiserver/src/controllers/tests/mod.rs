@@ -4,8 +4,12 @@ mod decisions;
 pub(crate) mod harness;
 
 use super::*;
+use crate::object;
 use crate::rest::params::Propagation;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use harness::Cluster;
+use jiff::Timestamp;
 use serde_json::json;
 
 fn config_map(namespace: &str, name: &str, owners: &[&Value], finalizers: &[&str]) -> Value {
@@ -330,4 +334,62 @@ async fn definitions_are_established_and_take_their_objects_with_them() {
     cluster
         .wait("gizmos to be served", established("gizmos.x.io"))
         .await;
+}
+
+#[tokio::test]
+async fn a_secret_gets_a_token_that_is_good_as_long_as_it_is_there() {
+    let cluster = Cluster::start().await;
+    cluster
+        .create(
+            kinds::SECRETS,
+            json!({"type": account::TOKEN_TYPE, "metadata": {"name": "t", "namespace": "default",
+                "annotations": {"kubernetes.io/service-account.name": "default"}}}),
+        )
+        .await;
+    let token = cluster
+        .wait("a token", || {
+            let secret = cluster.get(kinds::SECRETS, "default", "t")?;
+            secret["data"]["token"].as_str().map(str::to_owned)
+        })
+        .await;
+    let token = STANDARD.decode(token).unwrap();
+    let token = std::str::from_utf8(&token).unwrap();
+    let who = || {
+        cluster
+            .api
+            .authenticator
+            .authenticate_token(token, &[], Timestamp::now())
+    };
+    assert_eq!(who().unwrap().user.name, "system:serviceaccount:default:default");
+    let other = ["other".to_owned()];
+    let foreign = cluster
+        .api
+        .authenticator
+        .authenticate_token(token, &other, Timestamp::now());
+    assert!(foreign.is_err());
+    cluster.delete(kinds::SECRETS, "default", "t", None).await;
+    assert!(who().is_err());
+}
+
+#[tokio::test]
+async fn definitions_and_services_have_their_entries() {
+    let cluster = Cluster::start().await;
+    let available = |name: &str| {
+        let service = cluster.get(served::API_SERVICES, "", name)?;
+        plan::is_true(&service, "Available").then_some(())
+    };
+    cluster.wait("v1.apps", || available("v1.apps")).await;
+    let crd = crate::registry::tests::gadgets();
+    cluster.create(kinds::CRDS, crd.clone()).await;
+    cluster.wait("v1.x.io", || available("v1.x.io")).await;
+    cluster.delete(kinds::CRDS, "", object::name(&crd), None).await;
+    cluster.gone(served::API_SERVICES, "", "v1.x.io").await;
+    let service = json!({"metadata": {"name": "s", "namespace": "default"},
+        "spec": {"clusterIP": "10.96.5.5", "ports": [{"port": 80}]}});
+    cluster.create(address::SERVICES, service).await;
+    cluster
+        .wait("its address", || cluster.get(address::ADDRESSES, "", "10.96.5.5"))
+        .await;
+    cluster.delete(address::SERVICES, "default", "s", None).await;
+    cluster.gone(address::ADDRESSES, "", "10.96.5.5").await;
 }

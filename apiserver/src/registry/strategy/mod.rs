@@ -258,8 +258,8 @@ pub fn prepare_update(
         }
         _ => {}
     }
-    if subresource == "binding" {
-        // Not what somebody wants of a pod, but where it is.
+    if matches!(subresource, "binding" | "eviction") {
+        // Not what somebody wants of a pod, but where it is and why it goes.
         return;
     }
     if subresource == "status" {

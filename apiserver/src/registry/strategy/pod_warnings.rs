@@ -98,10 +98,6 @@ pub(super) fn of(pod: &Value, at: &str) -> Vec<String> {
     let (meta, spec_at, spec) = (field("metadata.annotations"), field("spec"), &pod["spec"]);
     let annotations = &pod["metadata"]["annotations"];
     let mut out = Vec::new();
-    if at.is_empty() {
-        // Of a pod they are looked at before anything else.
-        app_armor(spec, annotations, &meta, &mut out);
-    }
     scheduling(spec, &spec_at, &mut out);
     for (key, why) in ANNOTATIONS {
         if !annotations[key].is_null() {
@@ -148,10 +144,16 @@ pub(super) fn of(pod: &Value, at: &str) -> Vec<String> {
     out
 }
 
-fn app_armor(spec: &Value, annotations: &Value, meta: &str, out: &mut Vec<String>) {
+/// What is said of a new pod's annotations before anything else; of templates it is said with the rest.
+pub(super) fn app_armor(pod: &Value, out: &mut Vec<String>) {
     let all = ["initContainers", "containers"];
-    for container in all.into_iter().flat_map(|list| items(spec, list)) {
-        container_app_armor(container, annotations, meta, out);
+    for container in all.into_iter().flat_map(|list| items(&pod["spec"], list)) {
+        container_app_armor(
+            container,
+            &pod["metadata"]["annotations"],
+            "metadata.annotations",
+            out,
+        );
     }
 }
 

@@ -43,6 +43,7 @@ fn of_builtin(resource: &Resource, value: &Value, old: Option<&Value>) -> Vec<St
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") => {
             if old.is_none() {
+                pod_warnings::app_armor(value, &mut out);
                 hostname(value, "the Pod's hostname", &mut out);
             }
             out.extend(pod_warnings::of(value, ""));

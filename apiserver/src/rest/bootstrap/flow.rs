@@ -88,7 +88,7 @@ const SCHEMAS: [(&str, i64, &str, &str, Who); 11] = [
 /// All of them, levels first.
 pub fn objects() -> Vec<Value> {
     let exempt = json!({"type": "Exempt", "exempt": {"lendablePercent": 0, "nominalConcurrencyShares": 0}});
-    let mut all = vec![object("PriorityLevelConfiguration", EXEMPT, exempt)];
+    let mut all = vec![object("PriorityLevelConfiguration", EXEMPT, &exempt)];
     all.extend(LEVELS.map(|(name, shares, lendable, queuing)| {
         let response = queuing.map_or_else(
             || json!({"type": "Reject"}),
@@ -102,7 +102,7 @@ pub fn objects() -> Vec<Value> {
         object(
             "PriorityLevelConfiguration",
             name,
-            json!({"type": "Limited", "limited": limited}),
+            &json!({"type": "Limited", "limited": limited}),
         )
     }));
     all.extend(SCHEMAS.map(|(name, precedence, level, flows, who)| {
@@ -114,12 +114,12 @@ pub fn objects() -> Vec<Value> {
         if !flows.is_empty() {
             spec["distinguisherMethod"] = json!({"type": flows});
         }
-        object("FlowSchema", name, spec)
+        object("FlowSchema", name, &spec)
     }));
     all
 }
 
-fn object(kind: &str, name: &str, spec: Value) -> Value {
+fn object(kind: &str, name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": GROUP, "kind": kind,
         "metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}},

@@ -96,7 +96,9 @@ fn operation(operation: &Map<String, Value>, out: &mut Message) {
             responses.named(1, code, |value| {
                 value.inner(1, |out| {
                     out.text(1, &response["description"]);
-                    out.inner(2, |out| out.inner(1, |out| schema(&response["schema"], out)));
+                    if !response["schema"].is_null() {
+                        out.inner(2, |out| out.inner(1, |out| schema(&response["schema"], out)));
+                    }
                 });
             });
         }

@@ -97,7 +97,11 @@ fn operation(operation: &mut Value) {
     }
     if let Some(responses) = map.get_mut("responses").and_then(Value::as_object_mut) {
         for response in responses.values_mut() {
-            *response = json!({"description": "OK", "schema": inner(&response["content"])});
+            let mut new = json!({"description": response["description"]});
+            if !response["content"].is_null() {
+                new["schema"] = inner(&response["content"]);
+            }
+            *response = new;
         }
     }
 }

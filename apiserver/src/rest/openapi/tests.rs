@@ -100,6 +100,22 @@ fn the_second_version_holds_together() {
     let mut missing = BTreeSet::new();
     dangling(&document, "#/definitions/", definitions, &mut missing);
     assert_eq!(missing, BTreeSet::new());
+    let operations = document["paths"].as_object().unwrap().values();
+    let ids: Vec<&str> = operations
+        .flat_map(|item| item.as_object().unwrap().values())
+        .filter_map(|operation| operation["operationId"].as_str())
+        .collect();
+    let unique: BTreeSet<&str> = ids.iter().copied().collect();
+    assert_eq!(ids.len(), unique.len(), "operations of one name");
+    for id in [
+        "listCoreV1PodForAllNamespaces",
+        "deleteCoreV1CollectionNamespacedPod",
+        "readAppsV1NamespacedDeploymentScale",
+        "replaceRbacAuthorizationV1ClusterRole",
+        "createXIoV1NamespacedGadget",
+    ] {
+        assert!(unique.contains(id), "{id}");
+    }
     let schema = &definitions["io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"];
     assert!(schema["properties"]["oneOf"].is_object() && schema["properties"]["not"].is_object());
 }
