@@ -195,14 +195,20 @@ pub async fn mutate(
         return Ok(Vec::new());
     }
     drop(seen);
-    let write: Write<'_> = (api, review, &index, old);
+    // Few writes come here, and all would have to carry what this needs.
+    Box::pin(change((api, review, &index, old), new)).await
+}
+
+/// Lets policies and webhooks change a write that concerns one of them.
+async fn change(write: Write<'_>, new: Option<&mut Value>) -> Result<Vec<String>, ApiError> {
+    let (api, review, index, _) = write;
     let mut object = new.as_deref().cloned();
     let mut warnings = Vec::new();
     let mut first = mutation::Done::default();
     if let Some(object) = &mut object {
         first = mutation::mutate(write, object, None)?;
     }
-    let mut calls = webhook::Calls::new(&index);
+    let mut calls = webhook::Calls::new(index);
     calls.all(write, &mut object, &mut warnings).await?;
     if first.any || calls.changed() {
         let mut by_others = false;
