@@ -103,6 +103,14 @@ pub(super) fn of(resource: &Resource, value: &Value) -> Vec<String> {
         }
         _ => return out,
     };
+    if spec["terminationGracePeriodSeconds"]
+        .as_i64()
+        .is_some_and(|s| s < 0)
+    {
+        out.push(format!(
+            "{at}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
+        ));
+    }
     for (i, one) in items(spec, "volumes").enumerate() {
         volume(one, &format!("{at}.volumes[{i}]"), true, &mut out);
     }
