@@ -49,7 +49,9 @@ pub(super) fn access_modes(spec: &Spot<'_>, errors: &mut Errors) {
         Spot::new(mode.value, &list.path).among(errors, &MODES);
     }
     let modes = list.items();
-    if modes.len() > 1 && modes.iter().any(|mode| mode.value == "ReadWriteOncePod") {
+    let known = modes.iter().map(Spot::text).filter(|mode| MODES.contains(mode));
+    let (once, others): (Vec<&str>, Vec<&str>) = known.partition(|mode| *mode == "ReadWriteOncePod");
+    if !once.is_empty() && !others.is_empty() {
         list.forbidden(errors, "may not use ReadWriteOncePod with other access modes");
     }
 }
@@ -67,7 +69,8 @@ fn data_source(source: &Spot<'_>, errors: &mut Errors) {
     let kind = source.at("kind");
     kind.required(errors, "");
     if source.at("apiGroup").is_empty() && kind.text() != "PersistentVolumeClaim" {
-        source.invalid_shown(errors, &format!("{:?}", kind.text()), "");
+        let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        source.invalid_shown(errors, &format!("{:?}", kind.text()), why);
     }
 }
 

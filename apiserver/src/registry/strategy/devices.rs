@@ -99,10 +99,11 @@ pub(super) fn validate(plural: &str, object: &Value) -> Errors {
 
 fn validate_claim(devices: &Spot<'_>, errors: &mut Errors) {
     let mut known = BTreeSet::new();
+    let mut twice = Vec::new();
     for request in devices.list("requests") {
         let name = request.at("name");
         if name.required_label(errors) && !known.insert(name.text().to_owned()) {
-            errors.push(FieldError::duplicate(&request.path, name.value));
+            twice.push(FieldError::duplicate(&request.path, name.value));
         }
         let (exactly, first) = (request.at("exactly"), request.at("firstAvailable"));
         match (exactly.is_set(), !first.is_empty()) {
@@ -129,6 +130,7 @@ fn validate_claim(devices: &Spot<'_>, errors: &mut Errors) {
             }
         }
     }
+    errors.append(&mut twice);
     for constraint in devices.list("constraints") {
         requests(&constraint, &known, errors);
         let attributes = ["matchAttribute", "distinctAttribute"].map(|key| constraint.at(key));

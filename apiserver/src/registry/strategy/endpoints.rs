@@ -5,6 +5,7 @@ use super::json::same;
 use super::network::NO_ADDRESS;
 use crate::registry::names;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
@@ -147,9 +148,12 @@ fn validate_slice(slice: &Spot<'_>, old: Option<&Value>, errors: &mut Errors) {
                     .at(key)
                     .refuse(errors, crate::error::FieldErrorKind::TooMany, why);
             }
-            unique(&places, "name", errors);
-            for place in &places {
-                place.at("name").named(errors, rule);
+            let mut seen = BTreeSet::new();
+            for name in places.iter().map(|place| place.at("name")) {
+                if !seen.insert(name.text()) {
+                    name.duplicate(errors);
+                }
+                name.named(errors, rule);
             }
         }
     }

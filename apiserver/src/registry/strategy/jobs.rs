@@ -193,8 +193,9 @@ fn is_zone(name: &str) -> bool {
 pub(super) fn validate_update(new: &Value, old: &Value, template: &Value) -> Errors {
     const FIXED: &str = "field is immutable";
     let (spec, was) = (Spot::new(&new["spec"], "spec"), &old["spec"]);
+    // A changed Job is looked at twice, and what is wrong with it told twice.
+    let mut errors = validate(new);
     let same = |key: &str| super::json::same(&spec.value[key], &was[key]);
-    let mut errors = Vec::new();
     if !same("completions") {
         let completions = spec.at("completions");
         if spec.at("completionMode").text() != "Indexed" {

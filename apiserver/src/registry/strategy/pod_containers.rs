@@ -218,7 +218,8 @@ fn validate_mounts(container: &Spot<'_>, volumes: &Volumes<'_>, errors: &mut Err
         if path.required(errors, "") && !paths.insert(path.text()) {
             path.invalid(errors, "must be unique");
         }
-        let (below, expression) = (mount.at("subPath"), mount.at("subPathExpr"));
+        let of_all = |key: &str| Spot::new(&mount.value[key], format!("{}.{key}", list.path));
+        let (below, expression) = (of_all("subPath"), mount.at("subPathExpr"));
         if !below.is_empty() {
             descending(&below, errors);
         }
@@ -229,8 +230,8 @@ fn validate_mounts(container: &Spot<'_>, volumes: &Volumes<'_>, errors: &mut Err
             }
             descending(&expression, errors);
         }
-        if let Some(propagation) = mount.given("mountPropagation") {
-            let propagation = Spot::new(propagation.value, format!("{}.mountPropagation", list.path));
+        let propagation = of_all("mountPropagation");
+        if propagation.is_set() {
             propagation.among(errors, &["Bidirectional", "HostToContainer", "None"]);
             if propagation.text() == "Bidirectional"
                 && container.value["securityContext"]["privileged"] != true
@@ -238,6 +239,18 @@ fn validate_mounts(container: &Spot<'_>, volumes: &Volumes<'_>, errors: &mut Err
                 let why = "Bidirectional mount propagation is available only to privileged containers";
                 propagation.forbidden(errors, why);
             }
+        }
+        let below_too = of_all("recursiveReadOnly");
+        if matches!(below_too.text(), "Enabled" | "IfPossible") {
+            if mount.value["readOnly"] != true {
+                below_too.forbidden(errors, "may only be specified when readOnly is true");
+            }
+            if !matches!(propagation.text(), "" | "None") {
+                let why = "may only be specified when mountPropagation is None or not specified";
+                below_too.forbidden(errors, why);
+            }
+        } else {
+            below_too.among_if_set(errors, &["Disabled", "Enabled", "IfPossible"]);
         }
     }
 }
@@ -332,7 +345,7 @@ mod tests {
             (json!({"volumeMounts": [{"name": "v", "mountPath": "/a"}]}), ""),
             (
                 json!({"volumeMounts": [{"name": "v", "mountPath": "/a", "subPath": "/b"}]}),
-                "volumeMounts[0].subPath: Invalid value: \"/b\": must be a relative path",
+                "volumeMounts.subPath: Invalid value: \"/b\": must be a relative path",
             ),
             (
                 json!({"volumeMounts": [{"name": "z", "mountPath": "/a"}]}),

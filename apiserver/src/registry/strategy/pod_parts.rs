@@ -264,6 +264,9 @@ fn validate_names(spec: &Value, field: &str, errors: &mut Vec<FieldError>) {
         }
     }
     validate_profiles(context, &at, errors);
+    Spot::new(context, at.as_str())
+        .at("seLinuxChangePolicy")
+        .among_if_set(errors, &["Recursive"]);
     let mut seen = BTreeSet::new();
     for sysctl in Spot::new(context, at).list("sysctls") {
         let name = sysctl.at("name");

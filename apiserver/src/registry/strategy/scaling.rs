@@ -69,13 +69,13 @@ fn source(kind: &str, metric: &Value, at: &str, errors: &mut Vec<FieldError>) {
         );
     }
     if kind == "containerResource" {
-        let container = Spot::new(&metric["container"], format!("{at}.container"));
-        if container.required(errors, "must specify a container") {
-            container.named(errors, names::dns_label);
-        }
         let name = Spot::new(&metric["name"], format!("{at}.name"));
         if !name.is_empty() {
             pod_resources::check_name(name.text(), &name, errors);
+        }
+        let container = Spot::new(&metric["container"], format!("{at}.container"));
+        if container.required(errors, "must specify a container") {
+            container.named(errors, names::dns_label);
         }
     }
     let wanted = &metric["target"];
