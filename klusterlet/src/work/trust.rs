@@ -60,9 +60,20 @@ impl Doubt {
 }
 
 /// Whether a work goes on from what the cluster was told before. `of`: UID of the work that the record was made for, where it
-/// says so; what was told of another is of no account then. `evicting`: it was gone in between.
-pub fn doubt(of: Option<&str>, told: Option<&Told>, work: &ManifestWork, evicting: bool) -> Option<Doubt> {
+/// says so; what was told of another is of no account then. `evicting`: it was gone in between. `ended`: whether the hub was
+/// seen to delete the work with a UID; the next by its name goes on from there then.
+pub fn doubt(
+    of: Option<&str>,
+    told: Option<&Told>,
+    work: &ManifestWork,
+    evicting: bool,
+    ended: impl Fn(&str) -> bool,
+) -> Option<Doubt> {
     let now = Told::of(work);
+    let before = of.or(told.map(|told| told.uid.as_str()));
+    if before.is_some_and(|before| before != now.uid && ended(before)) {
+        return None;
+    }
     if of.is_some_and(|of| of != now.uid) {
         return Some(Doubt::Another);
     }
@@ -247,8 +258,22 @@ mod tests {
             (Some("b"), Some(&told), work("b", 1), true, Some(Doubt::Back)),
         ];
         for (of, told, work, evicting, expected) in cases {
-            let found = doubt(of, told, &work, evicting);
+            let found = doubt(of, told, &work, evicting, |_| false);
             assert_eq!(found, expected, "{of:?} {told:?} {:?}", work.metadata);
+        }
+        // The hub was seen to delete the work `a`.
+        let ended = |uid: &str| uid == "a";
+        for (of, told, work, expected) in [
+            (Some("a"), Some(&told), work("b", 1), None),
+            (Some("a"), None, work("b", 1), None),
+            (None, Some(&told), work("b", 1), None),
+            (Some("x"), Some(&told), work("b", 1), Some(Doubt::Another)),
+            (Some("a"), Some(&told), work("a", 4), Some(Doubt::Older)),
+        ] {
+            for evicting in [false, true] {
+                let found = doubt(of, told, &work, evicting, ended);
+                assert_eq!(found, expected, "{of:?} {told:?} {:?}", work.metadata);
+            }
         }
     }
 
