@@ -3,7 +3,7 @@
 //! applied, but nothing is removed for it before the grace period is over, and it is told why.
 
 use jiff::{SignedDuration, Timestamp};
-use muster_crds::conditions::NewCondition;
+use muster_crds::conditions::{NewCondition, find};
 use muster_crds::constants::{annotations, conditions as types, reasons};
 use muster_crds::work::v1::{AppliedManifestWork, ManifestWork};
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,13 @@ pub fn doubt(
         Some(told) if told.generation > now.generation => Some(Doubt::Older),
         Some(_) => None,
     }
+}
+
+/// Whether a work ended before it was ever told to be applied. A kube-apiserver forgets a finalizer that is added in the
+/// middle of a deletion, and then the work ends without its agent's doing.
+pub fn has_hardly_begun(work: &ManifestWork) -> bool {
+    let conditions = work.status.as_ref().map(|status| status.conditions.as_slice());
+    find(conditions.unwrap_or_default(), types::APPLIED).is_none()
 }
 
 /// Whether a hub goes on from what it was before; the reason why not.
@@ -275,6 +282,18 @@ mod tests {
                 assert_eq!(found, expected, "{of:?} {told:?} {:?}", work.metadata);
             }
         }
+    }
+
+    #[test]
+    fn a_work_that_was_told_to_be_applied_has_begun() {
+        let mut work = work("a", 1);
+        assert!(has_hardly_begun(&work));
+        work.status = serde_json::from_value(json!({"conditions": []})).unwrap();
+        assert!(has_hardly_begun(&work));
+        work.status = serde_json::from_value(json!({"conditions": [{"type": "Applied", "status": "False",
+            "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}))
+        .unwrap();
+        assert!(!has_hardly_begun(&work));
     }
 
     #[test]

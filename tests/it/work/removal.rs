@@ -1,10 +1,10 @@
 //! What stands in the way of a removal holds up nothing else, and is told.
 
-use super::{Rig, applied_resources, applied_work, delete, until_condition, whole_condition};
+use super::{applied_resources, applied_work, delete, until_condition, whole_condition};
 use crate::Result;
-use muster_tests::objects::{APPLIED_WORKS, configmap, configmap_path, work, work_path};
+use muster_tests::objects::{configmap, configmap_path, work, work_path};
 use muster_tests::wait::SOON;
-use muster_tests::{Fleet, FleetOptions, Kube};
+use muster_tests::{Fleet, Kube};
 use serde_json::json;
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
@@ -117,33 +117,4 @@ async fn a_removal_that_is_allowed_at_last_is_told_no_more() -> Result {
     spoke.until_gone(&configmap_path(&ns, "kept"), SOON).await?;
     until_condition(&fleet, name, "app", "Degraded", "False").await?;
     delete(&fleet, name, "app").await
-}
-
-/// A work may go without this agent's doing: somebody takes its finalizer off, or a server forgets one that is added in the
-/// middle of its deletion. The hub is still the same one.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_next_work_of_a_name_goes_on_where_one_ended_before_its_agents_eyes() -> Result {
-    let rig = Rig::start(Fleet::prepare(FleetOptions::default()).await?, 3600).await?;
-    let (cluster, ns, spoke, hub) = (rig.cluster(), rig.namespace(), rig.spoke(), rig.fleet.kube());
-    let record = format!("{APPLIED_WORKS}/{}-app", rig.hash('a'));
-    rig.create(&work(&cluster, "app", &[configmap(&ns, "before", "1")]))
-        .await?;
-    rig.fleet.until_applied(&cluster, "app").await?;
-    spoke.until_there(&record, SOON).await?;
-    let path = work_path(&cluster, "app");
-    hub.merge(&path, &json!({"metadata": {"finalizers": null}}))
-        .await?;
-    hub.delete(&path).await?;
-    hub.until_gone(&path, SOON).await?;
-    rig.create(&work(&cluster, "app", &[configmap(&ns, "after", "1")]))
-        .await?;
-    rig.fleet.until_applied(&cluster, "app").await?;
-    spoke.until_gone(&configmap_path(&ns, "before"), SOON).await?;
-    let held = whole_condition(&hub.get(&path).await?["status"]["conditions"], "RemovalHeld");
-    assert_eq!(held.0, "", "{held:?}");
-    hub.delete(&path).await?;
-    hub.until_gone(&path, SOON).await?;
-    spoke.until_gone(&record, SOON).await?;
-    spoke.until_gone(&configmap_path(&ns, "after"), SOON).await?;
-    rig.end().await
 }

@@ -110,7 +110,8 @@ impl Agent {
                 }
                 watcher::Event::Delete(work) => {
                     let name = work.name_any();
-                    if broken.is_none_or(|at| at.elapsed() > REPLAY) {
+                    let live = broken.is_none_or(|at| at.elapsed() > REPLAY);
+                    if live && trust::has_hardly_begun(&work) {
                         self.state().work_ended(work.metadata.uid);
                     }
                     self.forget_work(&name);
