@@ -262,3 +262,45 @@ async fn with_impersonation_the_executor_itself_writes() -> Result {
     spoke.delete(&format!("{policies}/{guard}")).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_executor_may_not_see_is_not_told_to_the_hub() -> Result {
+    let fleet = with_gates(&["ExecutorValidatingCaches"]).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let collection = format!("/api/v1/namespaces/{ns}/configmaps");
+    spoke
+        .create(&collection, &configmap(&ns, "theirs", "hidden"))
+        .await?;
+    let tells = |object: &str| {
+        json!({"resourceIdentifier": {"group": "", "resource": "configmaps", "namespace": ns, "name": object},
+        "feedbackRules": [{"type": "JSONPaths", "jsonPaths": [{"name": "value", "path": ".data.value"}]}],
+        "conditionRules": [{"type": "CEL", "condition": "Told", "celExpressions": ["true"],
+            "messageExpression": "object.data.value"}]})
+    };
+    let more = json!({"manifestConfigs": [tells("theirs")]});
+    let theirs = [configmap(&ns, "theirs", "1")];
+    fleet.create(&executed(name, &ns, "nosy", &theirs, &more)).await?;
+    refused(&fleet, "nosy", "theirs", &["may not create it"]).await?;
+    let silent = |work: &Value| {
+        let status = work["status"].to_string();
+        if status.contains("hidden") {
+            return Err(status);
+        }
+        let told = manifest_status(work, "theirs").ok_or("no status")?;
+        match condition_in(&told["conditions"], "StatusFeedbackSynced") {
+            Some(("False", message)) if message.contains("the executor may not get the object") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    fleet.until_work(name, "nosy", "nothing is told", silent).await?;
+    // It may look, and no more: then it is told what it sees.
+    allow(&spoke, &ns, &json!([rule("", &CONFIGMAPS, &["get"])])).await?;
+    fleet
+        .until_work(name, "nosy", "it is told", |work| {
+            let value = muster_tests::objects::feedback(work, "theirs", "value");
+            value.map(drop).ok_or_else(|| work["status"].to_string())
+        })
+        .await?;
+    refused(&fleet, "nosy", "theirs", &["may not create it"]).await
+}

@@ -142,6 +142,8 @@ pub const WORKLOAD_CURRENT: &str = "WorkloadCurrent";
 pub const WORKLOAD_DEGRADED: &str = "WorkloadDegraded";
 /// Muster's own. Degraded True: another field manager keeps changing what the work says.
 pub const CONTENDED: &str = "Contended";
+/// Muster's own. Degraded True, of the work: something that the work does not have any more can not be removed.
+pub const REMOVAL_FAILED: &str = "RemovalFailed";
 /// Muster's own. Progressing True, of the work: not all manifests are applied.
 pub const MANIFESTS_NOT_APPLIED: &str = "ManifestsNotApplied";
 /// Muster's own. Progressing True, of the work.

@@ -5,6 +5,7 @@ use super::manifest::Identity;
 use super::objects::{self, Mapper, RequestError};
 use super::status::{Availability, Report};
 use crate::limits::Server;
+use futures::StreamExt as _;
 use muster_crds::constants::{annotations, finalizers};
 use muster_crds::work::v1::{AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork};
 use serde_json::{Value, json};
@@ -160,6 +161,73 @@ pub async fn remove(
     }
 }
 
+/// What came of removals.
+#[derive(Debug, Default)]
+pub struct Removed {
+    /// What is still there.
+    pub left: Vec<AppliedManifestResourceMeta>,
+    /// Why some of it could not be removed: object and words, in their order.
+    pub refused: Vec<String>,
+    /// An error that says nothing about the object itself.
+    pub error: Option<RequestError>,
+}
+
+/// Ends the record of several objects, `at_once` at a time. One that can not be removed does not hold up the others.
+pub async fn remove_all(
+    spoke: &Server,
+    mapper: &Mapper,
+    entries: Vec<AppliedManifestResourceMeta>,
+    applied_uid: &str,
+    at_once: usize,
+) -> Removed {
+    let removals = entries.into_iter().map(|entry| async move {
+        let gone = remove(spoke, mapper, &entry, applied_uid).await;
+        (entry, gone)
+    });
+    let mut results = futures::stream::iter(removals).buffer_unordered(at_once);
+    let mut removed = Removed::default();
+    while let Some((entry, gone)) = results.next().await {
+        match gone {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) if is_refusal(&error) => removed.refused.push(refusal(&entry, &error)),
+            Err(error) => removed.error = Some(error),
+        }
+        removed.left.push(entry);
+    }
+    removed.refused.sort_unstable();
+    removed
+}
+
+/// Whether it is the server's answer about this object, and not that it can not answer now.
+fn is_refusal(error: &RequestError) -> bool {
+    !matches!(error.code(), 0 | 409 | 429 | 503 | 504)
+}
+
+fn refusal(entry: &AppliedManifestResourceMeta, error: &RequestError) -> String {
+    let words: String = error.to_string().chars().take(LONGEST_REFUSAL).collect();
+    let group = if entry.group.is_empty() { "" } else { "." };
+    let namespace = if entry.namespace.is_empty() { "" } else { "/" };
+    format!(
+        "{}{group}{} {}{namespace}{}: {words}",
+        entry.resource, entry.group, entry.namespace, entry.name
+    )
+}
+
+/// Of the server's words, in characters.
+const LONGEST_REFUSAL: usize = 512;
+/// Objects named that could not be removed.
+const MOST_REFUSALS: usize = 3;
+
+/// What could not be removed, in one sentence.
+pub fn refusals(refused: &[String]) -> String {
+    let first = refused[..refused.len().min(MOST_REFUSALS)].join("; ");
+    match refused.len().saturating_sub(MOST_REFUSALS) {
+        0 => format!("not removed: {first}"),
+        more => format!("not removed: {first}; and {more} more"),
+    }
+}
+
 /// Whether an object names the record as its owner.
 pub fn is_owned(live: &Value, applied_uid: &str) -> bool {
     let owners = live["metadata"]["ownerReferences"].as_array();
@@ -302,6 +370,31 @@ mod tests {
         ];
         assert_eq!(record.resources, expected);
         assert_eq!(record.stale, [entry("configmaps", "b", "2")]);
+    }
+
+    #[test]
+    fn what_is_refused_is_told_shortly() {
+        let refused: Vec<String> = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
+        assert_eq!(refusals(&refused[..1]), "not removed: a");
+        assert_eq!(refusals(&refused), "not removed: a; b; c; and 2 more");
+        let error = |code: u16| {
+            let status = kube::core::Status::failure("words", "Reason").with_code(code);
+            RequestError::Kube(Box::new(kube::Error::Api(Box::new(status))))
+        };
+        let mut thing = entry("things", "a", "1");
+        thing.group = "x.io".into();
+        assert_eq!(refusal(&thing, &error(403)), "things.x.io d/a: words");
+        for (code, expected) in [
+            (403, true),
+            (422, true),
+            (500, true),
+            (409, false),
+            (429, false),
+            (503, false),
+        ] {
+            assert_eq!(is_refusal(&error(code)), expected, "{code}");
+        }
+        assert!(!is_refusal(&RequestError::Timeout));
     }
 
     #[test]

@@ -57,6 +57,16 @@ impl Contention {
         Verdict::Wait(wait)
     }
 
+    /// Whether it was repaired lately, or is fought over.
+    pub fn is_known(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// The repair that was allowed last did not come about.
+    pub fn not_repaired(&mut self) {
+        self.rounds.pop();
+    }
+
     /// The object is as it should be. While a fight is not over: when to look whether it is.
     pub fn calm(&mut self, now: Instant) -> Option<Duration> {
         if self.level == 0 {

@@ -1,5 +1,6 @@
 //! What differs between an object and what it should be, in words that fit into a status.
 
+use super::drift;
 use muster_crds::constants::{annotations, labels};
 use serde_json::Value;
 
@@ -25,9 +26,22 @@ pub struct Difference {
 /// Secrets are never shown.
 pub fn differences(live: &Value, target: &Value) -> Vec<Difference> {
     let secret = live["kind"] == "Secret" || target["kind"] == "Secret";
+    let kind = Kind {
+        secret,
+        empties: drift::keeps_empties(target),
+    };
     let mut out = Vec::new();
-    walk(&mut Vec::new(), Some(live), Some(target), secret, &mut out);
+    walk(&mut Vec::new(), Some(live), Some(target), kind, &mut out);
     out
+}
+
+/// What counts in a kind of objects.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// Its values are not shown.
+    secret: bool,
+    /// Empty maps and lists mean something.
+    empties: bool,
 }
 
 fn ignored(path: &[String]) -> bool {
@@ -60,15 +74,22 @@ fn walk(
     path: &mut Vec<String>,
     live: Option<&Value>,
     target: Option<&Value>,
-    secret: bool,
+    kind: Kind,
     out: &mut Vec<Difference>,
 ) {
-    if live == target || (is_empty(live) && is_empty(target)) || ignored(path) {
+    let null = |value: Option<&Value>| value.is_none_or(Value::is_null);
+    let empties = kind.empties && path.first().is_some_and(|step| step != "metadata");
+    let nothing = if empties {
+        null(live) && null(target)
+    } else {
+        is_empty(live) && is_empty(target)
+    };
+    if live == target || nothing || ignored(path) {
         return;
     }
     let mut step = |name: String, live: Option<&Value>, target: Option<&Value>, out: &mut Vec<Difference>| {
         path.push(name);
-        walk(path, live, target, secret, out);
+        walk(path, live, target, kind, out);
         path.pop();
     };
     match (live, target) {
@@ -83,18 +104,18 @@ fn walk(
             }
         }
         // A map that one side does not have: its fields tell more, and our marks are found among them.
-        (Some(Value::Object(a)), None) => {
+        (Some(Value::Object(a)), None) if !a.is_empty() => {
             for (key, value) in a {
                 step(key.clone(), Some(value), None, out);
             }
         }
-        (None, Some(Value::Object(b))) => {
+        (None, Some(Value::Object(b))) if !b.is_empty() => {
             for (key, value) in b {
                 step(key.clone(), None, Some(value), out);
             }
         }
         (live, target) => {
-            let hidden = secret
+            let hidden = kind.secret
                 && matches!(
                     path.first().map(String::as_str),
                     Some("data" | "stringData" | "metadata")

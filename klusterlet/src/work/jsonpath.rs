@@ -17,7 +17,47 @@ const MAX_BRACKETS: usize = 64;
 pub fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
     let query = rewrite(path)?;
     let found = object.query(&query).map_err(|e| invalid(path, &e.to_string()))?;
+    if found.is_empty()
+        && let Some((index, length)) = out_of_bounds(&query, object)
+    {
+        return Err(format!(
+            "array index out of bounds: index {index}, length {length}"
+        ));
+    }
     Ok(found.into_iter().cloned().collect())
+}
+
+/// An index of the path that a list of the object does not have, and the list's length: not a missing key, but an error, as
+/// in Kubernetes.
+fn out_of_bounds(query: &str, object: &Value) -> Option<(i64, usize)> {
+    let (mut depth, mut quote) = (0usize, None);
+    for (at, c) in query.char_indices() {
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '[') => {
+                depth += 1;
+                let inside = query[at + 1..].split(']').next().unwrap_or_default();
+                if depth == 1
+                    && let Ok(index) = inside.trim().parse::<i64>()
+                    && let Ok(lists) = object.query(&query[..at])
+                {
+                    let mut lengths = lists.iter().filter_map(|l| l.as_array()).map(Vec::len);
+                    let has = |length: usize| {
+                        let length = i64::try_from(length).unwrap_or(i64::MAX);
+                        (-length..length).contains(&index)
+                    };
+                    if let Some(length) = lengths.find(|length| !has(*length)) {
+                        return Some((index, length));
+                    }
+                }
+            }
+            (None, ']') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The engine shows where it stopped by a drawing of several lines; a condition has one.
@@ -199,6 +239,29 @@ mod tests {
         ];
         for (path, expected) in cases {
             assert_eq!(select(path, &object).unwrap(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn an_index_that_a_list_does_not_have_is_an_error() {
+        let object = json!({"list": [1, 2], "deep": [{"l": []}], "a[9]": 1});
+        for (path, expected) in [
+            (".list[9]", Err("index 9, length 2")),
+            (".list[-3]", Err("index -3, length 2")),
+            (".list[-2]", Ok(1)),
+            (".deep[0].l[0].x", Err("index 0, length 0")),
+            (".absent[3]", Ok(0)),
+            (".list[9:]", Ok(0)),
+            (".list[?(@[9]==1)]", Ok(0)),
+            ("['a[9]']", Ok(1)),
+            ("['b[9]']", Ok(0)),
+        ] {
+            let found = select(path, &object);
+            match (&found, expected) {
+                (Ok(values), Ok(count)) => assert_eq!(values.len(), count, "{path}"),
+                (Err(problem), Err(words)) => assert!(problem.ends_with(words), "{path}: {problem}"),
+                _ => panic!("{path}: {found:?}"),
+            }
         }
     }
 

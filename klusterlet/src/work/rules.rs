@@ -5,14 +5,14 @@
 //! runs (`bounded`).
 
 mod cost;
+mod functions;
 mod optional;
 
 use super::bounded;
 use kube::core::cel::KubeCelExt as _;
-use kube::core::cel::cel::extractors::This;
 use kube::core::cel::cel::objects::{Key, Map};
 use kube::core::cel::cel::parser::{Expression, Parser};
-use kube::core::cel::cel::{Context, ExecutionError, FunctionContext, Value as Cel, functions};
+use kube::core::cel::cel::{Context, Value as Cel};
 use muster_crds::conditions::{NewCondition, Status};
 use muster_crds::constants::{conditions as types, reasons};
 use muster_crds::work::v1::{ConditionRule, ConditionRuleType};
@@ -214,16 +214,8 @@ fn message(expression: &str, object: Cel, holds: bool) -> Result<String, Problem
 fn context() -> Context<'static> {
     let mut context = Context::default().with_all();
     context.add_function("hasConditions", has_conditions);
-    context.add_function("string", string);
+    functions::add(&mut context);
     context
-}
-
-/// The engine's own does not know the truth as text.
-fn string(call: &FunctionContext<'_, '_>, This(value): This<Cel>) -> Result<Cel, ExecutionError> {
-    match value {
-        Cel::Bool(truth) => Ok(Cel::String(Arc::new(truth.to_string()))),
-        other => functions::string(call, This(other)),
-    }
 }
 
 #[allow(clippy::needless_pass_by_value)] // the engine's calling convention
@@ -397,6 +389,32 @@ mod tests {
                 evaluated,
                 "Manifest is Fine",
             ),
+            // As stock agents answer.
+            (
+                json!([
+                    "optional.of(1).optMap(x, x + 1).value() == 2",
+                    "!optional.none().optMap(x, x + 1).hasValue()",
+                    "object.spec.?n.optFlatMap(x, optional.of(x)).value() == 2",
+                    "[1, 2].all(i, optional.of(i).optMap(x, x + i).value() == i + i)",
+                    "format.named('dns1123Label').hasValue()",
+                    "!format.named('dns1123Label').value().validate('ok').hasValue()",
+                    "!format.named('nothing').hasValue()",
+                    "type(1) == int && type('a') == string && type(1) != type(1.0) && type(int) == type",
+                    "dyn(1) == 1",
+                    "bool('true') && !bool('0')",
+                    "string(duration('1h')) == '3600s' && string(duration('-1.5s')) == '-1.5s'",
+                    "string(timestamp('2020-01-01T00:00:00Z')) == '2020-01-01T00:00:00Z'",
+                    "timestamp('2020-01-01T00:00:00Z').getHours('+01:00') == 1",
+                    "timestamp('2020-01-01T00:00:00Z').getMinutes('-00:30') == 30",
+                    "timestamp('2020-01-01T00:00:00Z').getFullYear('-02:30') == 2019",
+                    "timestamp('2020-01-01T00:00:00+02:00').getHours() == 22",
+                    "timestamp('2020-01-01T00:00:00Z').getDayOfWeek() == 3 && duration('90m').getMinutes() == 90"
+                ]),
+                Status::True,
+                evaluated,
+                "Manifest is Fine",
+            ),
+            (json!(["bool('yes')"]), Status::False, wrong, "is no bool"),
         ];
         for (expressions, status, reason, message) in cases {
             let found = one(cel(expressions.clone()), &job("X", "True")).unwrap();

@@ -4,6 +4,7 @@
 //! event that brought them and the reconcile that looks at them; of those seen last, some longer (`recent`).
 
 use super::contention::Contention;
+use super::drift::FIELD_MANAGER;
 use super::objects::Served;
 use super::recent::Recent;
 use super::status::Report;
@@ -13,7 +14,7 @@ use muster_crds::work::v1::{
     AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork, ManifestWorkStatus,
 };
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -92,6 +93,8 @@ pub struct WorkState {
     pub cached: bool,
     /// What applying it would change, when that was asked.
     pub rehearsed: Option<Rehearsal>,
+    /// What of it could not be removed, and why, as far as this run has tried.
+    pub unremoved: Option<Vec<String>>,
 }
 
 /// The answer to what applying a work would change.
@@ -127,6 +130,9 @@ pub struct State {
     owned: HashMap<String, HashMap<ObjectKey, String>>,
     /// Which work the cluster was last told of under each name, as long as something of it is on the cluster.
     pub told: HashMap<String, Told>,
+    /// UIDs of the works that were last deleted at the hub while this agent looked on: with them it is the hub's word that they
+    /// are over, and not that it lost them.
+    ended: VecDeque<String>,
     /// Since when works have been missing at the hub in this run, by AppliedManifestWork.
     pub missing: HashMap<String, Instant>,
     /// Which hub it is.
@@ -137,6 +143,21 @@ pub struct State {
     pub hub_synced: bool,
     /// The cluster's list of AppliedManifestWorks is complete.
     pub applied_synced: bool,
+}
+
+/// Works remembered that have ended; only records that somebody left without an end need them.
+const ENDED: usize = 1024;
+
+/// Whether an agent of works wrote the object. Somebody's copy of one has its label and owner too, and is none of ours.
+fn is_our_doing(object: &Value) -> bool {
+    let mut managers = object["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    managers.any(|entry| {
+        let manager = entry["manager"].as_str().unwrap_or_default();
+        manager.starts_with(FIELD_MANAGER)
+    })
 }
 
 /// Whether only its kind is missing to a manifest whose resource is not known.
@@ -173,6 +194,7 @@ impl State {
                     common: String::new(),
                     cached: false,
                     rehearsed: None,
+                    unremoved: None,
                 };
                 self.works.insert(name, state);
                 true
@@ -188,6 +210,19 @@ impl State {
             known.uid == other.uid
                 && revision(known.resource_version.as_deref()) > revision(other.resource_version.as_deref())
         })
+    }
+
+    /// The hub said that the work with this UID was deleted.
+    pub fn work_ended(&mut self, uid: Option<String>) {
+        if self.ended.len() >= ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.extend(uid);
+    }
+
+    /// Whether the hub has said so in this run.
+    pub fn has_ended(&self, uid: &str) -> bool {
+        self.ended.iter().any(|ended| ended == uid)
     }
 
     /// The hub no longer has this work.
@@ -319,6 +354,7 @@ impl State {
         let records: Vec<String> = owners
             .filter(|o| o["kind"] == "AppliedManifestWork")
             .filter_map(|o| o["uid"].as_str().map(str::to_owned))
+            .filter(|_| is_our_doing(object))
             .collect();
         self.forget_owners(key, &records);
         let api_version = object["apiVersion"].as_str().unwrap_or_default();

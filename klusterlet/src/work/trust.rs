@@ -3,7 +3,7 @@
 //! applied, but nothing is removed for it before the grace period is over, and it is told why.
 
 use jiff::{SignedDuration, Timestamp};
-use muster_crds::conditions::NewCondition;
+use muster_crds::conditions::{NewCondition, find};
 use muster_crds::constants::{annotations, conditions as types, reasons};
 use muster_crds::work::v1::{AppliedManifestWork, ManifestWork};
 use serde::{Deserialize, Serialize};
@@ -60,9 +60,20 @@ impl Doubt {
 }
 
 /// Whether a work goes on from what the cluster was told before. `of`: UID of the work that the record was made for, where it
-/// says so; what was told of another is of no account then. `evicting`: it was gone in between.
-pub fn doubt(of: Option<&str>, told: Option<&Told>, work: &ManifestWork, evicting: bool) -> Option<Doubt> {
+/// says so; what was told of another is of no account then. `evicting`: it was gone in between. `ended`: whether the hub was
+/// seen to delete the work with a UID; the next by its name goes on from there then.
+pub fn doubt(
+    of: Option<&str>,
+    told: Option<&Told>,
+    work: &ManifestWork,
+    evicting: bool,
+    ended: impl Fn(&str) -> bool,
+) -> Option<Doubt> {
     let now = Told::of(work);
+    let before = of.or(told.map(|told| told.uid.as_str()));
+    if before.is_some_and(|before| before != now.uid && ended(before)) {
+        return None;
+    }
     if of.is_some_and(|of| of != now.uid) {
         return Some(Doubt::Another);
     }
@@ -72,6 +83,13 @@ pub fn doubt(of: Option<&str>, told: Option<&Told>, work: &ManifestWork, evictin
         Some(told) if told.generation > now.generation => Some(Doubt::Older),
         Some(_) => None,
     }
+}
+
+/// Whether a work ended before it was ever told to be applied. A kube-apiserver forgets a finalizer that is added in the
+/// middle of a deletion, and then the work ends without its agent's doing.
+pub fn has_hardly_begun(work: &ManifestWork) -> bool {
+    let conditions = work.status.as_ref().map(|status| status.conditions.as_slice());
+    find(conditions.unwrap_or_default(), types::APPLIED).is_none()
 }
 
 /// Whether a hub goes on from what it was before; the reason why not.
@@ -247,9 +265,35 @@ mod tests {
             (Some("b"), Some(&told), work("b", 1), true, Some(Doubt::Back)),
         ];
         for (of, told, work, evicting, expected) in cases {
-            let found = doubt(of, told, &work, evicting);
+            let found = doubt(of, told, &work, evicting, |_| false);
             assert_eq!(found, expected, "{of:?} {told:?} {:?}", work.metadata);
         }
+        // The hub was seen to delete the work `a`.
+        let ended = |uid: &str| uid == "a";
+        for (of, told, work, expected) in [
+            (Some("a"), Some(&told), work("b", 1), None),
+            (Some("a"), None, work("b", 1), None),
+            (None, Some(&told), work("b", 1), None),
+            (Some("x"), Some(&told), work("b", 1), Some(Doubt::Another)),
+            (Some("a"), Some(&told), work("a", 4), Some(Doubt::Older)),
+        ] {
+            for evicting in [false, true] {
+                let found = doubt(of, told, &work, evicting, ended);
+                assert_eq!(found, expected, "{of:?} {told:?} {:?}", work.metadata);
+            }
+        }
+    }
+
+    #[test]
+    fn a_work_that_was_told_to_be_applied_has_begun() {
+        let mut work = work("a", 1);
+        assert!(has_hardly_begun(&work));
+        work.status = serde_json::from_value(json!({"conditions": []})).unwrap();
+        assert!(has_hardly_begun(&work));
+        work.status = serde_json::from_value(json!({"conditions": [{"type": "Applied", "status": "False",
+            "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}))
+        .unwrap();
+        assert!(!has_hardly_begun(&work));
     }
 
     #[test]

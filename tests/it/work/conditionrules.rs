@@ -2,7 +2,8 @@
 
 use super::{config, manifest_condition, patch, until_condition, until_manifest, whole_condition};
 use crate::Result;
-use muster_tests::objects::work_with;
+use muster_tests::objects::{configmap, configmap_path, work_with};
+use muster_tests::wait::SOON;
 use muster_tests::{Fleet, Kube};
 use serde_json::{Value, json};
 
@@ -231,4 +232,46 @@ async fn of_several_rules_for_a_job_the_first_match_counts() -> Result {
     )
     .await
     .map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_work_does_not_claim_what_it_did_not_apply() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let rule = json!({"conditionRules": [{"type": "CEL", "condition": "Complete",
+        "celExpressions": ["object.data.value == 'done'"]}]});
+    let spec = json!({"manifestConfigs": [config("", "configmaps", &ns, "phase", &rule)]});
+    let phase = configmap(&ns, "phase", "done");
+    fleet
+        .create(&work_with(name, "app", std::slice::from_ref(&phase), &spec))
+        .await?;
+    let frozen = until_condition(&fleet, name, "app", "Complete", "True").await?;
+    let observed = |list: &Value| {
+        let list = list.as_array().into_iter().flatten();
+        let mut applied = list.filter(|c| c["type"] == "Applied");
+        applied.next().map(|c| c["observedGeneration"].clone())
+    };
+    let first = observed(&frozen["status"]["conditions"]);
+    fleet
+        .set_manifests(name, "app", &[phase, configmap(&ns, "late", "1")])
+        .await?;
+    let told = ("Available", "False", "ResourceNotAvailable", "");
+    let work = until_manifest(&fleet, name, "app", "late", told).await?;
+    assert_eq!(manifest_condition(&work, "late", "Applied").0, "");
+    assert_eq!(observed(&work["status"]["conditions"]), first);
+    let phase = &work["status"]["resourceStatus"]["manifests"][0]["conditions"];
+    assert_eq!(observed(phase), first);
+    let late = configmap_path(&ns, "late");
+    assert!(spoke.find(&late).await?.is_none());
+    // Thawed, it is applied and says so.
+    let thaw = json!({"spec": {"manifestConfigs": null}});
+    patch(&fleet, name, "app", &thaw).await?;
+    spoke.until_there(&late, SOON).await?;
+    let work = fleet.until_applied(name, "app").await?;
+    assert_eq!(
+        observed(&work["status"]["conditions"]),
+        Some(work["metadata"]["generation"].clone())
+    );
+    Ok(())
 }

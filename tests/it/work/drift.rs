@@ -306,6 +306,13 @@ async fn once_is_once_a_generation() -> Result {
     fleet
         .set_manifests(name, "app", &[configmap(&ns, "settings", "2")])
         .await?;
+    until_value(&spoke, &ns, "settings", "2").await?;
+    // With a generation, also what it leaves as it was.
+    spoke.delete(&path).await?;
+    until_condition(&fleet, name, "app", "Available", "False").await?;
+    let more = [configmap(&ns, "settings", "2"), configmap(&ns, "more", "1")];
+    fleet.set_manifests(name, "app", &more).await?;
+    until_value(&spoke, &ns, "more", "1").await?;
     until_value(&spoke, &ns, "settings", "2").await
 }
 

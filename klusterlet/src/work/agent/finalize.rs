@@ -1,15 +1,23 @@
 //! Takes away what a work applied, then the work itself (wire §3.7).
 
 use super::{Agent, OBJECTS_AT_ONCE, ReconcileError};
+use crate::work::applied::{self, Removed};
+use crate::work::objects;
 use crate::work::state::WorkState;
-use crate::work::{applied, objects};
-use futures::StreamExt as _;
 use kube::ResourceExt as _;
 use muster_crds::constants::finalizers;
 use muster_crds::names::applied_manifest_work_name;
 use muster_crds::work::v1::AppliedManifestWork;
 use serde_json::json;
 use std::time::Duration;
+
+/// True when nothing is there any more.
+fn all_gone(removed: Removed) -> Result<bool, ReconcileError> {
+    match removed.error {
+        Some(error) => Err(ReconcileError::Spoke(error)),
+        None => Ok(removed.left.is_empty()),
+    }
+}
 
 impl Agent {
     /// The hub wants the work gone: first what it applied, then the work itself.
@@ -73,8 +81,9 @@ impl Agent {
     async fn take_away(&self, applied: &AppliedManifestWork) -> Result<bool, ReconcileError> {
         // Neither waits for the other: the record's finalizer keeps it until the objects are gone.
         let (marked, removed) = tokio::join!(self.delete_applied(applied), self.remove_objects(applied));
+        self.unremoved(&applied.spec.manifest_work_name, removed.refused.clone());
         marked?;
-        Ok(removed? && self.release_applied(applied).await?)
+        Ok(all_gone(removed)? && self.release_applied(applied).await?)
     }
 
     pub(super) async fn delete_applied(&self, applied: &AppliedManifestWork) -> Result<(), ReconcileError> {
@@ -94,11 +103,15 @@ impl Agent {
         &self,
         applied: &AppliedManifestWork,
     ) -> Result<bool, ReconcileError> {
-        Ok(self.remove_objects(applied).await? && self.release_applied(applied).await?)
+        let removed = self.remove_objects(applied).await;
+        if !removed.refused.is_empty() {
+            let record = applied.name_any();
+            tracing::warn!(record, "{}", applied::refusals(&removed.refused));
+        }
+        Ok(all_gone(removed)? && self.release_applied(applied).await?)
     }
 
-    /// True when nothing recorded is there any more.
-    async fn remove_objects(&self, applied: &AppliedManifestWork) -> Result<bool, ReconcileError> {
+    async fn remove_objects(&self, applied: &AppliedManifestWork) -> Removed {
         let uid = applied.uid().unwrap_or_default();
         let spoke = &self.spoke.of(&applied.spec.manifest_work_name);
         let resources = applied
@@ -106,19 +119,7 @@ impl Agent {
             .as_ref()
             .map(|s| s.applied_resources.clone())
             .unwrap_or_default();
-        let removals = resources.into_iter().map(|entry| {
-            let uid = uid.clone();
-            async move { applied::remove(spoke, &self.applier.mapper, &entry, &uid).await }
-        });
-        let results: Vec<_> = futures::stream::iter(removals)
-            .buffer_unordered(OBJECTS_AT_ONCE)
-            .collect()
-            .await;
-        let mut all_gone = true;
-        for result in results {
-            all_gone &= result.map_err(ReconcileError::Spoke)?;
-        }
-        Ok(all_gone)
+        applied::remove_all(spoke, &self.applier.mapper, resources, &uid, OBJECTS_AT_ONCE).await
     }
 
     /// Lets the record go.

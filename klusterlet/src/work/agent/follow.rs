@@ -16,6 +16,10 @@ use muster_crds::work::v1::{AppliedManifestWork, ManifestWork};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
+
+/// A watch that goes on after it was broken tells first what happened meanwhile, which may be another hub's past.
+const REPLAY: Duration = Duration::from_secs(60);
 
 impl Agent {
     /// Watches the hub's works of this cluster.
@@ -24,6 +28,7 @@ impl Agent {
         let mut events = watcher(api, watcher::Config::default()).boxed();
         let mut backoff = Backoff::default();
         let mut fresh: HashSet<String> = HashSet::new();
+        let mut broken: Option<Instant> = None;
         self.remember().await;
         loop {
             let next = if self.state().hub_synced {
@@ -39,6 +44,7 @@ impl Agent {
                 Ok(Some(event)) => event,
                 Ok(None) => return,
                 Err(error) => {
+                    broken = Some(Instant::now());
                     // How the cluster stands at the hub is said where its ManagedCluster is followed.
                     if is_forbidden(&error) {
                         tracing::debug!(%error, "the hub does not let its works be watched");
@@ -66,6 +72,7 @@ impl Agent {
                     self.wake(Key::Work(name));
                 }
                 watcher::Event::InitDone => {
+                    broken = None;
                     let gone: Vec<String> = {
                         let mut state = self.state();
                         state.hub_synced = true;
@@ -102,7 +109,12 @@ impl Agent {
                     }
                 }
                 watcher::Event::Delete(work) => {
-                    self.forget_work(&work.name_any());
+                    let name = work.name_any();
+                    let live = broken.is_none_or(|at| at.elapsed() > REPLAY);
+                    if live && trust::has_hardly_begun(&work) {
+                        self.state().work_ended(work.metadata.uid);
+                    }
+                    self.forget_work(&name);
                     self.saved.changed();
                 }
             }

@@ -31,7 +31,15 @@ impl Agent {
             .is_some_and(|s| s.eviction_start_time.is_some());
         let now = Timestamp::now();
         let mut hold = Hold::of(applied);
-        if let Some(doubt) = trust::doubt(applied::work_uid(applied), known.as_ref(), work, evicting) {
+        let of = applied::work_uid(applied);
+        let ended = |uid: &str| self.state().has_ended(uid);
+        let doubt = trust::doubt(of, known.as_ref(), work, evicting, ended);
+        if doubt.is_none() && of.is_some_and(|of| of != told.uid) {
+            // The work before ended without this agent's doing: its record is this one's from now on.
+            let signed = json!({"annotations": {annotations::WORK_UID: told.uid}});
+            self.write_applied(applied, &signed).await?;
+        }
+        if let Some(doubt) = doubt {
             let new = Hold {
                 since: now,
                 reason: doubt.reason().to_owned(),

@@ -2,6 +2,7 @@
 
 use crate::work::apply::Retry;
 use crate::work::manifest::{self, Identity};
+use crate::work::policy::{Drift, Policy};
 use crate::work::state::{self, ManifestState, ObjectKey, WorkState};
 use muster_crds::constants::annotations;
 use muster_crds::work::v1::{AppliedManifestWork, ManifestCondition, ManifestWork, ManifestWorkStatus};
@@ -104,6 +105,12 @@ pub fn policy(work: &ManifestWork) -> [Option<&String>; 2] {
     [annotation(annotations::DRIFT), annotation(annotations::TAKE_OVER)]
 }
 
+/// Whether changes on the cluster are taken back at any time.
+pub fn is_enforced(work: &ManifestWork) -> bool {
+    let policy = Policy::of(work.metadata.annotations.as_ref());
+    policy.is_ok_and(|p| p.drift == Drift::Enforce)
+}
+
 pub fn soonest(a: Retry, b: Retry) -> Retry {
     match (a, b) {
         (Retry::Backoff, _) | (_, Retry::Backoff) => Retry::Backoff,
@@ -176,6 +183,7 @@ mod tests {
             common: String::new(),
             cached: false,
             rehearsed: None,
+            unremoved: None,
         };
         current.manifests = renew(&mut current, &first, "c").0;
         for (manifest, name) in current.manifests.iter_mut().zip(["a", "b"]) {

@@ -141,8 +141,13 @@ impl Agent {
                 self.record(applied, &known, &reports, &uids, held.is_some())
                     .await?
             }
-            None => true,
+            None => {
+                self.unremoved(name, Vec::new());
+                true
+            }
         };
+        // It may say now what could not be removed, or that nothing is in the way any more.
+        self.tell_soon(name);
         if let Some(left) = held {
             again = soonest(again, Retry::After(left));
         }
@@ -336,7 +341,11 @@ impl Agent {
             || current.common != common
             || current.manifests.len() != work.spec.workload.manifests.len()
         {
-            let (fresh, dropped) = memory::renew(current, work, &common);
+            let (mut fresh, dropped) = memory::renew(current, work, &common);
+            if current.generation != work.metadata.generation && !memory::is_enforced(work) {
+                // Applied once a generation: also what is as it was before.
+                fresh.iter_mut().for_each(|manifest| manifest.report = None);
+            }
             current.manifests = fresh;
             current.generation = work.metadata.generation;
             current.common = common;
@@ -354,7 +363,8 @@ impl Agent {
                 let trusted = manifest
                     .report
                     .as_ref()
-                    .is_some_and(|r| r.applied == status::Applied::Yes && manifest.settled.is_some());
+                    .is_some_and(|r| r.applied == status::Applied::Yes && manifest.settled.is_some())
+                    || manifest.contention.is_known();
                 let before = memory::status_of(&known.status, work, ordinal);
                 let is = |type_| before.is_some_and(|m| conditions::is_true(&m.conditions, type_));
                 let current = before
@@ -458,26 +468,24 @@ impl Agent {
                 .resources
                 .extend(kept.into_iter().filter(|k| !k.uid.is_empty()));
         }
-        let mut all_gone = true;
         if held {
             record.resources.append(&mut record.stale);
         }
-        let spoke = self.spoke.of(&known.work.name_any());
-        for entry in record.stale {
-            let gone = applied::remove(&spoke, &self.applier.mapper, &entry, &uid)
-                .await
-                .map_err(ReconcileError::Spoke)?;
-            if !gone {
-                all_gone = false;
-                record.resources.push(entry);
-            }
-        }
+        let (work, mapper) = (known.work.name_any(), &self.applier.mapper);
+        let spoke = self.spoke.of(&work);
+        // What can not be removed stays recorded, and what is new is recorded beside it.
+        let mut removed = applied::remove_all(&spoke, mapper, record.stale, &uid, OBJECTS_AT_ONCE).await;
+        let all_gone = removed.left.is_empty();
+        record.resources.append(&mut removed.left);
+        self.unremoved(&work, removed.refused);
         record.resources.sort();
         if record.resources != old {
-            let work = known.work.name_any();
             let objects = record.resources.len();
             tracing::debug!(work, objects, "recording what is applied");
             self.write_record(&latest, &record.resources).await?;
+        }
+        if let Some(error) = removed.error {
+            return Err(ReconcileError::Spoke(error));
         }
         let kinds = applied::kinds(&known.work);
         if complete && all_gone && !known.cached && applied::noted(&latest) != kinds {

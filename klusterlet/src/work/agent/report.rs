@@ -6,7 +6,7 @@ use super::{Agent, Key, ReconcileError, memory, rehearse};
 use crate::work::state::WorkState;
 use crate::work::status;
 use crate::work::trust::Hold;
-use crate::work::{dry_run, feedback, objects};
+use crate::work::{applied, dry_run, feedback, objects};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use muster_crds::conditions::{self, NewCondition, set_condition};
@@ -32,13 +32,16 @@ pub fn due(known: &WorkState, held: Option<NewCondition>, now: Timestamp) -> Opt
             return None;
         }
         let mut status = (*known.status).clone();
-        let deleting = NewCondition::new(
-            types::DELETING,
-            true,
-            reasons::WORK_DELETING,
-            "ManifestWork is being deleted",
-        );
-        set_condition(&mut status.conditions, deleting.observed(generation), now);
+        if known.unremoved.is_some() || conditions::find(&status.conditions, types::DELETING).is_none() {
+            let refused = known.unremoved.as_deref().unwrap_or_default();
+            let message = if refused.is_empty() {
+                "ManifestWork is being deleted".to_owned()
+            } else {
+                format!("ManifestWork is being deleted; {}", applied::refusals(refused))
+            };
+            let deleting = NewCondition::new(types::DELETING, true, reasons::WORK_DELETING, message);
+            set_condition(&mut status.conditions, deleting.observed(generation), now);
+        }
         status
     } else if dry_run::is_stopped(&known.work) {
         (*known.status).clone()
@@ -57,10 +60,17 @@ pub fn due(known: &WorkState, held: Option<NewCondition>, now: Timestamp) -> Opt
         if known.generation != generation {
             return None;
         }
+        let told = conditions::find(&known.status.conditions, types::DEGRADED);
+        if known.unremoved.is_none() && told.is_some_and(|c| c.reason == reasons::REMOVAL_FAILED) {
+            // Of the last run: whether it is still so is found out first.
+            return None;
+        }
         let reports: Option<Vec<status::Report>> = known.manifests.iter().map(|m| m.report.clone()).collect();
         let mut reports = reports?;
         feedback::bounded(reports.iter_mut().filter_map(|r| r.feedback.as_mut()));
-        status::status(&known.status, generation, &reports, now)
+        let refused = known.unremoved.as_deref().unwrap_or_default();
+        let unremoved = (!refused.is_empty()).then(|| applied::refusals(refused));
+        status::status(&known.status, generation, &reports, unremoved.as_deref(), now)
     };
     match held {
         Some(held) => {
@@ -95,6 +105,18 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// What of a work could not be removed now.
+    pub(super) fn unremoved(&self, name: &str, refused: Vec<String>) {
+        let mut state = self.state();
+        let Some(current) = state.works.get_mut(name) else {
+            return;
+        };
+        if !refused.is_empty() && current.unremoved.as_ref() != Some(&refused) {
+            tracing::warn!(work = name, "{}", applied::refusals(&refused));
+        }
+        current.unremoved = Some(refused);
     }
 
     /// A work was looked at: its status is written if that changed anything.
@@ -215,6 +237,7 @@ mod tests {
             common: String::new(),
             cached: false,
             rehearsed: None,
+            unremoved: None,
         }
     }
 

@@ -46,6 +46,14 @@ pub fn account(executor: Option<&ManifestWorkExecutor>) -> Option<&ManifestWorkS
     executor.and_then(|e| e.subject.service_account.as_ref())
 }
 
+/// What an executor may not.
+pub struct Denied {
+    /// In words.
+    pub why: String,
+    /// Whether it may see the object at least.
+    pub may_get: bool,
+}
+
 impl Applier {
     /// Whether the executor may do what is about to be done; `Some` says what it may not.
     pub(super) async fn executor_may(
@@ -53,14 +61,52 @@ impl Applier {
         account: &ManifestWorkSubjectServiceAccount,
         target: &Target<'_>,
         owns: bool,
-    ) -> Result<Option<String>, RequestError> {
+    ) -> Result<Option<Denied>, RequestError> {
+        let no = |why: &str, may_get| {
+            Ok(Some(Denied {
+                why: denied(account, target, why),
+                may_get,
+            }))
+        };
         let Some(client) = impersonating(&target.spoke, account) else {
-            return Ok(Some(denied(account, target, "is no name of a service account")));
+            return no("is no name of a service account", false);
         };
         let mut verbs = vec!["create", "update", "patch", "get"];
         if owns {
             verbs.push("delete");
         }
+        let answers = self.reviews(account, target, verbs).await?;
+        let may_get = answers.contains(&("get", true));
+        if let Some((verb, _)) = answers.into_iter().find(|(_, allowed)| !allowed) {
+            return no(&format!("may not {verb} it"), may_get);
+        }
+        if target.served.group != RBAC {
+            return Ok(None);
+        }
+        match self.dry_run(&client, target).await {
+            Ok(_) => Ok(None),
+            Err(error) if matches!(error.code(), 401 | 403) => no(&error.to_string(), may_get),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the executor may see the object.
+    pub(super) async fn executor_may_get(
+        &self,
+        account: &ManifestWorkSubjectServiceAccount,
+        target: &Target<'_>,
+    ) -> Result<bool, RequestError> {
+        let answers = self.reviews(account, target, vec!["get"]).await?;
+        Ok(answers.contains(&("get", true)))
+    }
+
+    /// Which of the verbs the executor has.
+    async fn reviews(
+        &self,
+        account: &ManifestWorkSubjectServiceAccount,
+        target: &Target<'_>,
+        verbs: Vec<&'static str>,
+    ) -> Result<Vec<(&'static str, bool)>, RequestError> {
         let reviews = verbs.into_iter().map(|verb| async move {
             let deed = Deed {
                 user: user(account),
@@ -88,20 +134,7 @@ impl Applier {
             }
             Ok::<_, RequestError>((verb, allowed))
         });
-        let answers = futures::future::try_join_all(reviews).await?;
-        if let Some((verb, _)) = answers.into_iter().find(|(_, allowed)| !allowed) {
-            return Ok(Some(denied(account, target, &format!("may not {verb} it"))));
-        }
-        if target.served.group != RBAC {
-            return Ok(None);
-        }
-        match self.dry_run(&client, target).await {
-            Ok(_) => Ok(None),
-            Err(error) if matches!(error.code(), 401 | 403) => {
-                Ok(Some(denied(account, target, &error.to_string())))
-            }
-            Err(error) => Err(error),
-        }
+        futures::future::try_join_all(reviews).await
     }
 
     /// Writes as the executor, without effect: the API server's own check against giving rights that one does not have.

@@ -123,7 +123,7 @@ enum Came {
     /// It belongs to somebody else, and is left alone.
     NotTakenOver(Arc<Value>, String),
     /// It drifted again and again, and is not repaired before this time has passed.
-    Contended(Arc<Value>, Duration),
+    Contended(Option<Arc<Value>>, Duration),
 }
 
 impl Applier {
@@ -209,6 +209,7 @@ impl Applier {
             served,
             writer: spoke.clone(),
             spoke,
+            blind: false,
             policy: Policy::default(),
             raw: self.raw,
             repairs: self.repairs.clone(),
@@ -232,6 +233,14 @@ impl Applier {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .own(&target.key, name, look.ordinal);
+        if (look.twin.is_some() || look.complete)
+            && let Some(account) = executor::account(work.spec.executor.as_ref())
+        {
+            target.blind = match self.executor_may_get(account, &target).await {
+                Ok(may) => !may,
+                Err(error) => return target.unread(Applied::Kept, &error, Retry::Backoff),
+            };
+        }
         if let Some(twin) = look.twin {
             let problem = format!(
                 "duplicate manifest for resource {}/{} with resource type {}/{}: manifest {twin} of the work is applied",
@@ -243,7 +252,13 @@ impl Applier {
         }
         if look.complete {
             return match self.observe(&target).await {
-                Ok(live) => target.outcome(Came::Seen(live)).await,
+                Ok(live) => {
+                    let mut outcome = target.outcome(Came::Seen(live)).await;
+                    if target.blind {
+                        outcome.retry = Retry::After(NOT_ALLOWED_RETRY);
+                    }
+                    outcome
+                }
                 Err(error) => target.unread(Applied::Kept, &error, Retry::Backoff),
             };
         }
@@ -286,7 +301,14 @@ impl Applier {
             Err(problem) => return Some((problem, Retry::No)),
         }
         let account = executor::account(work.spec.executor.as_ref())?;
-        match self.executor_may(account, target, target.owns).await {
+        // What it may not see is not told to who speaks through it.
+        let may = self.executor_may(account, target, target.owns).await;
+        target.blind = match &may {
+            Ok(None) => false,
+            Ok(Some(denied)) => !denied.may_get,
+            Err(_) => true,
+        };
+        match may {
             Ok(None) if self.impersonate => {
                 let Some(writer) = executor::impersonating(&target.writer, account) else {
                     return Some(("the executor is no service account".to_owned(), Retry::No));
@@ -295,7 +317,7 @@ impl Applier {
                 None
             }
             Ok(None) => None,
-            Ok(Some(denied)) => Some((denied, Retry::After(NOT_ALLOWED_RETRY))),
+            Ok(Some(denied)) => Some((denied.why, Retry::After(NOT_ALLOWED_RETRY))),
             Err(error) => Some((error.to_string(), Retry::Backoff)),
         }
     }
@@ -393,25 +415,24 @@ impl Applier {
     }
 
     /// Why an existing object must not be touched, if it must not.
-    fn hands_off(&self, target: &Target<'_>, live: &Arc<Value>) -> Option<Came> {
+    async fn hands_off(&self, target: &Target<'_>, live: &Arc<Value>) -> Result<Option<Came>, RequestError> {
         if !live["metadata"]["deletionTimestamp"].is_null() {
             // Its end is an event, and then it is made again at once.
             if !policy::is_labelled(live) {
                 self.watch_alone(target);
             }
-            return Some(Came::Terminating(live.clone()));
+            return Ok(Some(Came::Terminating(live.clone())));
         }
         if target.policy.take_over == TakeOver::Always || policy::is_ours(live) {
-            return None;
+            return Ok(None);
         }
         let why = match target.policy.take_over {
-            TakeOver::Always => return None,
+            TakeOver::Always => return Ok(None),
             TakeOver::Never => "it exists and is not ours, and take-over is Never".to_owned(),
             TakeOver::IfNoDiff => {
-                let wanted = drift::overlaid(live, &target.required);
-                let found = difference::differences(live, &wanted);
+                let found = self.would_differ(target, live).await?;
                 if found.is_empty() {
-                    return None;
+                    return Ok(None);
                 }
                 format!(
                     "it exists, is not ours and differs, and take-over is IfNoDiff: {}",
@@ -420,7 +441,33 @@ impl Applier {
             }
         };
         self.watch_alone(target);
-        Some(Came::NotTakenOver(live.clone(), why))
+        Ok(Some(Came::NotTakenOver(live.clone(), why)))
+    }
+
+    /// What taking an object over would change of it, but for the marks and the owner that it gets.
+    async fn would_differ(&self, target: &Target<'_>, live: &Value) -> Result<Vec<Difference>, RequestError> {
+        if target.strategy() != UpdateStrategyType::Update {
+            return Ok(difference::differences(
+                live,
+                &drift::overlaid(live, &target.required),
+            ));
+        }
+        let new = match drift::decide(&target.required, live, &target.marks) {
+            Decision::Keep => return Ok(Vec::new()),
+            Decision::Recreate => drift::created(&target.required, &target.marks),
+            Decision::Replace(new) | Decision::ReplaceIfOther(new) => {
+                if difference::differences(live, &new).is_empty() {
+                    return Ok(Vec::new());
+                }
+                // What the manifest leaves out of a list may be the server's default, which only the server knows.
+                match objects::replace(&target.writer.dry(), &target.path, &new).await {
+                    Ok(made) => made,
+                    Err(error) if matches!(error.code(), 400 | 403 | 422) => new,
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        Ok(difference::differences(live, &new))
     }
 
     /// Whether the watch of a kind has seen all that is there, which it is given a moment for; starts it when it is the

@@ -29,19 +29,46 @@ impl Applier {
             Known::Absent | Known::Unknown => self.fetch(target).await?,
         };
         if let Some(live) = &live {
-            if let Some(came) = self.hands_off(target, live) {
+            if let Some(came) = self.hands_off(target, live).await? {
                 return Ok(came);
             }
-            if look.trusted && applied_by(live, &config.field_manager) {
-                if drift::covers(live, &wanted) {
-                    return self.own(target, live.clone()).await;
-                }
-                if let Verdict::Wait(wait) = target.drifted(live, &drift::overlaid(live, &wanted)) {
-                    return Ok(Came::Contended(live.clone(), wait));
-                }
+            let known = look.trusted && applied_by(live, &config.field_manager);
+            if (known || is_as_applied(live, &wanted, &config.field_manager)) && drift::covers(live, &wanted)
+            {
+                return self.own(target, live.clone()).await;
+            }
+            // What a server may have dropped itself is no fight.
+            if known
+                && !drift::covers_but_empties(live, &wanted)
+                && let Verdict::Wait(wait) = target.drifted(live, &drift::overlaid(live, &wanted))
+            {
+                return Ok(Came::Contended(Some(live.clone()), wait));
             }
         }
-        self.send(target, &config, live.as_deref(), wanted).await
+        match live {
+            None => self.make(target, look, &config, wanted).await,
+            Some(live) => self.send(target, &config, Some(&live), wanted).await,
+        }
+    }
+
+    /// The object is not known to be there.
+    async fn make(
+        &self,
+        target: &Target<'_>,
+        look: &Look,
+        config: &ServerSideApplyConfig,
+        wanted: Value,
+    ) -> Result<Came, Failure> {
+        if look.trusted
+            && let Verdict::Wait(wait) = target.vanished()
+        {
+            return Ok(Came::Contended(None, wait));
+        }
+        let made = self.send(target, config, None, wanted).await;
+        if look.trusted && made.is_err() {
+            target.fight().not_repaired();
+        }
+        made
     }
 
     /// Content and owner go in one write: an object that is made is never without its owner, or an agent that is ended right
@@ -65,7 +92,7 @@ impl Applier {
         let live =
             objects::request(&target.writer, method, &path, objects::APPLY_PATCH, Some(&wanted)).await?;
         let live = Arc::new(live);
-        if let Some(came) = self.hands_off(target, &live) {
+        if let Some(came) = self.hands_off(target, &live).await? {
             return Ok(came);
         }
         self.own(target, live).await
@@ -118,10 +145,10 @@ impl Applier {
         };
         let Some(live) = live else {
             return self
-                .send(target, config, None, marked(target.required.clone()))
+                .make(target, look, config, marked(target.required.clone()))
                 .await;
         };
-        if let Some(came) = self.hands_off(target, &live) {
+        if let Some(came) = self.hands_off(target, &live).await? {
             return Ok(came);
         }
         let unchanged = live["metadata"]["annotations"][annotations::CONFIG_SPEC_HASH] == hash.as_str();
@@ -133,7 +160,7 @@ impl Applier {
             if look.trusted
                 && let Verdict::Wait(wait) = target.drifted(&live, &drift::overlaid(&live, &bare))
             {
-                return Ok(Came::Contended(live, wait));
+                return Ok(Came::Contended(Some(live), wait));
             }
             (bare, &[OnSpokePresent, OnSpokeChange])
         } else {
@@ -194,6 +221,30 @@ fn owners(wanted: &Value, live: Option<&Value>, marks: &Marks, manager: &str) ->
     owners
 }
 
+/// Whether what the manager applied last is just what is wanted: with what the object holds that is known without memory, and
+/// a restarted agent writes nothing. Owners are looked at apart.
+fn is_as_applied(live: &Value, wanted: &Value, manager: &str) -> bool {
+    if !applied_by(live, manager) {
+        return false;
+    }
+    let mut owned = ignore::owned(live, manager);
+    for field in ["apiVersion", "kind"] {
+        owned[field] = wanted[field].clone();
+    }
+    for field in ["name", "namespace"] {
+        if let Some(value) = wanted["metadata"].get(field) {
+            owned["metadata"][field] = value.clone();
+        }
+    }
+    if let Some(owners) = owned["metadata"]["ownerReferences"].as_array_mut() {
+        owners.retain(|owner| owner["kind"] != "AppliedManifestWork");
+    }
+    // Both ways: nothing is missing, and nothing has left the manifest.
+    drift::same(&owned["metadata"], &wanted["metadata"])
+        && drift::covers_but_empties(&owned, wanted)
+        && drift::covers_but_empties(wanted, &owned)
+}
+
 fn applied_by(live: &Value, manager: &str) -> bool {
     live["metadata"]["managedFields"]
         .as_array()
@@ -205,6 +256,35 @@ fn applied_by(live: &Value, manager: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_applied_is_read_off_the_object() {
+        let wanted = |data: Value| {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "d",
+                "labels": {"ours": "true"}}, "data": data})
+        };
+        let fields = json!({"f:metadata": {"f:labels": {"f:ours": {}}, "f:ownerReferences": {"k:{\"uid\":\"r\"}": {}}},
+            "f:data": {"f:k": {}, "f:l": {}}});
+        let mut live = wanted(json!({"k": "1", "l": "2", "theirs": "3"}));
+        live["metadata"]["labels"]["theirs"] = "x".into();
+        live["metadata"]["ownerReferences"] = json!([{"kind": "AppliedManifestWork", "uid": "r"}]);
+        live["metadata"]["managedFields"] =
+            json!([{"manager": "work-agent", "operation": "Apply", "fieldsV1": fields}]);
+        for (data, manager, expected) in [
+            (json!({"k": "1", "l": "2"}), "work-agent", true),
+            (json!({"k": "1", "l": "2"}), "work-agent-x", false),
+            // One left the manifest, one came to it, one changed.
+            (json!({"k": "1"}), "work-agent", false),
+            (json!({"k": "1", "l": "2", "theirs": "3"}), "work-agent", false),
+            (json!({"k": "9", "l": "2"}), "work-agent", false),
+        ] {
+            assert_eq!(
+                is_as_applied(&live, &wanted(data.clone()), manager),
+                expected,
+                "{data} {manager}"
+            );
+        }
+    }
 
     #[test]
     fn an_object_is_applied_with_every_owner_that_was_applied() {

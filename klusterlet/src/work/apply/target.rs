@@ -36,6 +36,8 @@ pub struct Target<'a> {
     pub writer: Server,
     /// Everything else is asked with it.
     pub spoke: Server,
+    /// The executor may not see the object: nothing of it is told.
+    pub blind: bool,
     pub policy: Policy,
     pub raw: RawLimit,
     pub contention: Mutex<Contention>,
@@ -74,7 +76,15 @@ impl Target<'_> {
         } else {
             difference::fields(&found)
         };
-        let told = format!("{writers} keeps changing {fields}");
+        self.fought(format!("{writers} keeps changing {fields}"))
+    }
+
+    /// An object that was there is gone: is it made again now?
+    pub fn vanished(&self) -> Verdict {
+        self.fought("another writer keeps deleting the object".to_owned())
+    }
+
+    fn fought(&self, told: String) -> Verdict {
         tracing::debug!(object = self.path, %told, "drift");
         let verdict = self.fight().drifted(Instant::now(), told);
         if verdict == Verdict::Repair {
@@ -112,11 +122,14 @@ impl Target<'_> {
                     .await
             }
             Came::Contended(live, wait) => {
-                let mut outcome = self
-                    .outcome_as(Applied::Yes, Some(live), Retry::After(wait))
-                    .await;
+                let told = self.fight().told().map(str::to_owned);
+                let applied = match (&live, &told) {
+                    (None, Some(told)) => no(reasons::CONTENDED, told.clone()),
+                    _ => Applied::Yes,
+                };
+                let mut outcome = self.outcome_as(applied, live, Retry::After(wait)).await;
                 // It is not what it should be, and will not be for a while.
-                if let Some(told) = self.fight().told() {
+                if let Some(told) = told {
                     let condition = NewCondition::new(types::PROGRESSING, true, reasons::CONTENDED, told);
                     outcome.report.set(condition);
                 }
@@ -137,7 +150,12 @@ impl Target<'_> {
             feedback: None,
             conditions: Vec::new(),
         };
-        if let Some(live) = &live {
+        if self.blind && live.is_some() && !self.settings.feedback.is_empty() {
+            let errors = vec!["the executor may not get the object".to_owned()];
+            let values = Vec::new();
+            report.feedback = Some(feedback::Feedback { values, errors });
+        }
+        if let Some(live) = live.as_ref().filter(|_| !self.blind) {
             if !self.settings.feedback.is_empty() {
                 report.feedback = Some(feedback::evaluate(self.settings.feedback, live, self.raw));
             }

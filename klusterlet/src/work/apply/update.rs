@@ -24,15 +24,20 @@ impl Applier {
             tries += 1;
             let result = match &live {
                 None => {
-                    if look.trusted && tries == 1 {
-                        // It was there, and somebody deleted it.
-                        target.repairs.inc();
+                    // It was there, and somebody deleted it.
+                    let again = look.trusted && tries == 1;
+                    if again && let Verdict::Wait(wait) = target.vanished() {
+                        return Ok(Came::Contended(None, wait));
                     }
                     let object = drift::created(&target.required, &target.marks);
-                    objects::create(&target.writer, &target.collection, &object).await
+                    let made = objects::create(&target.writer, &target.collection, &object).await;
+                    if again && made.is_err() {
+                        target.fight().not_repaired();
+                    }
+                    made
                 }
                 Some(object) => {
-                    if let Some(came) = self.hands_off(target, object) {
+                    if let Some(came) = self.hands_off(target, object).await? {
                         return Ok(came);
                     }
                     let decision = if create_only {
@@ -52,7 +57,7 @@ impl Applier {
                                 && tries == 1
                                 && let Verdict::Wait(wait) = target.drifted(object, &new)
                             {
-                                return Ok(Came::Contended(object.clone(), wait));
+                                return Ok(Came::Contended(live, wait));
                             }
                             objects::replace(&target.writer, &target.path, &new).await
                         }

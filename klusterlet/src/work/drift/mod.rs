@@ -10,10 +10,10 @@ mod typed;
 
 use super::manifest;
 use muster_crds::constants::labels;
-use overlay::{same, take_back};
+use overlay::{exactly, take_back};
 use serde_json::{Map, Value};
 
-pub use overlay::{covers, identical, is_foreign, overlaid};
+pub use overlay::{covers, covers_but_empties, identical, is_foreign, keeps_empties, overlaid, same};
 
 /// Whether an entry of managedFields is of what a work said before this agent wrote its hash: this agent's own under
 /// `ServerSideApply`, or OCM's under `Update`. What the manifest does not say of it has left the manifest since. OCM's
@@ -110,6 +110,9 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     }
     if doubt && same(&target["metadata"], &live["metadata"]) {
         Decision::ReplaceIfOther(target)
+    } else if same(&target, live) && keeps_empties(required) && !exactly(&target, live) {
+        // Kinds that are served by others than Kubernetes may drop what is empty, too.
+        Decision::ReplaceIfOther(target)
     } else if same(&target, live) {
         Decision::Keep
     } else {
@@ -148,20 +151,7 @@ fn merged_metadata(required: &Value, live: &Value, marks: &Marks, hash: &str) ->
     {
         set_owner(&mut metadata, reference);
     }
-    for finalizer in required["metadata"]["finalizers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-    {
-        let list = metadata
-            .entry("finalizers")
-            .or_insert_with(|| Value::Array(Vec::new()));
-        if let Value::Array(list) = list
-            && !list.contains(finalizer)
-        {
-            list.push(finalizer.clone());
-        }
-    }
+    // Finalizers of an object that exists belong to the controllers that put them on and take them off.
     apply_owner(&mut metadata, marks);
     mark(&mut metadata, Some(hash));
     Value::Object(metadata)
@@ -301,6 +291,67 @@ mod tests {
             "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}});
         live["status"] = json!({"replicas": 1});
         assert_eq!(decide(&required, &live, &Marks::default()), Decision::Keep);
+    }
+
+    #[test]
+    fn what_is_empty_means_something_in_custom_resources() {
+        let required = json!({"apiVersion": "cert-manager.io/v1", "kind": "Issuer", "metadata": {"name": "a"},
+            "spec": {"selfSigned": {}, "deep": {"x": {"y": {}}}, "el": [], "nothing": null}});
+        let mut live = live_of(&required);
+        live["spec"].as_object_mut().unwrap().remove("nothing");
+        assert_eq!(decide(&required, &live, &Marks::default()), Decision::Keep);
+        let without = |path: &str| {
+            let mut live = live.clone();
+            let (parent, last) = path.rsplit_once('/').unwrap();
+            live.pointer_mut(parent)
+                .unwrap()
+                .as_object_mut()
+                .unwrap()
+                .remove(last);
+            live
+        };
+        let mut added = edited(&live, "/spec/extra", json!({}));
+        added["metadata"]["managedFields"] = by("kubectl", &json!({"f:spec": {"f:extra": {}}}));
+        for changed in [
+            without("/spec/selfSigned"),
+            without("/spec/deep/x/y"),
+            without("/spec/el"),
+            added,
+        ] {
+            let (Decision::ReplaceIfOther(target) | Decision::Replace(target)) =
+                decide(&required, &changed, &Marks::default())
+            else {
+                panic!("kept {changed}")
+            };
+            assert_eq!(target["spec"], live["spec"], "{changed}");
+            assert!(!covers(&changed, &required) || changed["spec"]["extra"].is_object());
+        }
+        // Kubernetes' own types drop them.
+        let required = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"},
+            "spec": {"template": {"spec": {"securityContext": {}, "volumes": []}}}});
+        let mut live = live_of(&required);
+        live["spec"]["template"]["spec"] = json!({});
+        assert_eq!(decide(&required, &live, &Marks::default()), Decision::Keep);
+    }
+
+    #[test]
+    fn finalizers_of_an_object_that_exists_stay_as_they_are() {
+        let required = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "a", "finalizers": ["x/given"]}, "data": {"k": "v"}});
+        assert_eq!(
+            created(&required, &Marks::default())["metadata"]["finalizers"],
+            json!(["x/given"])
+        );
+        let mut live = live_of(&required);
+        for finalizers in [json!([]), json!(["x/theirs"])] {
+            live["metadata"]["finalizers"] = finalizers.clone();
+            assert_eq!(decide(&required, &live, &Marks::default()), Decision::Keep);
+            let edited = edited(&live, "/data/k", json!("w"));
+            let Decision::Replace(target) = decide(&required, &edited, &Marks::default()) else {
+                panic!("kept")
+            };
+            assert_eq!(target["metadata"]["finalizers"], finalizers);
+        }
     }
 
     #[test]

@@ -15,6 +15,12 @@ const CONTROL_PLANE: [&str; 5] = [
 
 /// Whether the live object already has everything the manifest says.
 pub fn covers(live: &Value, required: &Value) -> bool {
+    covers_but_empties(live, required)
+        && (!keeps_empties(required) || exactly(&overlaid(live, required), live))
+}
+
+/// The same, where empty maps and lists count for nothing.
+pub fn covers_but_empties(live: &Value, required: &Value) -> bool {
     let labels_covered = |field: &str| {
         let wanted = required["metadata"][field].as_object();
         wanted
@@ -27,11 +33,71 @@ pub fn covers(live: &Value, required: &Value) -> bool {
 
 /// The live object with every field of the manifest as the manifest has it; what the manifest leaves open stays.
 pub fn overlaid(live: &Value, required: &Value) -> Value {
-    overlay(live, required, false)
+    overlay(live, required, false, keeps_empties(required))
 }
 
-/// `quantities` says that the values are resource quantities, which servers rewrite in their own form.
-fn overlay(live: &Value, required: &Value, quantities: bool) -> Value {
+/// Groups of Kubernetes' own kinds.
+const BUILT_IN: [&str; 23] = [
+    "",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "apps",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "extensions",
+    "flowcontrol.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+    "storagemigration.k8s.io",
+];
+
+/// Whether an empty map or list of an object is kept by the server and may mean something (`selfSigned: {}`): so it is with
+/// custom resources, while Kubernetes' own types drop most of them.
+pub fn keeps_empties(object: &Value) -> bool {
+    let api_version = object["apiVersion"].as_str().unwrap_or_default();
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    !BUILT_IN.contains(&group)
+}
+
+/// Equal with empty maps and lists, but for what only servers write and what is decided apart.
+pub fn exactly(a: &Value, b: &Value) -> bool {
+    let fields = |object: &Value| -> Value {
+        let mut object = object.clone();
+        if let Value::Object(fields) = &mut object {
+            fields.retain(|field, _| field != "metadata" && field != "status");
+        }
+        object
+    };
+    equal(&fields(a), &fields(b))
+}
+
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let mut keys = a.keys().chain(b.keys().filter(|k| !a.contains_key(*k)));
+            let null = &Value::Null;
+            keys.all(|key| equal(a.get(key).unwrap_or(null), b.get(key).unwrap_or(null)))
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(x, y)| equal(x, y)),
+        (a, b) => a == b,
+    }
+}
+
+/// `quantities` says that the values are resource quantities, which servers rewrite in their own form; `empties`, that empty
+/// maps and lists count.
+fn overlay(live: &Value, required: &Value, quantities: bool, empties: bool) -> Value {
     match (live, required) {
         (Value::Object(live), Value::Object(required)) => {
             let mut out = live.clone();
@@ -41,8 +107,8 @@ fn overlay(live: &Value, required: &Value, quantities: bool) -> Value {
                     continue;
                 }
                 let merged = match live.get(key) {
-                    Some(old) => overlay(old, value, quantities || holds_quantities(key)),
-                    None if is_empty(value) => continue,
+                    Some(old) => overlay(old, value, quantities || holds_quantities(key), empties),
+                    None if value.is_null() || (!empties && is_empty(value)) => continue,
                     None => value.clone(),
                 };
                 out.insert(key.clone(), merged);
@@ -53,7 +119,7 @@ fn overlay(live: &Value, required: &Value, quantities: bool) -> Value {
         (Value::Array(live), Value::Array(required)) if live.len() == required.len() => Value::Array(
             live.iter()
                 .zip(required)
-                .map(|(l, r)| overlaid_item(l, r))
+                .map(|(l, r)| overlaid_item(l, r, empties))
                 .collect(),
         ),
         (live, Value::Null) => live.clone(),
@@ -62,7 +128,7 @@ fn overlay(live: &Value, required: &Value, quantities: bool) -> Value {
     }
 }
 
-fn overlaid_item(live: &Value, required: &Value) -> Value {
+fn overlaid_item(live: &Value, required: &Value, empties: bool) -> Value {
     let same_name = [
         "name",
         "key",
@@ -76,7 +142,7 @@ fn overlaid_item(live: &Value, required: &Value) -> Value {
     .iter()
     .all(|k| required.get(k).is_none() || live.get(k) == required.get(k));
     if same_name {
-        overlaid(live, required)
+        overlay(live, required, false, empties)
     } else {
         required.clone()
     }
@@ -102,7 +168,7 @@ fn holds_quantities(field: &str) -> bool {
         || matches!(field, "podFixed" | "overhead")
 }
 
-/// An absent map or list and an empty one are the same to every Kubernetes type.
+/// An absent map or list and an empty one are the same to every type of Kubernetes' own.
 pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,

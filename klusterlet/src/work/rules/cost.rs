@@ -351,7 +351,16 @@ mod tests {
     use kube::core::cel::cel::parser::Parser;
     use serde_json::json;
 
+    /// On a stack as large as that of `bounded`: expressions are parsed by recursion.
     fn affordable(expression: &str) -> bool {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(64 << 20);
+            let judge = thread.spawn_scoped(scope, || judged(expression)).unwrap();
+            judge.join().unwrap()
+        })
+    }
+
+    fn judged(expression: &str) -> bool {
         let conditions: Vec<_> = (0..20)
             .map(|n| json!({"type": format!("T{n}"), "status": "True", "message": "m".repeat(400)}))
             .collect();
@@ -399,7 +408,7 @@ mod tests {
         for _ in 0..8 {
             nested = format!("{nested}.map(x, x + x + x + x + x + x + x + x + x + x)");
         }
-        let deep = (0..18).fold("1".to_owned(), |inner, n| format!("[{inner}].map(v{n}, v{n})"));
+        let deep = (0..40).fold("1".to_owned(), |inner, n| format!("[{inner}].map(v{n}, v{n})"));
         for expression in [
             replaced(4).as_str(),
             replaced(50).as_str(),

@@ -4,7 +4,7 @@ use super::{Applied, Availability, Report};
 use crate::work::health::Health;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use muster_crds::conditions::{NewCondition, Status, set_condition};
+use muster_crds::conditions::{NewCondition, Status, find, set_condition};
 use muster_crds::constants::{conditions as types, reasons};
 use muster_crds::work::v1::ManifestCondition;
 use std::collections::BTreeMap;
@@ -54,6 +54,7 @@ fn derived(condition: &Condition) -> bool {
         reasons::WORKLOAD_CURRENT,
         reasons::WORKLOAD_DEGRADED,
         reasons::CONTENDED,
+        reasons::REMOVAL_FAILED,
         reasons::MANIFESTS_NOT_APPLIED,
         reasons::MANIFESTS_PROGRESSING,
         reasons::MANIFESTS_CURRENT,
@@ -94,6 +95,22 @@ pub fn exchange_of_manifest(
     list.extend(kept);
 }
 
+/// The work is degraded for this too: what is left of what it had is nothing that a manifest could tell.
+pub fn degrade(summed: &mut Vec<NewCondition>, told: &str) {
+    let before = summed.iter().find(|c| c.type_ == types::DEGRADED);
+    let message = match before.filter(|c| c.status == Status::True) {
+        Some(degraded) => format!("{told}; {}", degraded.message),
+        None => told.to_owned(),
+    };
+    summed.retain(|c| c.type_ != types::DEGRADED);
+    summed.push(NewCondition::new(
+        types::DEGRADED,
+        true,
+        reasons::REMOVAL_FAILED,
+        message,
+    ));
+}
+
 /// The work's conditions from those of its manifests, sorted by type.
 ///
 /// Types that a rule gives are summed up over the rules alone, as OCM does: `Progressing` is True when any is, others are
@@ -112,6 +129,8 @@ pub fn aggregated(manifests: &[ManifestCondition], reports: &[Report]) -> Vec<Ne
         .iter()
         .filter(|r| matches!(r.applied, Applied::No { .. }))
         .count();
+    let never = |m: &&ManifestCondition| find(&m.conditions, types::APPLIED).is_none();
+    let never_applied = manifests.iter().filter(never).count();
     let mut out = Vec::new();
     for (type_, list) in by_type {
         let ruled = list.iter().any(|c| by_rule(&c.reason));
@@ -139,6 +158,12 @@ pub fn aggregated(manifests: &[ManifestCondition], reports: &[Report]) -> Vec<Ne
                     0 => first.to_owned(),
                     more => format!("{first}; and {more} more"),
                 }
+            }
+            _ if type_ == types::PROGRESSING && never_applied > 0 => {
+                format!(
+                    "The work is complete: {never_applied} of {} manifests are not applied any more",
+                    reports.len()
+                )
             }
             _ if type_ == types::PROGRESSING => "Every manifest is what it should be".to_owned(),
             _ if type_ == types::DEGRADED => "No manifest is degraded".to_owned(),

@@ -7,7 +7,7 @@ use super::feedback::Feedback;
 use conditions::{aggregated, exchange, exchange_of_manifest};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use muster_crds::conditions::{NewCondition, Status, find, remove, set_condition};
+use muster_crds::conditions::{NewCondition, Status, find, is_true, remove, set_condition};
 use muster_crds::constants::{conditions as types, reasons};
 use muster_crds::work::v1::{
     ManifestCondition, ManifestResourceMeta, ManifestWorkStatus, StatusFeedbackResult,
@@ -79,20 +79,24 @@ impl Report {
     }
 }
 
-/// The work's new status. Conditions of others are kept, ours keep their transition times where nothing changed.
+/// The work's new status. `unremoved`: what it does not have any more and is still there, and why. Conditions of others are kept, ours keep their transition times where nothing changed.
 pub fn status(
     old: &ManifestWorkStatus,
     generation: Option<i64>,
     reports: &[Report],
+    unremoved: Option<&str>,
     now: Timestamp,
 ) -> ManifestWorkStatus {
     let mut new = old.clone();
+    // A completed work is looked at, and nothing of it is applied: what was applied of it is of an earlier generation.
+    let frozen = is_true(&old.conditions, types::COMPLETE) && find(&old.conditions, types::APPLIED).is_some();
     new.resource_status.manifests = reports
         .iter()
         .map(|report| {
             manifest(
                 previous(&old.resource_status.manifests, &report.meta),
                 report,
+                frozen,
                 generation,
                 now,
             )
@@ -121,9 +125,14 @@ pub fn status(
             "Apply manifest work complete",
         )
     };
-    set_condition(&mut new.conditions, applied.observed(generation), now);
+    if !frozen {
+        set_condition(&mut new.conditions, applied.observed(generation), now);
+    }
     set_condition(&mut new.conditions, available(reports).observed(generation), now);
-    let summed = aggregated(&new.resource_status.manifests, reports);
+    let mut summed = aggregated(&new.resource_status.manifests, reports);
+    if let Some(told) = unremoved {
+        conditions::degrade(&mut summed, told);
+    }
     exchange(&mut new.conditions, summed, generation, now);
     new
 }
@@ -180,13 +189,16 @@ fn available(reports: &[Report]) -> NewCondition {
 fn manifest(
     old: Option<&ManifestCondition>,
     report: &Report,
+    frozen: bool,
     generation: Option<i64>,
     now: Timestamp,
 ) -> ManifestCondition {
     let mut list: Vec<Condition> = old.map(|o| o.conditions.clone()).unwrap_or_default();
     let applied = match &report.applied {
-        Applied::Kept if find(&list, types::APPLIED).is_some() => None,
-        Applied::Yes | Applied::Kept => Some(NewCondition::new(
+        // What was said last still holds, and of what came since nothing was applied.
+        Applied::Kept => None,
+        Applied::Yes if frozen && find(&list, types::APPLIED).is_some() => None,
+        Applied::Yes => Some(NewCondition::new(
             types::APPLIED,
             true,
             reasons::APPLIED_MANIFEST_COMPLETE,
@@ -279,6 +291,43 @@ mod tests {
     use crate::work::health::Health;
     use muster_crds::conditions;
     use serde_json::json;
+
+    fn status(
+        old: &ManifestWorkStatus,
+        generation: Option<i64>,
+        reports: &[Report],
+        now: Timestamp,
+    ) -> ManifestWorkStatus {
+        super::status(old, generation, reports, None, now)
+    }
+
+    #[test]
+    fn what_can_not_be_removed_is_told_until_it_is_gone() {
+        let reports = [report("a", Applied::Yes, Availability::Exists)];
+        let degraded = |status: &ManifestWorkStatus| {
+            let found = find(&status.conditions, types::DEGRADED).unwrap();
+            (found.status.clone(), found.reason.clone(), found.message.clone())
+        };
+        let told = "not removed: configmaps d/b: it is forbidden";
+        let first = super::status(
+            &ManifestWorkStatus::default(),
+            Some(1),
+            &reports,
+            Some(told),
+            at(1),
+        );
+        let expected = (
+            "True".to_owned(),
+            reasons::REMOVAL_FAILED.to_owned(),
+            told.to_owned(),
+        );
+        assert_eq!(degraded(&first), expected);
+        assert!(conditions::is_true(&first.conditions, types::APPLIED));
+        let again = super::status(&first, Some(1), &reports, Some(told), at(9));
+        assert_eq!(again, first);
+        let gone = status(&first, Some(1), &reports, at(10));
+        assert_eq!(degraded(&gone).1, reasons::MANIFESTS_CURRENT);
+    }
 
     fn report(name: &str, applied: Applied, availability: Availability) -> Report {
         let meta = ManifestResourceMeta {
