@@ -34,7 +34,6 @@ fn out_of_bounds(query: &str, object: &Value) -> Option<(i64, usize)> {
     for (at, c) in query.char_indices() {
         match (quote, c) {
             (Some(open), _) if c == open => quote = None,
-            (Some(_), _) => {}
             (None, '\'' | '"') => quote = Some(c),
             (None, '[') => {
                 depth += 1;

@@ -136,15 +136,12 @@ impl Agent {
             return Err(ReconcileError::NotYet("not every manifest was looked at".into()));
         }
         self.tell_soon(name);
-        let all_gone = match &applied {
-            Some(applied) => {
-                self.record(applied, &known, &reports, &uids, held.is_some())
-                    .await?
-            }
-            None => {
-                self.unremoved(name, Vec::new());
-                true
-            }
+        let all_gone = if let Some(applied) = &applied {
+            self.record(applied, &known, &reports, &uids, held.is_some())
+                .await?
+        } else {
+            self.unremoved(name, Vec::new());
+            true
         };
         // It may say now what could not be removed, or that nothing is in the way any more.
         self.tell_soon(name);
@@ -344,7 +341,9 @@ impl Agent {
             let (mut fresh, dropped) = memory::renew(current, work, &common);
             if current.generation != work.metadata.generation && !memory::is_enforced(work) {
                 // Applied once a generation: also what is as it was before.
-                fresh.iter_mut().for_each(|manifest| manifest.report = None);
+                for manifest in &mut fresh {
+                    manifest.report = None;
+                }
             }
             current.manifests = fresh;
             current.generation = work.metadata.generation;

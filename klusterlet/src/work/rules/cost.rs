@@ -204,8 +204,7 @@ impl<'a> Bounds<'a> {
             | "contains"
             | "startsWith"
             | "endsWith" => bound(UNIT, 0),
-            operators::ADD | "or" | "orValue" => bound(all.size, all.items),
-            operators::CONDITIONAL => bound(all.size, all.items),
+            operators::ADD | operators::CONDITIONAL | "or" | "orValue" => bound(all.size, all.items),
             operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT => part(first.size, all.turns),
             "sort" | "reverse" | "distinct" | "slice" => bound(of.size, of.items),
             // Every character may be what is replaced, and so may every place between two.
