@@ -4,6 +4,7 @@ use super::plan::{Action, Plan};
 use crate::object;
 use crate::store::Key;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// IPAddresses, as a store key.
 pub const ADDRESSES: &str = "networking.k8s.io/ipaddresses";
@@ -11,6 +12,8 @@ pub const ADDRESSES: &str = "networking.k8s.io/ipaddresses";
 pub const SERVICES: &str = "/services";
 const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
 const ALLOCATOR: &str = "ipallocator.k8s.io";
+/// When an address that another Service still has is looked at again.
+const SOON: Duration = Duration::from_secs(1);
 
 /// The cluster addresses of a Service.
 pub fn of_service(service: &Value) -> impl Iterator<Item = &str> {
@@ -46,6 +49,10 @@ pub fn decide(ip: &str, of: &Key, service: Option<&Value>, address: Option<&Valu
             if !has && service_of(address).as_ref() == Some(of) && !object::is_deleting(address) =>
         {
             Plan::of([Action::delete(ADDRESSES, address, None)])
+        }
+        // The Service that had it before is about to let go of it.
+        Some(address) if has && service_of(address).is_some_and(|service| service != *of) => {
+            Plan::later(SOON)
         }
         _ => Plan::default(),
     }

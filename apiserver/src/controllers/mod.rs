@@ -273,6 +273,13 @@ impl Controllers {
                 shared.claims.insert(key.clone());
                 add(Work::Claim(key.clone()));
             }
+            orphan::NODES if gone => {
+                for pod in self.access.list(kinds::PODS, None) {
+                    if orphan::awaited(&pod.value()).is_some_and(|node| *node == *key.name) {
+                        add(Work::Orphan(pod.key.clone()));
+                    }
+                }
+            }
             kinds::PODS => {
                 if !gone && meta.is_deleting() {
                     add(Work::Orphan(key.clone()));
@@ -469,13 +476,11 @@ impl Reactor for Controllers {
                 return self.apiserver.carry_out(plan).await;
             }
             Work::Orphan(key) => match access.object(kinds::PODS, &key.namespace, &key.name) {
-                Some(pod)
-                    if orphan::awaited(&pod)
-                        .is_some_and(|node| access.entry(orphan::NODES, "", node).is_none()) =>
-                {
-                    orphan::decide(&pod, now)
+                Some(pod) => {
+                    let there = |node| access.entry(orphan::NODES, "", node).is_some();
+                    orphan::decide(&pod, orphan::awaited(&pod).is_some_and(there), now)
                 }
-                _ => Plan::default(),
+                None => Plan::default(),
             },
             Work::Flow(name) => match object(flow::SCHEMAS, name) {
                 Some(schema) => {

@@ -121,8 +121,9 @@ fn kind_first(json: &[u8]) -> Vec<u8> {
     out
 }
 
-/// JSON with a line for each value, two blanks deeper for each it lies in.
+/// JSON with a line for each value, two blanks deeper for each it lies in; as it was where that would make it many times as long.
 fn indented(json: &[u8]) -> Vec<u8> {
+    let longest = json.len().saturating_mul(8).saturating_add(1 << 20);
     let mut out = Vec::with_capacity(json.len() * 3 / 2);
     let mut place = Place::default();
     let line = |out: &mut Vec<u8>, depth: usize| {
@@ -143,6 +144,9 @@ fn indented(json: &[u8]) -> Vec<u8> {
         }
         opened = means && matches!(byte, b'{' | b'[');
         out.push(*byte);
+        if out.len() > longest {
+            return json.to_vec();
+        }
         match byte {
             b',' if means => line(&mut out, place.depth),
             b':' if means => out.push(b' '),

@@ -185,11 +185,12 @@ impl Shared {
                 return;
             };
             tokio::select! {
-                () = tokio::time::sleep(TO_BE_ACCEPTED) => {}
+                biased;
                 over = seen.wait_for(|seen| !waits(seen)) => match over {
                     Ok(_) => continue,
                     Err(_) => return,
                 },
+                () = tokio::time::sleep(TO_BE_ACCEPTED) => {}
             }
             if let Some(words) = words {
                 self.context.trouble.is(Matter::Acceptance, words.to_owned());

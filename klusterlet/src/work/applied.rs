@@ -201,7 +201,7 @@ pub async fn remove_all(
 
 /// Whether it is the server's answer about this object, and not that it can not answer now.
 fn is_refusal(error: &RequestError) -> bool {
-    !matches!(error.code(), 0 | 409 | 429 | 503 | 504)
+    !matches!(error.code(), 0 | 401 | 408 | 409 | 429 | 502..=504)
 }
 
 fn refusal(entry: &AppliedManifestResourceMeta, error: &RequestError) -> String {

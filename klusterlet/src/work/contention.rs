@@ -70,6 +70,7 @@ impl Contention {
     /// The object is as it should be. While a fight is not over: when to look whether it is.
     pub fn calm(&mut self, now: Instant) -> Option<Duration> {
         if self.level == 0 {
+            self.rounds.retain(|at| now.duration_since(*at) < WINDOW);
             return None;
         }
         self.until = None;

@@ -57,7 +57,7 @@ fn validate_server(spec: &Spot<'_>, errors: &mut Errors) {
         if !bundle.is_empty() {
             let text = bundle.text();
             let padding = text.bytes().rev().take_while(|b| *b == b'=').count();
-            let shown = format!("\"{} bytes\"", text.len() / 4 * 3 - padding);
+            let shown = format!("\"{} bytes\"", (text.len() / 4 * 3).saturating_sub(padding));
             bundle.invalid_shown(errors, &shown, "local APIServices may not have a caBundle");
         }
         if insecure.value == true {

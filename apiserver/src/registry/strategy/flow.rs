@@ -166,7 +166,9 @@ fn validate_url(url: &Spot<'_>, errors: &mut Errors) {
         _ if !text.starts_with('/') => "must start with slash",
         _ if text.contains(' ') => "must not contain white-space",
         _ if text.contains("//") => "must not contain double slash",
-        _ if text[..text.len() - 1].contains('*') || (text.ends_with('*') && !text.ends_with("/*")) => {
+        _ if text.strip_suffix('*').unwrap_or(text).contains('*')
+            || (text.ends_with('*') && !text.ends_with("/*")) =>
+        {
             "wildcard can only do suffix matching"
         }
         _ => return,
@@ -304,13 +306,17 @@ fn validate_limited(limited: &Spot<'_>, errors: &mut Errors) {
     }
 }
 
-/// How many bits it takes to deal a hand of `size` from a deck.
+/// How many bits it takes to deal a hand of `size` from a deck, as far as that is allowed.
 #[allow(clippy::cast_precision_loss)] // decks are small
 fn entropy(deck: i64, size: i64) -> f64 {
-    (0..size)
-        .map(|i| ((deck - i).max(1) as f64).log2())
-        .sum::<f64>()
-        .ceil()
+    let mut bits = 0.0;
+    for i in 0..size.min(deck) {
+        bits += ((deck - i).max(1) as f64).log2();
+        if bits > ENTROPY_BITS {
+            break;
+        }
+    }
+    bits.ceil()
 }
 
 #[cfg(test)]

@@ -92,18 +92,34 @@ fn indexes(status: &Spot<'_>, spec: &Value, errors: &mut Errors) {
     if !sound || completed.is_empty() || failed.is_empty() {
         return;
     }
-    let of = |list: &str| -> BTreeSet<i64> {
-        list.split(',')
-            .flat_map(|part| {
-                let (first, last) = part.split_once('-').unwrap_or((part, part));
-                first.parse().unwrap_or(0)..=last.parse().unwrap_or(0)
-            })
-            .collect()
-    };
-    if let Some(both) = of(completed.text()).intersection(&of(failed.text())).next() {
+    if let Some(both) = first_in_both(completed.text(), failed.text()) {
         let why = format!("failedIndexes and completedIndexes overlap at index: {both}");
         failed.invalid(errors, &why);
     }
+}
+
+/// The first index that two ascending lists have. They are compared by their ranges: a few signs may stand for very many.
+fn first_in_both(one: &str, other: &str) -> Option<i64> {
+    let ranges = |list: &str| -> Vec<(i64, i64)> {
+        list.split(',')
+            .map(|part| {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                (first.parse().unwrap_or(0), last.parse().unwrap_or(0))
+            })
+            .collect()
+    };
+    let (one, other) = (ranges(one), ranges(other));
+    let (mut one, mut other) = (one.iter().peekable(), other.iter().peekable());
+    while let (Some(a), Some(b)) = (one.peek(), other.peek()) {
+        if a.1 < b.0 {
+            one.next();
+        } else if b.1 < a.0 {
+            other.next();
+        } else {
+            return Some(a.0.max(b.0));
+        }
+    }
+    None
 }
 
 /// A Job that ended says when it began, and when and why it ended.

@@ -184,9 +184,11 @@ pub(super) fn validate_cron(object: &Value) -> Errors {
     errors
 }
 
-/// Whether there is a time zone of just this name: files of zones have capital letters.
+/// Whether there is a time zone of just this name: files of zones have capital letters. Where the system knows none at all,
+/// any may be right.
 fn is_zone(name: &str) -> bool {
     jiff::tz::TimeZone::get(name).is_ok_and(|zone| zone.iana_name() == Some(name))
+        || jiff::tz::db().available().next().is_none()
 }
 
 /// What of a Job may not change.

@@ -258,8 +258,13 @@ pub fn prepare_update(
         }
         _ => {}
     }
-    if matches!(subresource, "binding" | "eviction") {
-        // Not what somebody wants of a pod, but where it is and why it goes.
+    if subresource == "eviction" {
+        // Why it goes: whoever is asked about it changes nothing else.
+        json::copy(old, new, "spec");
+        return;
+    }
+    if subresource == "binding" {
+        // Not what somebody wants of a pod, but where it is.
         return;
     }
     if subresource == "status" {

@@ -342,8 +342,7 @@ fn validate_id(id: &Spot<'_>, errors: &mut Errors) {
     id.between(errors, 0, i64::from(i32::MAX), why);
 }
 
-/// A container's security context: ids, and that a container does not say two things. Privileged ones are refused, as
-/// a kube-apiserver without `--allow-privileged` does.
+/// A container's security context: ids, profiles, and that one with all rights is not denied more of them.
 pub(super) fn validate_security(container: &Value, at: &str, errors: &mut Vec<FieldError>) {
     let context = Spot::new(&container["securityContext"], format!("{at}.securityContext"));
     for id in ["runAsUser", "runAsGroup"] {
@@ -353,6 +352,20 @@ pub(super) fn validate_security(container: &Value, at: &str, errors: &mut Vec<Fi
         .at("procMount")
         .among_if_set(errors, &["Default", "Unmasked"]);
     validate_profiles(context.value, &context.path, errors);
+    if context.value["allowPrivilegeEscalation"] == false {
+        let added = context.value["capabilities"]["add"].as_array();
+        let sys_admin = |added: &Vec<Value>| added.iter().any(|c| c == "CAP_SYS_ADMIN");
+        let rights = [
+            (context.value["privileged"] == true, "`privileged` to true"),
+            (added.is_some_and(sys_admin), "`capabilities.Add` CAP_SYS_ADMIN"),
+        ];
+        for (_, what) in rights.iter().filter(|(given, _)| *given) {
+            context.invalid(
+                errors,
+                &format!("cannot set `allowPrivilegeEscalation` to false and {what}"),
+            );
+        }
+    }
 }
 
 #[cfg(test)]

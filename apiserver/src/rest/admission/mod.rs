@@ -178,7 +178,7 @@ pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) -> Result<()
 type Write<'a> = (&'a Api, &'a Review<'a>, &'a Index, Option<&'a Value>);
 
 /// Mutating policies, then webhooks: may change the new object, before its kind's own rules see it. What asks for it is asked
-/// once more where others changed the object since. `new` is `None` for a deletion. Gives warnings for the client.
+/// once more after all of them, as kube-apiserver does: a policy also where it alone changed the object. `new` is `None` for a deletion. Gives warnings for the client.
 pub async fn mutate(
     api: &Api,
     review: &Review<'_>,

@@ -246,8 +246,13 @@ impl Applier {
                 "duplicate manifest for resource {}/{} with resource type {}/{}: manifest {twin} of the work is applied",
                 target.key.namespace, target.key.name, target.key.group, target.key.resource
             );
+            let retry = if target.blind {
+                Retry::After(NOT_ALLOWED_RETRY)
+            } else {
+                Retry::No
+            };
             return self
-                .failed(&target, reasons::APPLIED_MANIFEST_FAILED, problem, Retry::No)
+                .failed(&target, reasons::APPLIED_MANIFEST_FAILED, problem, retry)
                 .await;
         }
         if look.complete {
@@ -490,9 +495,10 @@ impl Applier {
         state.look(&target.key, &target.required["apiVersion"])
     }
 
-    /// As it was seen last, if that is not long ago.
+    /// As it was seen last, if that is not long ago and a watch would say that it is another now.
     fn last_seen(&self, target: &Target<'_>) -> Option<Arc<Value>> {
-        if target.is_rehearsal() {
+        let is_watched = || *self.watches.ensure(&target.served, Coverage::Labelled).borrow();
+        if target.is_rehearsal() || !is_watched() {
             return None;
         }
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

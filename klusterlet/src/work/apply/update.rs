@@ -37,8 +37,16 @@ impl Applier {
                     made
                 }
                 Some(object) => {
-                    if let Some(came) = self.hands_off(target, object).await? {
-                        return Ok(came);
+                    match self.hands_off(target, object).await {
+                        Ok(None) => {}
+                        Ok(Some(came)) => return Ok(came),
+                        Err(error)
+                            if tries < CONFLICT_RETRIES && (error.is_conflict() || error.is_not_found()) =>
+                        {
+                            live = self.fetch(target).await?;
+                            continue;
+                        }
+                        Err(error) => return Err(error),
                     }
                     let decision = if create_only {
                         drift::decide_marks(object, &target.marks).map_or(Decision::Keep, Decision::Replace)

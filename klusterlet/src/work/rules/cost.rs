@@ -18,6 +18,10 @@ const MAX_SIZE: u64 = 16 << 20;
 const MAX_LOOKS: u32 = 50_000;
 /// What any value takes.
 const UNIT: u64 = 32;
+/// Reading or copying so many bytes counts as a turn.
+const BYTES_A_TURN: u64 = 4096;
+/// Items of a list of the object that are looked at one by one; beyond that a loop is bounded by the list's size.
+const MOST_ITEMS: usize = 64;
 
 /// Whether an expression over these variables can be afforded, whatever it does.
 pub fn is_affordable(expression: &IdedExpr, variables: &[(&str, &Cel)]) -> bool {
@@ -96,7 +100,10 @@ impl<'a> Bounds<'a> {
             None => self.made(&expression.expr),
         };
         self.largest = self.largest.max(bound.size);
-        bound
+        Bound {
+            turns: bound.turns.saturating_add(bound.size / BYTES_A_TURN),
+            ..bound
+        }
     }
 
     /// The part of a variable that an expression names, if it does.
@@ -173,19 +180,96 @@ impl<'a> Bounds<'a> {
         together(&parts, entries.len())
     }
 
+    /// `optMap` and `optFlatMap`: an expression over what an optional value holds.
+    fn over_optional(&mut self, call: &'a CallExpr) -> Option<Bound> {
+        let (Some(target), [variable, body]) = (&call.target, call.args.as_slice()) else {
+            return None;
+        };
+        let Expr::Ident(name) = &variable.expr else {
+            return None;
+        };
+        let of = self.of(target);
+        self.names.push((name.as_str(), Name::Bound(part(of.size, 0))));
+        let made = self.of(body);
+        self.names.pop();
+        Some(Bound {
+            size: made.size.saturating_add(UNIT),
+            turns: of.turns.saturating_add(made.turns).saturating_add(1),
+            ..made
+        })
+    }
+
+    /// The text of an expression that is written out or names a part of the object.
+    fn text_of(&self, expression: &'a IdedExpr) -> Option<&'a str> {
+        match (&expression.expr, self.value(expression)) {
+            (Expr::Literal(LiteralValue::String(text)), _) => Some(text.inner()),
+            (_, Some(Cel::String(text))) => Some(text.as_str()),
+            _ => None,
+        }
+    }
+
+    /// How many `lists.range` of this gives.
+    fn range_of(&mut self, count: &'a IdedExpr) -> Option<u64> {
+        match &count.expr {
+            Expr::Literal(LiteralValue::Int(n)) => Some(u64::try_from(*n.inner()).unwrap_or(0)),
+            Expr::Call(call) if call.func_name == "size" => {
+                let what = call.target.as_deref().or(call.args.first())?;
+                let of = self.of(what);
+                match self.value(what) {
+                    Some(Cel::List(_) | Cel::Map(_)) => Some(of.items),
+                    _ => Some(of.items.max(of.text())),
+                }
+            }
+            _ => match self.value(count)? {
+                Cel::Int(n) => Some(u64::try_from(*n).unwrap_or(0)),
+                _ => None,
+            },
+        }
+    }
+
     fn call(&mut self, call: &'a CallExpr) -> Bound {
+        if matches!(call.func_name.as_str(), "optMap" | "optFlatMap") {
+            return self.over_optional(call).unwrap_or(Bound::ENDLESS);
+        }
         let target = call.target.as_ref().map(|t| self.of(t));
         let args: Vec<Bound> = call.args.iter().map(|a| self.of(a)).collect();
         let all = target
             .iter()
             .chain(&args)
             .fold(Bound::default(), |sum, b| sum.and(*b));
-        let turns = all.turns.saturating_add(1);
-        let (of, first, second) = (
-            target.unwrap_or_default(),
-            args.first().copied().unwrap_or_default(),
-            args.get(1).copied().unwrap_or_default(),
+        // `f(a, b)` is the same as `a.f(b)`.
+        let (of, given) = match target {
+            Some(target) => (target, args.as_slice()),
+            None => (
+                args.first().copied().unwrap_or_default(),
+                args.get(1..).unwrap_or_default(),
+            ),
+        };
+        let (first, second) = (
+            given.first().copied().unwrap_or_default(),
+            given.get(1).copied().unwrap_or_default(),
         );
+        let work = match call.func_name.as_str() {
+            "distinct" => of.items.saturating_mul(of.items) / 64,
+            "sets.contains" | "sets.equivalent" | "sets.intersects" => {
+                let [one, other] = [args.first(), args.get(1)].map(|a| a.copied().unwrap_or_default().items);
+                one.saturating_mul(other) / 64
+            }
+            "matches" | "find" | "findAll" => {
+                let pattern = if call.target.is_some() {
+                    call.args.first()
+                } else {
+                    call.args.get(1)
+                };
+                pattern.and_then(|p| self.text_of(p)).map_or(u64::MAX, compiling)
+            }
+            _ => 0,
+        };
+        let turns = all
+            .turns
+            .saturating_add(1)
+            .saturating_add(all.size / BYTES_A_TURN)
+            .saturating_add(work);
         let bound = |size: u64, items: u64| Bound { size, items, turns };
         match call.func_name.as_str() {
             operators::LOGICAL_AND
@@ -205,7 +289,7 @@ impl<'a> Bounds<'a> {
             | "startsWith"
             | "endsWith" => bound(UNIT, 0),
             operators::ADD | operators::CONDITIONAL | "or" | "orValue" => bound(all.size, all.items),
-            operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT => part(first.size, all.turns),
+            operators::INDEX | operators::OPT_INDEX | operators::OPT_SELECT => part(of.size, all.turns),
             "sort" | "reverse" | "distinct" | "slice" => bound(of.size, of.items),
             // Every character may be what is replaced, and so may every place between two.
             "replace" => {
@@ -217,12 +301,21 @@ impl<'a> Bounds<'a> {
                 of.text().saturating_add(1).saturating_mul(UNIT + 1),
                 of.text() + 1,
             ),
-            "range" | "lists.range" => match call.args.first().map(|a| &a.expr) {
-                Some(Expr::Literal(LiteralValue::Int(n))) => {
-                    let n = u64::try_from(*n.inner()).unwrap_or(0);
-                    bound(n.saturating_mul(UNIT).saturating_add(UNIT), n)
+            "range" | "lists.range" => match call.args.first().and_then(|a| self.range_of(a)) {
+                Some(n) => bound(n.saturating_mul(UNIT).saturating_add(UNIT), n),
+                None => Bound::ENDLESS,
+            },
+            "format" => match call
+                .target
+                .as_deref()
+                .and_then(|t| self.text_of(t))
+                .and_then(digits)
+            {
+                Some(more) => {
+                    let size = all.size.saturating_mul(2).saturating_add(UNIT + more);
+                    bound(size, 0)
                 }
-                _ => Bound::ENDLESS,
+                None => Bound::ENDLESS,
             },
             // Numbers and text are shown in no more than some times their size; the others make nothing larger.
             _ => {
@@ -239,9 +332,21 @@ impl<'a> Bounds<'a> {
             items: range.size / UNIT,
             ..range
         };
-        let all = self.step(c, largest);
-        let each = self.step(c, Bound::SCALAR);
         let times = range.items.max(1);
+        let (all, each) = match self.value(&c.iter_range) {
+            // What is there is looked at as it is.
+            Some(Cel::List(list)) if list.len() <= MOST_ITEMS => {
+                let mut all = Bound::default();
+                for item in list.iter() {
+                    all = all.and(self.step(c, Name::Value(item)));
+                }
+                (all, Bound::default())
+            }
+            _ => (
+                self.step(c, Name::Bound(largest)),
+                self.step(c, Name::Bound(Bound::SCALAR)),
+            ),
+        };
         let made = Bound {
             size: init
                 .size
@@ -263,21 +368,23 @@ impl<'a> Bounds<'a> {
                 .saturating_add(init.turns)
                 .saturating_add(all.turns)
                 .saturating_add(each.turns.saturating_mul(times))
+                // Each turn copies what there is so far.
+                .saturating_add(times.saturating_mul(made.size / BYTES_A_TURN))
                 .saturating_add(result.turns),
             ..result
         }
     }
 
     /// What one turn adds, with an item of this size.
-    fn step(&mut self, c: &'a ComprehensionExpr, item: Bound) -> Bound {
+    fn step(&mut self, c: &'a ComprehensionExpr, item: Name<'a>) -> Bound {
         let nothing = Bound {
             turns: 1,
             ..Bound::default()
         };
         let before = self.names.len();
-        self.names.push((c.iter_var.as_str(), Name::Bound(item)));
+        self.names.push((c.iter_var.as_str(), item));
         if let Some(second) = &c.iter_var2 {
-            self.names.push((second.as_str(), Name::Bound(item)));
+            self.names.push((second.as_str(), item));
         }
         self.names.push((c.accu_var.as_str(), Name::Bound(nothing)));
         let condition = self.of(&c.loop_cond);
@@ -288,6 +395,31 @@ impl<'a> Bounds<'a> {
             ..step
         }
     }
+}
+
+/// What a regular expression costs to compile: it is, at every call, and its counted repetitions are written out.
+fn compiling(pattern: &str) -> u64 {
+    let counts = pattern.split('{').skip(1).map(|after| {
+        let count = after.split('}').next().unwrap_or_default();
+        let most = count
+            .split(',')
+            .filter_map(|n| n.trim().parse::<u64>().ok())
+            .max();
+        most.unwrap_or(1).max(1)
+    });
+    let times = counts.fold(1u64, u64::saturating_mul);
+    length(pattern.len()).saturating_mul(times) / 8 + 20
+}
+
+/// Digits that a format asks for; none where it asks for more than anybody reads.
+fn digits(format: &str) -> Option<u64> {
+    let mut sum = 0;
+    for after in format.split("%.").skip(1) {
+        let count: String = after.chars().take_while(char::is_ascii_digit).collect();
+        let count: u64 = if count.is_empty() { 0 } else { count.parse().ok()? };
+        sum += (count <= 100).then_some(count)?;
+    }
+    Some(sum)
 }
 
 /// A part of a value of this size.
@@ -366,6 +498,9 @@ mod tests {
         let wide: Vec<u32> = (0..1000).collect();
         let object = to_cel(
             &json!({"apiVersion": "v1", "kind": "X", "l": wide, "a": "a".repeat(5000), "s": "aXb",
+            "containers": (0..3).map(|c| json!({"name": format!("c{c}"), "image": "registry.example/image:1", "ports":
+                (0..3).map(|p| json!({"name": format!("p{p}"), "containerPort": 8000 + p, "protocol": "TCP"}))
+                    .collect::<Vec<_>>()})).collect::<Vec<_>>(),
             "status": {"conditions": conditions}}),
         );
         let parsed = Parser::default()
@@ -388,6 +523,11 @@ mod tests {
             "'%s of %d'.format([object.s, object.l.size()]) == 'aXb of 1000'",
             "object.?status.conditions.orValue([]).exists(c, c.type.startsWith('T'))",
             "lists.range(100).all(i, i < 100)",
+            "lists.range(size(object.l)).all(i, object.l[i] >= 0)",
+            "object.l.all(a, string(a).matches('^[0-9]{1,4}$'))",
+            "object.?status.conditions.optMap(c, c.size()).orValue(0) == 20",
+            "object.containers.all(c, c.ports.all(p, c.ports.exists_one(q, q.name == p.name)))",
+            "'%.2f'.format([1.5]) == '1.50'",
         ] {
             assert!(affordable(expression), "{expression}");
         }
@@ -417,6 +557,13 @@ mod tests {
             "lists.range(object.l[5] * 100000000).size() > 0",
             "object.a.split('').all(a, object.a.split('').all(b, a == b))",
             "object.l.map(x, object.a).map(x, object.l.map(y, x)).size() > 0",
+            "optional.of(lists.range(100000)).optMap(v, v.map(x, v)).hasValue()",
+            "object.?l.optMap(d, d.map(a, d.map(b, d.map(c, d)))).hasValue()",
+            "reverse(lists.range(500000)).map(x, reverse(lists.range(500000))).size() > 0",
+            "lists.range(5000).map(i, '%.60000f'.format([1.0])).size() > 0",
+            "lists.range(524000).distinct().size() > 0",
+            "lists.range(60000).map(x, x).size() > 0",
+            "lists.range(30000).all(i, !'x'.matches('(a{100}){100}'))",
             format!("{deep}.size() > 0 && {}", replaced(5)).as_str(),
         ] {
             assert!(!affordable(expression), "{expression}");

@@ -79,7 +79,8 @@ impl Report {
     }
 }
 
-/// The work's new status. `unremoved`: what it does not have any more and is still there, and why. Conditions of others are kept, ours keep their transition times where nothing changed.
+/// The work's new status. `unremoved`: what it does not have any more and is still there, and why. Conditions of others are kept,
+/// ours keep their transition times where nothing changed.
 pub fn status(
     old: &ManifestWorkStatus,
     generation: Option<i64>,
