@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 /// So many repairs are made at once …
 const ROUNDS: usize = 5;
+/// … so many where the object was deleted: a person who does that a few times wants to see it come back …
+const DELETIONS: usize = 100;
 /// … within this time; after that it is a fight.
 const WINDOW: Duration = Duration::from_secs(120);
 /// First and longest wait between repairs in a fight.
@@ -19,9 +21,19 @@ const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Contention {
     rounds: Vec<Instant>,
+    deletions: Vec<Instant>,
     level: u32,
     until: Option<Instant>,
     told: String,
+}
+
+/// What became of an object that was as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drifted {
+    /// It is another.
+    Changed,
+    /// It is gone.
+    Deleted,
 }
 
 /// What to do about drift.
@@ -35,19 +47,23 @@ pub enum Verdict {
 
 impl Contention {
     /// The object drifted. `told` says who did what, for people.
-    pub fn drifted(&mut self, now: Instant, told: String) -> Verdict {
+    pub fn drifted(&mut self, now: Instant, how: Drifted, told: String) -> Verdict {
+        let (rounds, most) = match how {
+            Drifted::Changed => (&mut self.rounds, ROUNDS),
+            Drifted::Deleted => (&mut self.deletions, DELETIONS),
+        };
         if let Some(until) = self.until {
             if now < until {
                 return Verdict::Wait(until - now);
             }
             self.until = None;
             self.level = self.level.saturating_add(1);
-            self.rounds.push(now);
+            rounds.push(now);
             return Verdict::Repair;
         }
-        self.rounds.retain(|at| now.duration_since(*at) < WINDOW);
-        if self.rounds.len() < ROUNDS && self.level == 0 {
-            self.rounds.push(now);
+        rounds.retain(|at| now.duration_since(*at) < WINDOW);
+        if rounds.len() < most && self.level == 0 {
+            rounds.push(now);
             return Verdict::Repair;
         }
         self.told = told;
@@ -62,19 +78,22 @@ impl Contention {
         *self != Self::default()
     }
 
-    /// The repair that was allowed last did not come about.
-    pub fn not_repaired(&mut self) {
-        self.rounds.pop();
+    /// The object that was to be made again last was not.
+    pub fn not_made(&mut self) {
+        self.deletions.pop();
     }
 
     /// The object is as it should be. While a fight is not over: when to look whether it is.
     pub fn calm(&mut self, now: Instant) -> Option<Duration> {
         if self.level == 0 {
-            self.rounds.retain(|at| now.duration_since(*at) < WINDOW);
+            for rounds in [&mut self.rounds, &mut self.deletions] {
+                rounds.retain(|at| now.duration_since(*at) < WINDOW);
+            }
             return None;
         }
         self.until = None;
-        let over = self.rounds.last().map(|last| *last + 2 * self.wait());
+        let last = self.rounds.last().max(self.deletions.last());
+        let over = last.map(|last| *last + 2 * self.wait());
         match over {
             Some(over) if now < over => Some(over - now),
             _ => {
@@ -144,6 +163,7 @@ fn holds(fields: &Value, path: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::Drifted::{Changed, Deleted};
     use super::*;
     use serde_json::json;
 
@@ -153,30 +173,51 @@ mod tests {
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
         for round in 0..ROUNDS as u64 {
-            assert_eq!(fight.drifted(at(round), "x".into()), Verdict::Repair);
+            assert_eq!(fight.drifted(at(round), Changed, "x".into()), Verdict::Repair);
             assert_eq!(fight.told(), None);
             assert_eq!(fight.calm(at(round)), None);
         }
         assert_eq!(
-            fight.drifted(at(10), "kubectl: spec.a".into()),
+            fight.drifted(at(10), Changed, "kubectl: spec.a".into()),
             Verdict::Wait(WAITS.0)
         );
         assert_eq!(fight.told(), Some("kubectl: spec.a"));
         assert_eq!(
-            fight.drifted(at(510), "x".into()),
+            fight.drifted(at(510), Changed, "x".into()),
             Verdict::Wait(Duration::from_millis(500))
         );
-        assert_eq!(fight.drifted(at(1010), "x".into()), Verdict::Repair);
+        assert_eq!(fight.drifted(at(1010), Changed, "x".into()), Verdict::Repair);
         assert_eq!(
-            fight.drifted(at(1020), "x".into()),
+            fight.drifted(at(1020), Changed, "x".into()),
             Verdict::Wait(2 * WAITS.0),
             "it waits longer each time"
         );
-        assert_eq!(fight.drifted(at(3020), "x".into()), Verdict::Repair);
+        assert_eq!(fight.drifted(at(3020), Changed, "x".into()), Verdict::Repair);
         let look = fight.calm(at(3030)).unwrap();
         assert!(fight.told().is_some());
         assert_eq!(fight.calm(at(3030) + look), None);
         assert_eq!(fight, Contention::default());
+    }
+
+    #[test]
+    fn an_object_is_made_again_many_times_before_it_is_a_fight() {
+        let mut fight = Contention::default();
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        for round in 0..DELETIONS as u64 {
+            assert_eq!(fight.drifted(at(round), Deleted, "x".into()), Verdict::Repair);
+            assert_eq!(fight.calm(at(round)), None);
+        }
+        let now = at(DELETIONS as u64);
+        assert_eq!(fight.clone().drifted(now, Changed, "x".into()), Verdict::Repair);
+        let mut failing = fight.clone();
+        failing.not_made();
+        assert_eq!(failing.drifted(now, Deleted, "x".into()), Verdict::Repair);
+        assert_eq!(
+            fight.drifted(now, Deleted, "it goes".into()),
+            Verdict::Wait(WAITS.0)
+        );
+        assert_eq!(fight.told(), Some("it goes"));
     }
 
     #[test]
@@ -185,7 +226,7 @@ mod tests {
         let start = Instant::now();
         for round in 0..50 {
             assert_eq!(
-                fight.drifted(start + round * WINDOW / 4, "x".into()),
+                fight.drifted(start + round * WINDOW / 4, Changed, "x".into()),
                 Verdict::Repair
             );
         }

@@ -89,7 +89,7 @@ async fn a_fight_by_deletion_is_noticed_too() -> Result {
     fleet.until_applied(name, "app").await?;
     for object in ["settings", "applied"] {
         let path = configmap_path(&ns, object);
-        for round in 0..6 {
+        for round in 0..=100 {
             spoke
                 .until_there(&path, SOON)
                 .await

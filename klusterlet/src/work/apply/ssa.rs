@@ -66,7 +66,7 @@ impl Applier {
         }
         let made = self.send(target, config, None, wanted).await;
         if look.trusted && made.is_err() {
-            target.fight().not_repaired();
+            target.fight().not_made();
         }
         made
     }

@@ -2,7 +2,7 @@
 
 use super::{Came, Outcome, Retry};
 use crate::limits::Server;
-use crate::work::contention::{self, Contention, Verdict};
+use crate::work::contention::{self, Contention, Drifted, Verdict};
 use crate::work::difference::{self, Difference};
 use crate::work::drift::Marks;
 use crate::work::feedback::{self, RawLimit};
@@ -76,17 +76,18 @@ impl Target<'_> {
         } else {
             difference::fields(&found)
         };
-        self.fought(format!("{writers} keeps changing {fields}"))
+        self.fought(Drifted::Changed, format!("{writers} keeps changing {fields}"))
     }
 
     /// An object that was there is gone: is it made again now?
     pub fn vanished(&self) -> Verdict {
-        self.fought("another writer keeps deleting the object".to_owned())
+        let told = "another writer keeps deleting the object".to_owned();
+        self.fought(Drifted::Deleted, told)
     }
 
-    fn fought(&self, told: String) -> Verdict {
+    fn fought(&self, how: Drifted, told: String) -> Verdict {
         tracing::debug!(object = self.path, %told, "drift");
-        let verdict = self.fight().drifted(Instant::now(), told);
+        let verdict = self.fight().drifted(Instant::now(), how, told);
         if verdict == Verdict::Repair {
             self.repairs.inc();
         }

@@ -32,7 +32,7 @@ impl Applier {
                     let object = drift::created(&target.required, &target.marks);
                     let made = objects::create(&target.writer, &target.collection, &object).await;
                     if again && made.is_err() {
-                        target.fight().not_repaired();
+                        target.fight().not_made();
                     }
                     made
                 }
