@@ -22,8 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Saving takes no more than a fiftieth of the time, so that many changes of many works share a write...
-const SHARE: u32 = 50;
+/// Saving takes no more than this part of the time, so that many changes of many works share a write...
+const SHARE: u32 = 10;
 /// ...and yet what is saved is never older than this. Without its hub an agent that restarts goes by it.
 const OLDEST: Duration = Duration::from_secs(1);
 /// Uncompressed size that one Secret aims at. Works compress at least threefold; the limit of a Secret is 1 MiB.

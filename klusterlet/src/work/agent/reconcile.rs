@@ -43,9 +43,9 @@ impl Agent {
             self.tell_soon(name);
             return Ok(None);
         }
-        if known.cached && !self.is_in_place(name) {
-            // Known from the last run only, and not on the cluster: it may have been deleted since it was put by. Without
-            // the hub what is in place is kept, and nothing is made.
+        if known.cached && !self.is_in_place(name, known.work.metadata.uid.as_deref()) {
+            // Known from the last run only, and not on the cluster: it may have been deleted since it was put by, and the
+            // record be that of the next by its name. Without the hub what is in place is kept, and nothing is made.
             return Ok(None);
         }
         // A completed work is frozen: it is looked at, and nothing of it is applied (wire §3.5).
@@ -200,14 +200,14 @@ impl Agent {
         }
     }
 
-    /// Whether the cluster has a record of the work, that is not about to go.
-    fn is_in_place(&self, name: &str) -> bool {
+    /// Whether the cluster has a record of the work with this UID, that is not about to go.
+    fn is_in_place(&self, name: &str, uid: Option<&str>) -> bool {
         let applied = applied_manifest_work_name(&self.settings.hub_hash, name);
         let state = self.state();
-        state
-            .applied
-            .get(&applied)
-            .is_some_and(|a| a.metadata.deletion_timestamp.is_none())
+        state.applied.get(&applied).is_some_and(|record| {
+            let of = applied::work_uid(record);
+            record.metadata.deletion_timestamp.is_none() && (of.is_none() || of == uid)
+        })
     }
 
     pub(super) async fn ensure_applied(
