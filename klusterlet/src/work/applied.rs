@@ -204,6 +204,15 @@ fn is_refusal(error: &RequestError) -> bool {
     !matches!(error.code(), 0 | 401 | 408 | 409 | 429 | 502..=504)
 }
 
+/// Whether two lists of refusals say the same of the same objects, whatever numbers the server's words have in them.
+pub fn same_but_numbers(one: &[String], other: &[String]) -> bool {
+    let parts = |text: &String| {
+        let (object, words) = text.split_once(": ").unwrap_or((text, ""));
+        (object.to_owned(), words.replace(|c: char| c.is_ascii_digit(), ""))
+    };
+    one.iter().map(parts).eq(other.iter().map(parts))
+}
+
 fn refusal(entry: &AppliedManifestResourceMeta, error: &RequestError) -> String {
     let words: String = error.to_string().chars().take(LONGEST_REFUSAL).collect();
     let group = if entry.group.is_empty() { "" } else { "." };
@@ -315,6 +324,30 @@ mod tests {
     use super::super::status::Applied;
     use super::*;
     use muster_crds::work::v1::ManifestResourceMeta;
+
+    #[test]
+    fn other_numbers_in_the_servers_words_are_no_news() {
+        for (one, other, same) in [
+            (
+                "configmaps n/a1: port 41234 refused",
+                "configmaps n/a1: port 9 refused",
+                true,
+            ),
+            (
+                "configmaps n/a1: port 41234 refused",
+                "configmaps n/a2: port 41234 refused",
+                false,
+            ),
+            ("configmaps n/a1: refused", "configmaps n/a1: forbidden", false),
+        ] {
+            assert_eq!(
+                same_but_numbers(&[one.into()], &[other.into()]),
+                same,
+                "{one} {other}"
+            );
+        }
+        assert!(!same_but_numbers(&[], &["configmaps n/a: refused".into()]));
+    }
 
     fn entry(resource: &str, name: &str, uid: &str) -> AppliedManifestResourceMeta {
         AppliedManifestResourceMeta {

@@ -26,6 +26,7 @@ use kube::core::cel::KubeCelExt as _;
 use kube::core::cel::cel::objects::OptionalValue;
 use kube::core::cel::cel::parser::Parser;
 use kube::core::cel::cel::{Context, ExecutionError, IdedExpr, Value as Cel};
+pub use nodes::RESERVED;
 use nodes::{Nodes, Sizes};
 use serde_json::Value;
 use std::collections::HashMap;

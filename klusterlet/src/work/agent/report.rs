@@ -113,7 +113,12 @@ impl Agent {
         let Some(current) = state.works.get_mut(name) else {
             return;
         };
-        if !refused.is_empty() && current.unremoved.as_ref() != Some(&refused) {
+        // A webhook that is not well names another port or moment each time: that is no news.
+        let known = current.unremoved.as_deref();
+        if known.is_some_and(|known| applied::same_but_numbers(known, &refused)) {
+            return;
+        }
+        if !refused.is_empty() {
             tracing::warn!(work = name, "{}", applied::refusals(&refused));
         }
         current.unremoved = Some(refused);

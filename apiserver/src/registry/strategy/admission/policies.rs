@@ -15,30 +15,6 @@ use std::collections::BTreeSet;
 const MOST_ANNOTATIONS: usize = 20;
 /// Longest expression of one.
 const LONGEST_ANNOTATION: usize = 5 << 10;
-/// Words that name nothing in CEL.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 /// What both kinds of policies have; gives the names of their expressions.
 fn common(errors: &mut Vec<FieldError>, spec: &Value, mutating: bool) -> Scope {
@@ -97,7 +73,7 @@ fn common(errors: &mut Vec<FieldError>, spec: &Value, mutating: bool) -> Scope {
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && !RESERVED.contains(&name)
+        && !crate::schema::cel::RESERVED.contains(&name)
 }
 
 fn param_kind(errors: &mut Vec<FieldError>, kind: &Value) {
