@@ -14,10 +14,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A hub that accepts by itself does so while the certificate is made, or as soon.
-const MOMENT: Duration = Duration::from_secs(2);
+/// A hub that accepts by itself does so while the certificate is made, or as soon as a thousand others let it.
+const MOMENT: Duration = Duration::from_secs(15);
 /// Rights that are not there after this are not waited for: the agent tries, as everywhere.
-const ON_THEIR_WAY: Duration = Duration::from_secs(15);
+const ON_THEIR_WAY: Duration = Duration::from_secs(30);
 
 /// Whether the hub is about to make the cluster's rights.
 fn on_their_way(cluster: &ManagedCluster) -> bool {

@@ -112,11 +112,7 @@ async fn a_denied_cluster_gets_no_certificate_and_renews_nothing() -> Result {
     // It may see that it is denied. And no token brings it in again.
     agent.get(&path).await?;
     let token = tokens::make(&hub, &["--accept"]).await?;
-    let token = fleet
-        .hub
-        .plane
-        .token_kubeconfig(&token, fleet.hub.plane.address())?;
-    let holder = Kube::from_file("hub with a join token", &token).await?;
+    let holder = super::believed(&fleet, &token).await?;
     let asked = holder.create(CSRS, &honest(&cluster.name, "another")?).await?;
     let (reason, message) = denied_csr(&hub, &cluster.name).await?;
     assert_eq!(reason, reasons::CSR_CLUSTER_DENIED, "{}: {message}", name(&asked));

@@ -26,8 +26,8 @@ use muster_apiserver::pki::{new_key, request};
 use muster_crds::constants::{conditions, labels, names};
 use muster_crds::names as naming;
 use muster_tests::control_plane::{EXTERNAL, is_embedded};
-use muster_tests::objects::{CSRS, cluster_path, condition, has_condition};
-use muster_tests::wait::SOON;
+use muster_tests::objects::{CLUSTERS, CSRS, cluster_path, condition, has_condition};
+use muster_tests::wait::{SOON, eventually};
 use muster_tests::{Fleet, Kube};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -48,6 +48,26 @@ fn not_somebodys() -> bool {
         eprintln!("skipped: not on the cluster of {EXTERNAL}");
     }
     !somebodys
+}
+
+/// Whoever holds a join token.
+async fn holder(fleet: &Fleet, token: &str) -> anyhow::Result<Kube> {
+    let plane = &fleet.hub.plane;
+    let file = plane.token_kubeconfig(token, plane.address())?;
+    Kube::from_file("hub with a join token", &file).await
+}
+
+/// The same once the API server knows the token: a kube-apiserver looks into a cache, and may not at once.
+async fn believed(fleet: &Fleet, token: &str) -> anyhow::Result<Kube> {
+    let holder = holder(fleet, token).await?;
+    eventually(SOON, "the API server knows the token", async || {
+        match holder.get(CLUSTERS).await {
+            Err(refused) if refused.code == 401 => Err(refused.to_string()),
+            _ => Ok(()),
+        }
+    })
+    .await?;
+    Ok(holder)
 }
 
 /// A certificate request as an agent makes it.

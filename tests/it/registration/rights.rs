@@ -110,10 +110,8 @@ async fn a_klusterlet_has_the_rights_that_are_documented_and_no_other() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn a_join_token_has_the_rights_that_are_documented_and_no_other() -> Result {
     let fleet = Fleet::joined(1).await?;
-    let plane = &fleet.hub.plane;
     let token = muster_tests::tokens::make(&fleet.kube(), &[]).await?;
-    let file = plane.token_kubeconfig(&token, plane.address())?;
-    let holder = Kube::from_file("hub with a join token", &file).await?;
+    let holder = super::believed(&fleet, &token).await?;
     let clusters = "cluster.open-cluster-management.io";
     let wanted = expand(
         &[
@@ -318,10 +316,8 @@ async fn a_cluster_without_a_certificate_gets_nothing_by_its_name() -> Result {
     // The names are in the certificate alone: neither a token's holder nor an anonymous client may take them on.
     let fleet = Fleet::joined(1).await?;
     let cluster = fleet.clusters[0].name.as_str();
-    let plane = &fleet.hub.plane;
     let token = muster_tests::tokens::make(&fleet.kube(), &["--accept"]).await?;
-    let file = plane.token_kubeconfig(&token, plane.address())?;
-    let holder = Kube::from_file("hub with a join token", &file).await?;
+    let holder = super::believed(&fleet, &token).await?;
     for header in ["Impersonate-Group", "Impersonate-User"] {
         let request = http::Request::get(works_path(cluster))
             .header("Impersonate-User", muster_crds::names::user(cluster, "a"))
@@ -329,8 +325,8 @@ async fn a_cluster_without_a_certificate_gets_nothing_by_its_name() -> Result {
             .body(Vec::new())?;
         let answer = holder.client().request::<Value>(request).await;
         assert!(
-            matches!(answer, Err(kube::Error::Api(status)) if status.code == 403),
-            "{header}"
+            matches!(&answer, Err(kube::Error::Api(status)) if status.code == 403),
+            "{header}: {answer:?}"
         );
     }
     Ok(())

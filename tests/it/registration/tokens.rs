@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use muster_crds::constants::{annotations, conditions, labels, reasons};
 use muster_tests::objects::{CLUSTERS, CSRS, cluster_path, condition, has_condition};
 use muster_tests::wait::{SOON, eventually};
-use muster_tests::{Fleet, FleetOptions, Kube, Program, tokens};
+use muster_tests::{Fleet, FleetOptions, Program, tokens};
 use serde_json::{Value, json};
 
 /// A hub that approves and accepts nobody by itself, and clusters that do not run yet.
@@ -26,12 +26,6 @@ fn give(fleet: &mut Fleet, index: usize, token: &str) -> Result {
     let file = plane.token_kubeconfig(token, cluster.link.address())?;
     cluster.options.bootstrap_kubeconfig = Some(file);
     Ok(())
-}
-
-async fn holder(fleet: &Fleet, token: &str) -> anyhow::Result<Kube> {
-    let plane = &fleet.hub.plane;
-    let file = plane.token_kubeconfig(token, plane.address())?;
-    Kube::from_file("hub with a join token", &file).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +116,7 @@ async fn one_line_joins_a_cluster_with_all_that_its_token_brings() -> Result {
     super::lease_of(&hub, &cluster, 1).await?;
     super::renewed(&hub, &cluster).await?;
     // A kube-apiserver believes a token for some seconds after it was asked about it; the hub does not.
-    let holder = holder(&fleet, token).await?;
+    let holder = super::holder(&fleet, token).await?;
     eventually(SOON, "the API server refuses the token", async || {
         let answer = holder.get(&cluster_path(&cluster)).await.map_err(|r| r.code);
         (answer == Err(401))
@@ -304,7 +298,7 @@ async fn whoever_holds_a_token_chooses_neither_set_nor_labels_nor_acceptance() -
     let hub = fleet.kube();
     let token = tokens::make(&hub, &["--label", "env=test"]).await?;
     let id = token.split('.').next().unwrap_or_default().to_owned();
-    let holder = holder(&fleet, &token).await?;
+    let holder = super::believed(&fleet, &token).await?;
     let stranger = format!("stranger-{:08x}", rand::random::<u32>());
     let cluster = |metadata: Value, spec: Value| {
         let mut object = json!({"apiVersion": "cluster.open-cluster-management.io/v1", "kind": "ManagedCluster",
@@ -409,7 +403,7 @@ async fn a_name_that_another_cluster_has_is_denied_and_the_other_unharmed() -> R
     until_available(&hub, &taken).await?;
     let before = hub.get(&cluster_path(&taken)).await?;
     // The klusterlet asks who is there, and is told; where it may not ask, the hub refuses.
-    let holder = holder(&fleet, &token).await?;
+    let holder = super::believed(&fleet, &token).await?;
     holder.create(CSRS, &honest(&taken, "second")?).await?;
     let (reason, message) = denied_csr(&hub, &taken).await?;
     assert_eq!(reason, reasons::CSR_CLUSTER_NAME_TAKEN);
@@ -420,7 +414,7 @@ async fn a_name_that_another_cluster_has_is_denied_and_the_other_unharmed() -> R
     );
     // Whoever asks for a name in vain writes nothing about the one that has it.
     let other = tokens::make(&hub, &["--clusters", "burst-*"]).await?;
-    let holder = self::holder(&fleet, &other).await?;
+    let holder = super::believed(&fleet, &other).await?;
     let csr = holder.create(CSRS, &honest(&taken, "third")?).await?;
     let path = format!("{CSRS}/{}", name(&csr));
     hub.until(&path, SOON, "it is denied", |csr| {
@@ -437,7 +431,7 @@ async fn a_request_that_is_older_than_its_cluster_is_noted_like_any_other() -> R
     let fleet = strict(1).await?;
     let hub = fleet.kube();
     let token = tokens::make(&hub, &["--accept"]).await?;
-    let holder = holder(&fleet, &token).await?;
+    let holder = super::believed(&fleet, &token).await?;
     let cluster = fleet.clusters[0].name.clone();
     let csr = holder.create(CSRS, &honest(&cluster, "a1")?).await?;
     let made = &csr["metadata"]["creationTimestamp"];
@@ -467,7 +461,7 @@ async fn a_token_brings_no_certificate_for_a_name_that_is_no_clusters() -> Resul
     let fleet = strict(1).await?;
     let hub = fleet.kube();
     let token = tokens::make(&hub, &["--accept"]).await?;
-    let holder = holder(&fleet, &token).await?;
+    let holder = super::believed(&fleet, &token).await?;
     holder.create(CSRS, &honest("kube-public", "a1")?).await?;
     let (reason, message) = denied_csr(&hub, "kube-public").await?;
     assert_eq!(reason, reasons::CSR_TOKEN_REFUSED);

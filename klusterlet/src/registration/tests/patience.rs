@@ -138,7 +138,7 @@ async fn rights_that_do_not_come_are_not_waited_for_for_ever() {
     accepted(&hub);
     let run = start(&spoke, &hubs, &[]);
     eventually("it has a certificate", 30, || hub_secret(&spoke).is_some()).await;
-    tokio::time::sleep(SECOND * 14).await;
+    tokio::time::sleep(SECOND * 29).await;
     assert_eq!(refused(&hub), 0);
     eventually("it asks all the same", 5, || refused(&hub) > 0).await;
     hub.with(|s| s.unaccepting = false);
