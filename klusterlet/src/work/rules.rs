@@ -5,6 +5,7 @@
 //! runs (`bounded`).
 
 mod cost;
+mod equality;
 mod functions;
 mod optional;
 
@@ -425,6 +426,38 @@ mod tests {
                 found.2
             );
             assert!(found.2.contains(message), "{expressions}: {}", found.2);
+        }
+    }
+
+    #[test]
+    fn numbers_are_equal_by_what_they_are() {
+        let object = json!({"apiVersion": "v1", "kind": "X", "int": 1, "double": 1.0, "half": 1.5,
+            "list": [1, [2.0]], "map": {"a": 1, "1": true}});
+        for holds in [
+            "dyn(1) == dyn(1.0)",
+            "object.int == object.double && object.int == 1.0 && object.double == 1",
+            "!(object.int != object.double) && object.int != object.half",
+            "object.int < object.half && object.half > 1 && dyn(1) <= dyn(1.0)",
+            "dyn(1u) == dyn(1) && dyn(-1) != dyn(18446744073709551615u)",
+            "1 in [1.0] && 1.0 in object.list && !(1.5 in object.list)",
+            "[2] in object.list && object.list == [1.0, [2]]",
+            "object.map == {'a': 1.0, '1': true} && object.map != {'a': 1}",
+            "1.0 in {1: 'a'} && 1u in {1: 'a'} && 1 in {1u: 'a'} && !(1.5 in {1: 'a'}) && !(-1 in {1u: 'a'})",
+            "!(1e300 in {1: 'a'}) && !(object.int in {'1': 'a'})",
+            // All that is no number is as it was.
+            "'a' in object.map && object.map.a in [1] && ['a'].all(k, k in object.map)",
+            "object.kind == 'X' && object.kind == object.kind && dyn('1') != dyn(1) && dyn(true) != dyn(1)",
+            "type(object.int) == int && type(object.int) != type(object.double)",
+            "optional.of(1) == optional.of(1) && optional.none() == optional.none()",
+            "optional.of(1) != optional.none() && object.?absent == optional.none()",
+            "duration('60s') == duration('1m') && duration('60s') != duration('1s')",
+            "timestamp('2020-01-01T00:00:00Z') in [timestamp('2020-01-01T00:00:00Z')]",
+            "quantity('1Gi') == quantity('1024Mi') && b'a' == b'a' && null == null",
+            "[1, 2].exists_one(i, i == 2.0) && [1, 1.0].exists(i, i == 1)",
+        ] {
+            let rule = json!({"type": "CEL", "condition": "Fine", "celExpressions": [holds]});
+            let (status, _, message) = one(rule, &object).unwrap();
+            assert_eq!(status, Status::True, "{holds}: {message}");
         }
     }
 

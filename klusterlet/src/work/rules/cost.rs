@@ -3,6 +3,7 @@
 //! The object is at hand, so the sizes of its parts are. What is made of them is bounded by polynomials of these sizes: a
 //! loop over a list costs no more than its body does over an item as large as the whole list, and over empty ones.
 
+use super::equality;
 use kube::core::cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedEntryExpr, LiteralValue, operators,
 };
@@ -282,6 +283,9 @@ impl<'a> Bounds<'a> {
             | operators::GREATER
             | operators::GREATER_EQUALS
             | operators::IN
+            | equality::EQUAL
+            | equality::UNEQUAL
+            | equality::WITHIN
             | operators::NOT_STRICTLY_FALSE
             | "size"
             | "matches"

@@ -13,6 +13,7 @@ type Answer = Result<Cel, ExecutionError>;
 
 /// Adds them.
 pub fn add(context: &mut Context<'_>) {
+    super::equality::add(context);
     context.add_function("string", string);
     context.add_function("bool", bool);
     context.add_function("dyn", |value: Cel| -> Answer { Ok(value) });

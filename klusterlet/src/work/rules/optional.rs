@@ -1,5 +1,6 @@
-//! Optional steps of CEL (`a.?b`), brought into the form that the engine evaluates rightly.
+//! Optional steps of CEL (`a.?b`), and equality, brought into the form that the engine evaluates rightly.
 
+use super::equality;
 use kube::core::cel::cel::IdedExpr;
 use kube::core::cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedEntryExpr, LiteralValue, operators};
 
@@ -53,6 +54,7 @@ pub fn steps(expression: &mut IdedExpr) -> bool {
             if call.func_name == operators::OPT_SELECT {
                 operators::OPT_INDEX.clone_into(&mut call.func_name);
             }
+            equality::of_numbers(call);
             call.func_name == operators::OPT_INDEX || (call.func_name == operators::INDEX && of_optional)
         }
         Expr::List(list) => {
