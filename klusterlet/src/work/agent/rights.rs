@@ -3,17 +3,13 @@
 
 use super::{Agent, Key};
 use crate::work::Backoff;
-use crate::work::apply::KINDS_OF_RIGHTS;
+use crate::work::apply::{KINDS_OF_RIGHTS, ONCE_MORE};
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::time::Instant;
-
-/// A server may answer from before a change that it has already told of: works are looked at once more after this.
-const ONCE_MORE: Duration = Duration::from_secs(2);
 
 impl Agent {
     /// Follows all kinds of rights for ever.
@@ -74,6 +70,7 @@ impl Agent {
         }
     }
 
+    /// A server may answer from before a change that it has already told of.
     fn again_later(&self, name: String) {
         self.recheck.add_after(name, ONCE_MORE);
     }
@@ -86,6 +83,13 @@ impl Agent {
                 known.manifests.iter_mut().for_each(|m| m.dirty = true);
             }
             self.queue.add(Key::Work(name.clone()));
+            // This look was due for a change before the last: that one is to have its own.
+            let too_soon = self
+                .applier
+                .with_rights(|r| r.changed_within(ONCE_MORE, Instant::now()));
+            if too_soon {
+                self.again_later(name.clone());
+            }
             self.recheck.done(&name);
         }
     }

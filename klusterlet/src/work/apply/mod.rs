@@ -29,15 +29,14 @@ use muster_crds::constants::reasons;
 use muster_crds::work::v1::{ManifestResourceMeta, ManifestWork, UpdateStrategyType};
 use muster_observe::prometheus_client::metrics::counter::Counter;
 pub use rehearse::{Effect, Rehearsed};
-pub use rights::KINDS as KINDS_OF_RIGHTS;
 use rights::Rights;
+pub use rights::{KINDS as KINDS_OF_RIGHTS, ONCE_MORE};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use target::{Target, unusable};
+use tokio::time::Instant;
 
-/// A work that is not allowed to apply something asks again after this (wire §3.6).
-const NOT_ALLOWED_RETRY: Duration = Duration::from_secs(60);
 /// How long a first look waits for the kind's watch; after that it asks for the object alone.
 const WATCH_PATIENCE: Duration = Duration::from_secs(3);
 /// Somebody else may write at the same moment; more often than this in a row is left to the queue's back-off.
@@ -247,7 +246,7 @@ impl Applier {
                 target.key.namespace, target.key.name, target.key.group, target.key.resource
             );
             let retry = if target.blind {
-                Retry::After(NOT_ALLOWED_RETRY)
+                self.not_allowed()
             } else {
                 Retry::No
             };
@@ -260,7 +259,7 @@ impl Applier {
                 Ok(live) => {
                     let mut outcome = target.outcome(Came::Seen(live)).await;
                     if target.blind {
-                        outcome.retry = Retry::After(NOT_ALLOWED_RETRY);
+                        outcome.retry = self.not_allowed();
                     }
                     outcome
                 }
@@ -322,9 +321,14 @@ impl Applier {
                 None
             }
             Ok(None) => None,
-            Ok(Some(denied)) => Some((denied.why, Retry::After(NOT_ALLOWED_RETRY))),
+            Ok(Some(denied)) => Some((denied.why, self.not_allowed())),
             Err(error) => Some((error.to_string(), Retry::Backoff)),
         }
+    }
+
+    /// When what an executor may not do is tried again.
+    fn not_allowed(&self) -> Retry {
+        Retry::After(self.with_rights(|r| r.ask_again(Instant::now())))
     }
 
     async fn bring_about(&self, target: &Target<'_>, look: &Look) -> Result<Came, Failure> {

@@ -9,6 +9,10 @@ use tokio::time::Instant;
 const LONGEST: Duration = Duration::from_secs(600);
 /// A server may answer from before a change that it has already told of: what it says so soon is not remembered.
 const SETTLING: Duration = Duration::from_secs(5);
+/// What was not allowed is asked again after this (wire §3.6).
+const LATER: Duration = Duration::from_secs(60);
+/// What was asked so soon after a change that the answer may be from before it is asked again after this.
+pub const ONCE_MORE: Duration = Duration::from_secs(2);
 
 /// Who would do what to which object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,11 +55,24 @@ impl Rights {
 
     /// Remembers that something is allowed, which was asked for when there had been so many changes.
     pub fn learn(&mut self, deed: Deed, changes: u64, now: Instant) {
-        let settled = self.changed.is_none_or(|at| now.duration_since(at) >= SETTLING);
-        if self.sees_all() && changes == self.changes && settled {
+        if self.sees_all() && changes == self.changes && !self.changed_within(SETTLING, now) {
             self.allowed.retain(|_, at| now.duration_since(*at) < LONGEST);
             self.allowed.insert(deed, now);
         }
+    }
+
+    /// When what was not allowed is asked again.
+    pub fn ask_again(&self, now: Instant) -> Duration {
+        if self.changed_within(SETTLING, now) {
+            ONCE_MORE
+        } else {
+            LATER
+        }
+    }
+
+    /// Whether there was a change not so long ago.
+    pub fn changed_within(&self, time: Duration, now: Instant) -> bool {
+        self.changed.is_some_and(|at| now.duration_since(at) < time)
     }
 
     /// Rights changed, or may have.
@@ -119,6 +136,20 @@ mod tests {
         rights.learn(deed("get"), rights.changes(), at(5));
         assert!(rights.allows(&deed("get"), at(5)) && !rights.allows(&deed("delete"), at(5)));
         assert!(!rights.allows(&deed("get"), at(605)), "too old");
+    }
+
+    #[test]
+    fn what_is_not_allowed_just_after_a_change_may_be_an_old_answer_and_is_asked_again_soon() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(Rights::default().ask_again(start), LATER, "nobody looks");
+        let mut rights = watched(start);
+        for (second, wanted) in [(0, ONCE_MORE), (4, ONCE_MORE), (5, LATER), (60, LATER)] {
+            assert_eq!(rights.ask_again(at(second)), wanted, "after {second} s");
+        }
+        rights.changed(at(61));
+        assert_eq!(rights.ask_again(at(62)), ONCE_MORE);
+        assert!(rights.changed_within(ONCE_MORE, at(62)) && !rights.changed_within(ONCE_MORE, at(63)));
     }
 
     #[test]
