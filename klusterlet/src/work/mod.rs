@@ -26,6 +26,7 @@ pub mod policy;
 pub mod quantity;
 pub mod queue;
 mod recent;
+mod refusals;
 pub mod rules;
 mod saved;
 pub mod settings;

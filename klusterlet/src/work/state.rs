@@ -7,6 +7,7 @@ use super::contention::Contention;
 use super::drift::FIELD_MANAGER;
 use super::objects::Served;
 use super::recent::Recent;
+use super::refusals::Refusals;
 use super::status::Report;
 use super::trust::{HubSeen, Told};
 use muster_crds::conditions::NewCondition;
@@ -135,6 +136,8 @@ pub struct State {
     ended: VecDeque<String>,
     /// Since when works have been missing at the hub in this run, by AppliedManifestWork.
     pub missing: HashMap<String, Instant>,
+    /// What could not be removed of AppliedManifestWorks that are being deleted without their work.
+    pub refusals: Refusals,
     /// Which hub it is.
     pub hub: Option<HubSeen>,
     /// Why the hub is not what it was before.

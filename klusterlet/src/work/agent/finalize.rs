@@ -3,6 +3,7 @@
 use super::{Agent, OBJECTS_AT_ONCE, ReconcileError};
 use crate::work::applied::{self, Removed};
 use crate::work::objects;
+use crate::work::refusals::News;
 use crate::work::state::WorkState;
 use kube::ResourceExt as _;
 use muster_crds::constants::finalizers;
@@ -104,9 +105,19 @@ impl Agent {
         applied: &AppliedManifestWork,
     ) -> Result<bool, ReconcileError> {
         let removed = self.remove_objects(applied).await;
-        if !removed.refused.is_empty() {
-            let record = applied.name_any();
-            tracing::warn!(record, "{}", applied::refusals(&removed.refused));
+        let record = applied.name_any();
+        let told = applied::refusals(&removed.refused);
+        let news = self
+            .state()
+            .refusals
+            .tried(&record, &removed.refused, removed.error.is_some());
+        match news {
+            Some(News::Refused) => tracing::warn!(record, "{told}; it is tried again"),
+            Some(News::Still) => tracing::debug!(record, "{told}"),
+            Some(News::Over) => {
+                tracing::info!(record, "nothing of it is refused any more: it is being removed");
+            }
+            None => {}
         }
         Ok(all_gone(removed)? && self.release_applied(applied).await?)
     }

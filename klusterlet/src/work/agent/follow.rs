@@ -268,19 +268,31 @@ impl Agent {
                 }
                 watcher::Event::Apply(applied) => self.applied_seen(applied),
                 watcher::Event::InitDone => {
-                    let works: Vec<String> = {
+                    let (works, ended): (Vec<String>, _) = {
                         let mut state = self.state();
                         state.applied_synced = true;
                         state.applied.retain(|name, _| fresh.contains(name));
-                        state.works.keys().cloned().collect()
+                        let ended = state.refusals.keep(|record| fresh.contains(record));
+                        (state.works.keys().cloned().collect(), ended)
                     };
                     fresh.clear();
+                    for record in &ended {
+                        no_longer_refused(record);
+                    }
                     for name in works {
                         self.queue.add(Key::Work(name));
                     }
                 }
                 watcher::Event::Delete(applied) => {
-                    self.state().applied.remove(&applied.name_any());
+                    let name = applied.name_any();
+                    let was_refused = {
+                        let mut state = self.state();
+                        state.applied.remove(&name);
+                        state.refusals.over(&name)
+                    };
+                    if was_refused {
+                        no_longer_refused(&name);
+                    }
                     // Its work goes on without a record: it must be made again, or the work's own deletion go on.
                     self.wake(Key::Work(applied.spec.manifest_work_name.clone()));
                 }
@@ -312,4 +324,12 @@ impl Agent {
         }
         self.queue.add(Key::Applied(name));
     }
+}
+
+/// Somebody ended a record of which something could not be removed.
+fn no_longer_refused(record: &str) {
+    tracing::info!(
+        record,
+        "the record is gone: what of it could not be removed is not tried any more"
+    );
 }
