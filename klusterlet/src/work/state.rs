@@ -316,6 +316,13 @@ impl State {
         works.map(|(name, _)| name.clone()).collect()
     }
 
+    /// A drift watch began, and found an object. What was kept of it does not count any more, however much later it seems:
+    /// a cluster that was restored has lower revisions than it had. Returns the works to reconcile for it.
+    pub fn object_listed(&mut self, key: &ObjectKey, object: Value) -> Vec<String> {
+        self.recent.remove(key);
+        self.object_seen(key, object)
+    }
+
     /// A drift watch saw an object. Returns the works to reconcile for it.
     pub fn object_seen(&mut self, key: &ObjectKey, object: Value) -> Vec<String> {
         let revision = object["metadata"]["resourceVersion"]
@@ -536,6 +543,23 @@ mod tests {
         state.work_gone("w");
         assert!(state.owners.is_empty());
         assert!(!*state.holding.borrow() && state.hosts.is_empty());
+    }
+
+    #[test]
+    fn what_a_restored_cluster_lists_is_so_however_much_later_what_is_kept_seems() {
+        let mut state = State::default();
+        let object = |rv: &str| json!({"apiVersion": "v1", "metadata": {"resourceVersion": rv}});
+        let revision = |state: &State| {
+            let kept = state.last_seen(&key(), &json!("v1")).unwrap();
+            kept["metadata"]["resourceVersion"].clone()
+        };
+        state.wrote(&key(), &object("500"));
+        state.object_seen(&key(), object("300"));
+        assert_eq!(revision(&state), "500", "an event may come after the answer");
+        state.object_listed(&key(), object("300"));
+        assert_eq!(revision(&state), "300");
+        state.object_seen(&key(), object("301"));
+        assert_eq!(revision(&state), "301");
     }
 
     #[test]

@@ -170,7 +170,7 @@ async fn follow(
                 let key = key_of(&served, &object);
                 let object = whole(&resource, &object);
                 fresh.insert(key.clone());
-                tell(with_state(&mut |s| s.object_seen(&key, object.clone())));
+                tell(with_state(&mut |s| s.object_listed(&key, object.clone())));
             }
             watcher::Event::InitDone => {
                 // What was there before and is not in the list went away while nobody watched.
