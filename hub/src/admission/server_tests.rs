@@ -68,6 +68,8 @@ impl Running {
         );
         // A server that has seen enough closes while more is sent.
         let _ = stream.write_all(text.as_bytes()).await;
+        // The end of what is long may be with TLS yet, and reading does not send it.
+        let _ = stream.flush().await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         let answer = String::from_utf8(answer).unwrap();
