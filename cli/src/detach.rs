@@ -219,7 +219,9 @@ fn remains(cluster: &ManagedCluster, left: &Left, force: bool, namespace: Namesp
     let mut lines = Vec::new();
     match namespace {
         Namespace::Left => lines.push(format!(
-            "left at the hub: namespace {name}; delete it when nothing in it is needed"
+            "left at the hub: namespace {name}; it remembers which agents had the name: keep it until their certificates \
+             are no longer good{}, or the next cluster of that name shares its rights with them",
+            Validity::of(cluster).map_or(String::new(), |one| format!(" ({:.0})", one.not_after))
         )),
         Namespace::Hidden => lines.push(format!(
             "left at the hub: namespace {name}, if the hub made one for the cluster"
@@ -303,7 +305,7 @@ mod tests {
         );
         assert!(!lines.contains("add-ons"), "{lines}");
         for (namespace, told) in [
-            (Namespace::Left, Some("delete it when")),
+            (Namespace::Left, Some("keep it until")),
             (Namespace::Hidden, Some("if the hub made one")),
             (Namespace::None, None),
         ] {

@@ -17,10 +17,20 @@ pub fn extra_cluster_group(cluster: &str) -> String {
     format!("{GROUP_PREFIX_EXTRA}{cluster}")
 }
 
-/// Takes a user name apart into cluster and agent: exactly two parts, neither empty.
+/// Takes a user name apart into cluster and agent: exactly two parts, a cluster that is not empty and [an
+/// agent](is_agent_name).
 pub fn parse_user(user: &str) -> Option<(&str, &str)> {
     let (cluster, agent) = user.strip_prefix(USER_PREFIX)?.split_once(':')?;
-    (!cluster.is_empty() && !agent.is_empty() && !agent.contains(':')).then_some((cluster, agent))
+    (!cluster.is_empty() && is_agent_name(agent)).then_some((cluster, agent))
+}
+
+/// Whether `name` can be an agent's: it is listed with others in annotations, and shown in logs. Letters, digits, `-`, `_` and
+/// `.`, 1 to 253 of them.
+pub fn is_agent_name(name: &str) -> bool {
+    (1..=253).contains(&name.len())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 /// ClusterRole, and ClusterRoleBinding, of one cluster's agents.
@@ -75,4 +85,32 @@ pub fn validate_cluster_name(name: &str) -> Result<(), &'static str> {
         return Err("must start and end with a lower case letter or a digit");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_one_cluster_and_one_agent() {
+        for (user, wanted) in [
+            ("system:open-cluster-management:c1:a1", Some(("c1", "a1"))),
+            (
+                "system:open-cluster-management:c1:8b2fbd0e-6c4b.x_y",
+                Some(("c1", "8b2fbd0e-6c4b.x_y")),
+            ),
+            ("system:open-cluster-management:c1", None),
+            ("system:open-cluster-management:c1:", None),
+            ("system:open-cluster-management::a1", None),
+            ("system:open-cluster-management:c1:a1:b", None),
+            ("system:open-cluster-management:c1:a,b", None),
+            ("system:open-cluster-management:c1:a b", None),
+            ("system:open-cluster-management:c1:a\n", None),
+            ("system:open-cluster-management:c1:\u{e4}", None),
+            ("open-cluster-management:c1:a1", None),
+        ] {
+            assert_eq!(parse_user(user), wanted, "{user}");
+        }
+        assert!(is_agent_name(&"a".repeat(253)) && !is_agent_name(&"a".repeat(254)));
+    }
 }

@@ -238,18 +238,14 @@ impl Options {
             name("cluster name", cluster)?;
         }
         name("namespace", &self.namespace)?;
-        if let Some(agent) = &self.agent_id {
-            let fits = !agent.is_empty()
-                && agent
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
-            if !fits {
-                return Err(crate::Error::Name {
-                    what: "agent ID",
-                    name: agent.clone(),
-                    problem: "must hold only letters, digits, '-', '.' and '_'".into(),
-                });
-            }
+        if let Some(agent) = &self.agent_id
+            && !muster_crds::names::is_agent_name(agent)
+        {
+            return Err(crate::Error::Name {
+                what: "agent ID",
+                name: agent.clone(),
+                problem: "must hold only letters, digits, '-', '.' and '_', 1 to 253 of them".into(),
+            });
         }
         if self.client_cert_expiration_seconds != 0 && self.client_cert_expiration_seconds < 3600 {
             return Err(crate::Error::Option(format!(

@@ -7,6 +7,9 @@ pub const CLUSTER_MUTATORS: &str = "managedclustermutators.admission.cluster.ope
 /// Refuses ManagedClusterSetBindings: policy, webhook and configuration.
 pub const BINDING_VALIDATORS: &str =
     "managedclustersetbindingvalidators.admission.cluster.open-cluster-management.io";
+/// Muster's own: refuses certificate requests in the name of another cluster; a policy alone.
+pub const REQUEST_VALIDATORS: &str =
+    "certificaterequestvalidators.admission.muster.open-cluster-management.io";
 /// Refuses ManifestWorks: policy, webhook and configuration.
 pub const WORK_VALIDATORS: &str = "manifestworkvalidators.admission.work.open-cluster-management.io";
 

@@ -27,6 +27,8 @@ use crate::{
 
 const GROUP_VERSION: &str = "admissionregistration.k8s.io/v1";
 const PLURAL: &str = "validatingadmissionpolicies";
+/// Longest lease that a cluster may come with, in seconds: one that is lost is to be noticed on the day.
+const LONGEST_LEASE: u32 = 3600;
 
 /// A policy for one kind: where it applies, and to which writes; what is computed, and what must hold.
 struct Policy {
@@ -41,8 +43,40 @@ struct Policy {
     own: usize,
 }
 
-fn policies(nil_executor: bool) -> [Policy; 3] {
-    [clusters(), bindings(), works(nil_executor)]
+fn policies(nil_executor: bool) -> [Policy; 4] {
+    [clusters(), bindings(), works(nil_executor), requests()]
+}
+
+/// Agents count the requests that are there for their cluster, and ask for no certificate when there are too many
+/// (ocm-wire §2.3): nobody else's agent is to make some.
+fn requests() -> Policy {
+    let label = format!("object.metadata.labels['{}']", labels::CLUSTER_NAME);
+    Policy {
+        name: admission::REQUEST_VALIDATORS,
+        group: "certificates.k8s.io",
+        version: "v1",
+        plural: "certificatesigningrequests",
+        conditions: json!([{"name": "of-an-agent", "expression": format!(
+            "has(request.userInfo.groups) && '{}' in request.userInfo.groups", names::MANAGED_CLUSTERS_GROUP
+        )}]),
+        variables: json!([
+            {"name": "named", "expression": format!(
+                "has(object.metadata.labels) && '{}' in object.metadata.labels", labels::CLUSTER_NAME
+            )},
+        ]),
+        validations: json!([
+            {
+                "expression": format!(
+                    "!variables.named || ('{}' + {label}) in request.userInfo.groups", names::USER_PREFIX
+                ),
+                "messageExpression": format!(
+                    "'user \"' + request.userInfo.username + '\" cannot request a certificate for cluster \"' + {label} + '\"'"
+                ),
+                "reason": "Forbidden",
+            },
+        ]),
+        own: 1,
+    }
 }
 
 fn clusters() -> Policy {
@@ -93,8 +127,9 @@ fn clusters() -> Policy {
             {"name": "set", "expression": label("object")},
             {"name": "oldSet", "expression": label("oldObject")},
             {"name": "newcomer", "expression": format!(
-                "oldObject == null && has(request.userInfo.groups) && '{}' in request.userInfo.groups",
-                names::BOOTSTRAP_GROUP
+                "oldObject == null && ((has(request.userInfo.groups) && '{}' in request.userInfo.groups) \
+                 || request.userInfo.username == 'system:serviceaccount:{}:{}')",
+                names::BOOTSTRAP_GROUP, names::OPERATOR_NAMESPACE, names::BOOTSTRAP_SERVICE_ACCOUNT
             )},
             {"name": "agent", "expression": format!(
                 "oldObject != null && request.userInfo.username.startsWith('{}' + object.metadata.name + ':')",
@@ -151,12 +186,14 @@ fn clusters() -> Policy {
             {
                 "expression": format!(
                     "!variables.newcomer || (variables.labels.all(k, k == '{set}' && variables.labels[k] == '{}') \
-                     && variables.notes.all(k, k.startsWith('{agent}')) && size(variables.taints) == 0)",
+                     && variables.notes.all(k, k.startsWith('{agent}')) && size(variables.taints) == 0 \
+                     && size(variables.finalizers) == 0 && variables.lease <= {LONGEST_LEASE})",
                     names::DEFAULT_CLUSTER_SET
                 ),
                 "messageExpression": format!(
-                    "'user \"' + request.userInfo.username + '\" cannot choose labels, taints, or annotations other \
-                     than {agent}* of the ManagedCluster it makes: the join token brings them, or an administrator'"
+                    "'user \"' + request.userInfo.username + '\" cannot choose labels, taints, finalizers, annotations \
+                     other than {agent}*, or a lease of more than {LONGEST_LEASE} s of the ManagedCluster it makes: the \
+                     join token brings them, or an administrator'"
                 ),
                 "reason": "Forbidden",
             },

@@ -2,7 +2,7 @@
 
 use jiff::{Timestamp, Unit};
 use muster_crds::{
-    conditions::{NewCondition, Status, find},
+    conditions::{NewCondition, Status},
     constants::{annotations, conditions, finalizers, labels, names, reasons},
     names as naming,
 };
@@ -24,14 +24,13 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
         return cleanup::decide(observed, now, policy);
     }
     let mut plan = Plan::default();
-    let refused = refuse(&cluster.name);
+    let refused = refuse(&cluster.name, policy.namespace.as_deref());
     if let Some(patch) = metadata(cluster, now, policy, refused.is_none(), &mut plan) {
         // Finalizers come before what they guard, acceptance before what it grants.
         plan.stage(vec![Write::PatchCluster(patch)]);
         plan.again = true;
         return plan;
     }
-    let known = find(&cluster.conditions, conditions::HUB_ACCEPTED);
     let mut new = Vec::new();
     if cluster.accepts {
         if let Some(reason) = refused {
@@ -45,7 +44,7 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
                 "Accepted by hub cluster admin",
             ));
         }
-    } else if known.is_some() {
+    } else if observed.was_let_in() {
         deny(observed, policy, &mut plan);
         new.push(accepted(
             Status::False,
@@ -54,7 +53,7 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
         ));
     }
     let mut silent = false;
-    if known.is_some() || cluster.accepts {
+    if observed.was_let_in() || cluster.accepts {
         match lease::heard(observed, now, policy.lease_grace_factor) {
             Heard::Until(expiry) => plan.look_at(expiry),
             Heard::Silent => {
@@ -81,8 +80,9 @@ fn accepted(status: Status, reason: &str, message: &str) -> NewCondition {
     NewCondition::new(conditions::HUB_ACCEPTED, status, reason, message)
 }
 
-/// Why no cluster may have that name: it names a namespace in which its agent gets rights, and RBAC objects.
-pub fn refuse(name: &str) -> Option<String> {
+/// Why no cluster may have that name: it names a namespace in which its agent gets rights, and RBAC objects. `hub` is the
+/// namespace that the hub itself is in.
+pub fn refuse(name: &str, hub: Option<&str>) -> Option<String> {
     if let Err(why) = naming::validate_cluster_name(name) {
         return Some(format!("the name {name:?} cannot be a cluster's: it {why}"));
     }
@@ -99,7 +99,7 @@ pub fn refuse(name: &str) -> Option<String> {
         names::AGENT_NAMESPACE,
         names::ADDON_NAMESPACE,
     ];
-    (system || own.contains(&name))
+    (system || own.contains(&name) || hub == Some(name))
         .then(|| format!("the name {name:?} is reserved: the namespace of that name is not a cluster's"))
 }
 
@@ -128,7 +128,10 @@ fn metadata(
     }
     let wanted = [
         (accepts && acceptable, finalizers::MANAGED_CLUSTER),
-        (policy.resource_cleanup, finalizers::MANAGED_CLUSTER_RESOURCES),
+        (
+            policy.resource_cleanup && acceptable,
+            finalizers::MANAGED_CLUSTER_RESOURCES,
+        ),
     ];
     let missing: Vec<_> = wanted
         .into_iter()

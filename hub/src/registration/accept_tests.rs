@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use muster_crds::conditions::set_condition;
+use muster_crds::conditions::{find, set_condition};
 use serde_json::Value;
 
 use super::*;
@@ -264,6 +264,36 @@ fn what_somebody_changed_is_put_back() {
     assert_eq!(world.settle(1004, &policy()), 0);
 }
 
+/// Its agent may write the status, as long as it has rights.
+#[test]
+fn a_denial_holds_though_the_cluster_took_its_condition_away() {
+    for known in ["the finalizer", "the role", "both"] {
+        let mut world = World::new("c1", true);
+        world.settle(1000, &policy());
+        world.cluster().accepts = false;
+        world.cluster().conditions.clear();
+        match known {
+            "the finalizer" => {
+                world.observed.role = None;
+                world.observed.role_binding = None;
+            }
+            "the role" => world.cluster().finalizers.clear(),
+            _ => {}
+        }
+        world.settle(1001, &policy());
+        assert_eq!(
+            world.condition(conditions::HUB_ACCEPTED),
+            Some(("False", reasons::HUB_DENIED)),
+            "{known}"
+        );
+        assert!(world.observed.registration.is_none() && world.observed.work.is_none());
+    }
+    // One that nobody ever let in is not denied.
+    let mut world = World::new("c1", false);
+    world.settle(1000, &policy());
+    assert_eq!(world.condition(conditions::HUB_ACCEPTED), None);
+}
+
 #[test]
 fn a_denied_cluster_keeps_its_work_binding_until_its_last_work_is_gone() {
     let mut world = World::new("c1", true);
@@ -343,8 +373,9 @@ fn names_that_would_give_rights_elsewhere_are_refused() {
         }
     }
     for name in ["c1", "work1", "registration-a", "kube", "local-cluster"] {
-        assert_eq!(refuse(name), None);
+        assert_eq!(refuse(name, Some("muster")), None);
     }
+    assert!(refuse("muster", Some("muster")).is_some(), "the hub's own");
 }
 
 #[test]

@@ -10,16 +10,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::{
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
     certificates::v1::CertificateSigningRequest,
-    core::v1::Secret,
+    core::v1::{Namespace, Secret},
 };
 use kube::{
-    Api,
-    api::{PartialObjectMeta, PostParams},
+    Api, ResourceExt as _,
+    api::{ListParams, PartialObjectMeta, PostParams},
 };
 use muster_crds::{
     cluster::v1::ManagedCluster,
     conditions::NewCondition,
-    constants::{annotations, conditions, names, reasons},
+    constants::{annotations, conditions, labels, names, reasons},
 };
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ use super::{
     plan::{Write, set_conditions},
     refused,
     token::{self, TokenView},
-    view::{ClusterView, CsrView},
+    view::{ClusterView, CsrView, ObjectView},
     waiting::Waiting,
 };
 use crate::{
@@ -84,6 +84,8 @@ pub struct Context {
     pub requests: Arc<Cache<CertificateSigningRequest, CsrView>>,
     /// Clusters that are known.
     pub clusters: Arc<Cache<ManagedCluster, ClusterView>>,
+    /// Clusters' namespaces that are known.
+    pub namespaces: Arc<Cache<PartialObjectMeta<Namespace>, ObjectView>>,
     /// Join tokens that are known.
     pub tokens: Arc<Cache<PartialObjectMeta<Secret>, TokenView>>,
     /// Requests that wait for their cluster.
@@ -109,7 +111,7 @@ impl Context {
         };
         // Before looking: a change after the look is not to be missed.
         self.waiting.add(&cluster, name);
-        let decision = self.look(&csr, &cluster);
+        let (decision, seen) = self.look(&csr, &cluster);
         if !matches!(decision, Decision::Wait(_)) {
             self.waiting.remove(&cluster, name);
         }
@@ -119,9 +121,18 @@ impl Context {
                 tracing::debug!(request = name, cluster, "waits: {reason}");
             }
             Decision::Wait(reason) => tracing::info!(request = name, cluster, "waits: {reason}"),
-            Decision::Approve(agent) => {
-                self.approve(name, &csr, MESSAGE.to_owned()).await?;
-                told(name, &agent);
+            Decision::Approve(agent) => self.trust(name, &csr, &agent, &seen).await?,
+            Decision::AskToken(agent, id) => {
+                if self.is_plain(&id).await? {
+                    self.trust(name, &csr, &agent, &seen).await?;
+                } else {
+                    // What becomes known of it brings the next look.
+                    tracing::info!(
+                        request = name,
+                        cluster,
+                        "left alone: its requester's token {id} is revoked, or is a join token that is not known yet"
+                    );
+                }
             }
             Decision::AskRenewal(agent) => {
                 if self.allowed(&csr, name).await? {
@@ -131,24 +142,27 @@ impl Context {
                     tracing::info!(request = name, cluster, "left alone: its requester may not renew");
                 }
             }
+            Decision::Admit(admission) if admission.lets_in && self.is_anothers(&cluster).await? => {
+                let message = format!(
+                    "the namespace {cluster} is there, and is no cluster's: an administrator may accept a cluster of that \
+                     name, a join token may not"
+                );
+                self.refuse(name, &csr, &cluster, reasons::CSR_TOKEN_REFUSED, &message)
+                    .await?;
+            }
             Decision::Admit(admission) if admission.used_by.is_some() => {
                 let _one_by_one = self.counting.lock().await;
                 match self.look(&csr, &cluster) {
-                    Decision::Admit(admission) => {
-                        self.count(&admission).await?;
-                        self.admit(name, &csr, admission).await?;
+                    (Decision::Admit(admission), seen) if self.count(&admission).await? => {
+                        self.admit(name, &csr, &seen, admission).await?;
                     }
-                    // Somebody else took the last use meanwhile.
+                    // Somebody else took the last use meanwhile, or took the token away.
                     _ => return Ok(Next::Now),
                 }
             }
-            Decision::Admit(admission) => self.admit(name, &csr, admission).await?,
+            Decision::Admit(admission) => self.admit(name, &csr, &seen, admission).await?,
             Decision::Deny { reason, message } => {
-                tracing::warn!(request = name, cluster, requester = csr.user, "denied: {message}");
-                self.note(&cluster, |found| refused::told(found, reason, &message))
-                    .await?;
-                self.answer(name, &csr, conditions::CSR_DENIED, reason, &message)
-                    .await?;
+                self.refuse(name, &csr, &cluster, reason, &message).await?;
             }
             Decision::RecordAt(settled) => {
                 let wait = settled.duration_since(Timestamp::now());
@@ -160,15 +174,16 @@ impl Context {
                     self.note(&cluster, refused::over).await?;
                     let mut notes = noted(&view, &agent);
                     notes[annotations::CLIENT_CERTIFICATE] = issued.to_string().into();
-                    self.patch_cluster(&cluster, json!({"metadata": {"annotations": notes}}))
-                        .await?;
+                    let patch = json!({"metadata": {"annotations": notes}});
+                    self.patch_cluster(&cluster, patch, None).await?;
                 }
             }
         }
         Ok(Next::Idle)
     }
 
-    fn look(&self, csr: &CsrView, cluster: &str) -> Decision {
+    /// The decision, and the version of the cluster that it is about.
+    fn look(&self, csr: &CsrView, cluster: &str) -> (Decision, String) {
         let cluster = self.clusters.get("", cluster);
         let superseded = match (&csr.approved, &cluster) {
             // It matters once there is a certificate to write down.
@@ -189,7 +204,62 @@ impl Context {
             cluster: cluster.as_deref(),
             superseded,
         };
-        decide(observed, &self.trusted, Timestamp::now())
+        let decision = decide(observed, &self.trusted, Timestamp::now());
+        let version = cluster.as_ref().map(|cluster| cluster.resource_version.clone());
+        (decision, version.unwrap_or_default())
+    }
+
+    /// Whether a namespace of that name is there that is not the cluster's: its agent would get rights in it.
+    async fn is_anothers(&self, cluster: &str) -> Result<bool, Error> {
+        if self.namespaces.get("", cluster).is_some() {
+            return Ok(false);
+        }
+        let api = Api::<Namespace>::all(self.writer.client());
+        let read = api.get_metadata_opt(cluster);
+        let found = self
+            .writer
+            .bounded(format!("read Namespace {cluster}"), read)
+            .await?;
+        let owner = |one: &PartialObjectMeta<Namespace>| one.labels().get(labels::CLUSTER_NAME).cloned();
+        Ok(found.is_some_and(|one| owner(&one).as_deref() != Some(cluster)))
+    }
+
+    /// Whether a bootstrap token is there, and none that `muster token create` made: those are not all known at the start.
+    async fn is_plain(&self, id: &str) -> Result<bool, Error> {
+        let api = Api::<Secret>::namespaced(self.writer.client(), names::BOOTSTRAP_TOKEN_NAMESPACE);
+        let name = token::secret_name(id);
+        let only = ListParams::default().fields(&format!("metadata.name={name}"));
+        let subject = format!("look for Secret {name}");
+        let found = self.writer.bounded(subject, api.list_metadata(&only)).await?;
+        let ours = |one: &PartialObjectMeta<Secret>| one.labels().contains_key(labels::JOIN_TOKEN);
+        Ok(found.items.first().is_some_and(|one| !ours(one)))
+    }
+
+    /// Approves the request of whoever the hub was told to trust, after writing down whose the name is.
+    async fn trust(&self, name: &str, csr: &CsrView, agent: &Agent, version: &str) -> Result<(), Error> {
+        let known = self.clusters.get("", &agent.cluster);
+        if let Some(known) = known.filter(|known| known.agent.as_ref() != Some(&agent.agent)) {
+            let patch = json!({"metadata": {"annotations": noted(&known, agent)}});
+            self.patch_cluster(&agent.cluster, patch, Some(version)).await?;
+        }
+        self.approve(name, csr, MESSAGE.to_owned()).await?;
+        told(name, agent);
+        Ok(())
+    }
+
+    async fn refuse(
+        &self,
+        name: &str,
+        csr: &CsrView,
+        cluster: &str,
+        reason: &'static str,
+        message: &str,
+    ) -> Result<(), Error> {
+        tracing::warn!(request = name, cluster, requester = csr.user, "denied: {message}");
+        self.note(cluster, |found| refused::told(found, reason, message))
+            .await?;
+        self.answer(name, csr, conditions::CSR_DENIED, reason, message)
+            .await
     }
 
     /// Whether a later request of the same cluster is approved.
@@ -203,14 +273,15 @@ impl Context {
         })
     }
 
-    /// Writes down who uses a token, before it is of use.
-    async fn count(&self, admission: &Admission) -> Result<(), Error> {
+    /// Writes down who uses a token, before it is of use; whether the token is still there.
+    async fn count(&self, admission: &Admission) -> Result<bool, Error> {
         let Some(used_by) = &admission.used_by else {
-            return Ok(());
+            return Ok(true);
         };
         let secret = token::secret_name(&admission.token);
         let Some(view) = self.tokens.get(names::BOOTSTRAP_TOKEN_NAMESPACE, &secret) else {
-            return Ok(());
+            // It was revoked meanwhile.
+            return Ok(false);
         };
         let list: Vec<&str> = used_by.iter().map(String::as_str).collect();
         let patch = json!({"metadata": {"annotations": {annotations::TOKEN_USED_BY: list.join(",")}}});
@@ -222,12 +293,14 @@ impl Context {
         let subject = format!("Secret {secret}");
         let answer = self.writer.patch(&api, &secret, None, &patch, &subject).await?;
         self.tokens.wrote(&answer);
-        Ok(())
+        Ok(true)
     }
 
-    async fn admit(&self, name: &str, csr: &CsrView, admission: Admission) -> Result<(), Error> {
+    async fn admit(&self, name: &str, csr: &CsrView, seen: &str, admission: Admission) -> Result<(), Error> {
         if let Some(patch) = admission.patch {
-            self.patch_cluster(&admission.agent.cluster, patch).await?;
+            // At the version that was decided about: neither another agent nor a denial is to be missed.
+            self.patch_cluster(&admission.agent.cluster, patch, Some(seen))
+                .await?;
         }
         let message = format!("The join token {} allows it.", admission.token);
         self.approve(name, csr, message).await?;
@@ -235,12 +308,12 @@ impl Context {
         Ok(())
     }
 
-    async fn patch_cluster(&self, name: &str, patch: Value) -> Result<(), Error> {
+    async fn patch_cluster(&self, name: &str, patch: Value, version: Option<&str>) -> Result<(), Error> {
         let Some(cluster) = self.clusters.get("", name) else {
             return Ok(());
         };
         let api = Api::<ManagedCluster>::all(self.writer.client());
-        let patch = guarded(patch, &cluster.uid, None);
+        let patch = guarded(patch, &cluster.uid, version);
         let subject = what::<ManagedCluster>(name);
         let answer = self.writer.patch(&api, name, None, &patch, &subject).await?;
         self.clusters.wrote(&answer);

@@ -48,6 +48,7 @@ pub fn start(
         labels: options.labels(),
         lease_grace_factor: options.lease_grace_factor,
         stamped,
+        namespace: Some(options.namespace.clone()),
     };
     let trusted = if auto_approve {
         options.trusted()
@@ -94,6 +95,7 @@ pub fn start(
     let approval = Arc::new(approve::Context {
         requests: caches.requests.clone(),
         clusters: caches.clusters.clone(),
+        namespaces: caches.namespaces.clone(),
         tokens: caches.tokens.clone(),
         waiting,
         writer: writer.clone(),

@@ -27,6 +27,8 @@ pub struct Policy {
     pub lease_grace_factor: f64,
     /// A webhook sets the times of new taints, and lets nobody else.
     pub stamped: bool,
+    /// The hub's own namespace, which is not a cluster's.
+    pub namespace: Option<String>,
 }
 
 /// Objects of one kind that go with the cluster.
@@ -71,6 +73,14 @@ impl Observed {
         let left = self.namespace.iter().flat_map(|namespace| &namespace.former);
         left.chain(&self.cluster.former)
             .fold(Vec::new(), |all, agent| rbac::with_former(&all, agent))
+    }
+
+    /// Whether it may have rights that the hub gave it: what it says of itself does not count alone.
+    pub fn was_let_in(&self) -> bool {
+        self.cluster.was_let_in()
+            || [&self.role, &self.role_binding, &self.registration, &self.work]
+                .into_iter()
+                .any(Option::is_some)
     }
 
     /// Who has the cluster's rights.

@@ -15,7 +15,8 @@ use muster_crds::{
         v1::{ClusterSetManagedNamespaceConfig, ManagedCluster, Taint},
         v1beta2::ManagedClusterSetBinding,
     },
-    constants::{annotations, conditions, labels},
+    conditions::find,
+    constants::{annotations, conditions, finalizers, labels},
     validity::Validity,
 };
 use serde_json::Value;
@@ -126,6 +127,13 @@ impl ClusterView {
         }
     }
 
+    /// Whether the hub let it in once, now or before: it may have rights. Its agent may take the condition away, but not the
+    /// finalizer, which comes before any right.
+    pub fn was_let_in(&self) -> bool {
+        find(&self.conditions, conditions::HUB_ACCEPTED).is_some()
+            || self.has_finalizer(finalizers::MANAGED_CLUSTER)
+    }
+
     /// Whether it has the finalizer.
     pub fn has_finalizer(&self, finalizer: &str) -> bool {
         self.finalizers.iter().any(|known| known == finalizer)
@@ -165,6 +173,9 @@ impl BindingView {
     }
 }
 
+/// A thousand years: a clock is not off by more, whatever its agent says.
+const LONGEST_OFFSET: u64 = 1000 * 366 * 86_400;
+
 /// A cluster's lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeaseView {
@@ -198,7 +209,9 @@ impl LeaseView {
             renewed,
             seen,
             found,
-            offset: offset.and_then(|seconds| seconds.parse().ok()),
+            offset: offset
+                .and_then(|seconds| seconds.parse().ok())
+                .filter(|seconds: &i64| seconds.unsigned_abs() <= LONGEST_OFFSET),
         }
     }
 }

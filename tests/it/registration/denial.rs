@@ -118,3 +118,23 @@ async fn a_denied_cluster_gets_no_certificate_and_renews_nothing() -> Result {
     assert_eq!(reason, reasons::CSR_CLUSTER_DENIED, "{}: {message}", name(&asked));
     Ok(())
 }
+
+/// A klusterlet may write its status as long as it has rights: also what says that it was accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_while_no_hub_runs_holds_whatever_the_cluster_says_of_itself() -> Result {
+    let mut fleet = Fleet::joined(1).await?;
+    let hub = fleet.kube();
+    let name = fleet.clusters[0].name.clone();
+    let agent = fleet.clusters[0].at_hub().await?;
+    fleet.clusters[0].crash().await;
+    fleet.hub.stop().await?;
+    accept(&hub, &name, false).await?;
+    let path = cluster_path(&name);
+    let nothing = json!({"status": {"conditions": []}});
+    agent.merge(&format!("{path}/status"), &nothing).await?;
+    fleet.hub.start();
+    until_closed(&agent, &name).await?;
+    fleet
+        .until_condition(&name, conditions::HUB_ACCEPTED, "False")
+        .await
+}

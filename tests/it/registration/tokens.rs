@@ -328,6 +328,14 @@ async fn whoever_holds_a_token_chooses_neither_set_nor_labels_nor_acceptance() -
             "a taint",
             cluster(json!({}), json!({"taints": [{"key": "a", "effect": "NoSelect"}]})),
         ),
+        (
+            "a finalizer that nobody takes away",
+            cluster(json!({"finalizers": ["example.com/holds"]}), json!({})),
+        ),
+        (
+            "that nobody notices when it is lost",
+            cluster(json!({}), json!({"leaseDurationSeconds": i32::MAX})),
+        ),
     ];
     for (what, object) in &forged {
         match holder.create(CLUSTERS, object).await {
@@ -466,5 +474,68 @@ async fn a_token_brings_no_certificate_for_a_name_that_is_no_clusters() -> Resul
     let (reason, message) = denied_csr(&hub, "kube-public").await?;
     assert_eq!(reason, reasons::CSR_TOKEN_REFUSED);
     assert!(message.contains("is reserved"), "{message}");
+    Ok(())
+}
+
+/// Its agent would get rights in that namespace: to every Lease there, for one.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_lets_a_cluster_into_a_namespace_that_is_not_its() -> Result {
+    let fleet = strict(0).await?;
+    let hub = fleet.kube();
+    let name = format!("somebodys-{:08x}", rand::random::<u32>());
+    hub.create("/api/v1/namespaces", &json!({"metadata": {"name": name}}))
+        .await?;
+    let token = tokens::make(&hub, &["--accept"]).await?;
+    let holder = super::believed(&fleet, &token).await?;
+    let object = json!({"apiVersion": "cluster.open-cluster-management.io/v1", "kind": "ManagedCluster",
+        "metadata": {"name": name}, "spec": {}});
+    holder.create(CLUSTERS, &object).await?;
+    holder.create(CSRS, &honest(&name, "a")?).await?;
+    let (reason, message) = denied_csr(&hub, &name).await?;
+    assert_eq!(reason, reasons::CSR_TOKEN_REFUSED);
+    assert!(message.contains("is no cluster's"), "{message}");
+    let cluster = hub.get(&cluster_path(&name)).await?;
+    assert_ne!(cluster["spec"]["hubAcceptsClient"], true);
+    let told = condition(&cluster, conditions::JOIN_REFUSED);
+    assert_eq!(told.map(|(status, _)| status), Some("True"));
+    hub.delete(&cluster_path(&name)).await?;
+    hub.delete(&format!("/api/v1/namespaces/{name}")).await?;
+    Ok(())
+}
+
+/// Two klusterlets of one name, before anything is known of either.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_ask_for_one_name_at_once_one_gets_it() -> Result {
+    let fleet = strict(0).await?;
+    let hub = fleet.kube();
+    let name = format!("both-{:08x}", rand::random::<u32>());
+    let token = tokens::make(&hub, &["--accept"]).await?;
+    let holder = super::believed(&fleet, &token).await?;
+    let object = json!({"apiVersion": "cluster.open-cluster-management.io/v1", "kind": "ManagedCluster",
+        "metadata": {"name": name}, "spec": {}});
+    holder.create(CLUSTERS, &object).await?;
+    let (one, two) = (honest(&name, "a")?, honest(&name, "b")?);
+    let (one, two) = tokio::join!(holder.create(CSRS, &one), holder.create(CSRS, &two));
+    let asked = [self::name(&one?).to_owned(), self::name(&two?).to_owned()];
+    let decided = hub
+        .until_all(CSRS, SOON, "both are decided", |csrs| {
+            let decision = |one: &String| {
+                let csr = csrs.values().find(|csr| self::name(csr) == one)?;
+                Some(csr["status"]["conditions"].as_array()?.first()?.clone())
+            };
+            let both: Vec<Value> = asked.iter().filter_map(decision).collect();
+            (both.len() == 2)
+                .then(|| both.clone())
+                .ok_or_else(|| format!("{both:?}"))
+        })
+        .await?;
+    let mut types: Vec<&str> = decided.iter().filter_map(|one| one["type"].as_str()).collect();
+    types.sort_unstable();
+    assert_eq!(types, ["Approved", "Denied"], "{decided:?}");
+    let denied = decided.iter().find(|one| one["type"] == "Denied");
+    assert_eq!(
+        denied.context("one is")?["reason"],
+        reasons::CSR_CLUSTER_NAME_TAKEN
+    );
     Ok(())
 }

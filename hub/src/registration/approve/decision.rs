@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use muster_crds::{
-    conditions::{is_false, is_true, is_unknown},
-    constants::{annotations, conditions, labels, reasons},
+    conditions::{find, is_true},
+    constants::{annotations, conditions, labels, names, reasons},
     validity::Validity,
 };
 use serde_json::{Value, json};
@@ -42,6 +42,8 @@ pub struct Admission {
     pub used_by: Option<BTreeSet<String>>,
     /// What to change at the ManagedCluster first.
     pub patch: Option<Value>,
+    /// Whether that lets the cluster in.
+    pub lets_in: bool,
 }
 
 /// What to do about a request.
@@ -55,6 +57,8 @@ pub enum Decision {
     AskRenewal(Agent),
     /// Approve.
     Approve(Agent),
+    /// Approve when the bootstrap token it was made with is there, and none that `muster token create` made.
+    AskToken(Agent, String),
     /// Approve, after what its join token brings.
     Admit(Admission),
     /// Deny.
@@ -80,9 +84,12 @@ pub struct Trusted {
 }
 
 impl Trusted {
-    fn has(&self, csr: &CsrView, token: Option<&TokenView>) -> bool {
-        let member = || csr.groups.iter().any(|group| self.groups.contains(group));
-        self.users.contains(&csr.user) || (token.is_none() && member())
+    fn has_user(&self, csr: &CsrView) -> bool {
+        self.users.contains(&csr.user)
+    }
+
+    fn has_group(&self, csr: &CsrView) -> bool {
+        csr.groups.iter().any(|group| self.groups.contains(group))
     }
 }
 
@@ -115,13 +122,21 @@ pub fn decide(observed: Observed<'_>, trusted: &Trusted, now: Timestamp) -> Deci
                 "a person has to approve it: agent {known:?} has the name {} now",
                 agent.cluster
             )),
+            // Its rights may not be withdrawn yet.
+            _ if cluster.is_some_and(|cluster| !cluster.accepts) => {
+                Decision::Wait("the hub does not let its cluster in".to_owned())
+            }
             _ => Decision::AskRenewal(agent),
         };
     }
-    if trusted.has(csr, observed.token) {
-        return match cluster.and_then(|cluster| taken(cluster, &agent)) {
-            Some(why) => Decision::Wait(format!("it is not approved by itself: {why}")),
-            None => Decision::Approve(agent),
+    // Whoever holds a join token is held to it, whatever groups it brings.
+    if trusted.has_user(csr) || (observed.token.is_none() && trusted.has_group(csr)) {
+        if let Some(why) = cluster.and_then(|cluster| taken(cluster, &agent, now)) {
+            return Decision::Wait(format!("it is not approved by itself: {why}"));
+        }
+        return match csr.user.strip_prefix(names::BOOTSTRAP_USER_PREFIX) {
+            Some(id) if !trusted.has_user(csr) => Decision::AskToken(agent, id.to_owned()),
+            _ => Decision::Approve(agent),
         };
     }
     match (token::token_id(&csr.user, &csr.groups), observed.token) {
@@ -167,7 +182,7 @@ fn admit(
 ) -> Decision {
     let name = agent.cluster.as_str();
     // Before the certificate is signed: nobody is to hold one for a name that no cluster can have.
-    if let Some(message) = accept::refuse(name) {
+    if let Some(message) = accept::refuse(name, None) {
         return Decision::Deny {
             reason: reasons::CSR_TOKEN_REFUSED,
             message,
@@ -187,13 +202,13 @@ fn admit(
             "ManagedCluster {name} is not there yet, or is being deleted"
         ));
     };
-    if let Some(message) = taken(cluster, &agent) {
+    if let Some(message) = taken(cluster, &agent, now) {
         return Decision::Deny {
             reason: reasons::CSR_CLUSTER_NAME_TAKEN,
             message,
         };
     }
-    if !cluster.accepts && is_false(&cluster.conditions, conditions::HUB_ACCEPTED) {
+    if !cluster.accepts && cluster.was_let_in() {
         return Decision::Deny {
             reason: reasons::CSR_CLUSTER_DENIED,
             message: format!("the hub's administrator keeps cluster {name} out"),
@@ -208,6 +223,7 @@ fn admit(
         patch: bring(grant, id, cluster, &agent),
         token: id.to_owned(),
         used_by,
+        lets_in: grant.accept && !cluster.accepts,
         agent,
     })
 }
@@ -246,20 +262,41 @@ pub(super) fn noted(cluster: &ClusterView, agent: &Agent) -> Value {
     notes
 }
 
-/// Why the cluster's name cannot be had: another agent has it and is alive.
-fn taken(cluster: &ClusterView, agent: &Agent) -> Option<String> {
-    let other = cluster.agent.as_ref().filter(|other| **other != agent.agent)?;
-    let alive = cluster.accepts
-        && is_true(&cluster.conditions, conditions::HUB_ACCEPTED)
-        && is_true(&cluster.conditions, conditions::JOINED)
-        && !is_unknown(&cluster.conditions, conditions::CLUSTER_AVAILABLE);
-    alive.then(|| {
-        format!(
-            "the name {} is taken: agent {other:?} of a cluster with that name is alive; \
-             join under another name, or stop that agent and wait until the cluster is Unknown, or detach it",
-            cluster.name
-        )
-    })
+/// Why the cluster's name cannot be had: another agent has it and is alive, as far as anybody can tell.
+fn taken(cluster: &ClusterView, agent: &Agent, now: Timestamp) -> Option<String> {
+    // Not yet, or now: it is Unknown once it should have been.
+    let heard_of =
+        find(&cluster.conditions, conditions::CLUSTER_AVAILABLE).is_none_or(|one| one.status != "Unknown");
+    let name = &cluster.name;
+    match &cluster.agent {
+        Some(other) if *other == agent.agent => None,
+        // One that waits to be accepted has no lease to be heard of by. Who is accepted is who asked first.
+        Some(other) if !cluster.accepts && !cluster.was_let_in() => {
+            let good = cluster.certificate.is_none_or(|one| now < one.not_after);
+            good.then(|| {
+                format!(
+                    "the name {name} is taken: agent {other:?} of a cluster with that name waits to be accepted; \
+                     join under another name, or detach it"
+                )
+            })
+        }
+        Some(other) => (cluster.accepts && heard_of).then(|| {
+            format!(
+                "the name {name} is taken: agent {other:?} of a cluster with that name is alive; \
+                 join under another name, or stop that agent and wait until the cluster is Unknown, or detach it"
+            )
+        }),
+        // It joined before this hub wrote down who does.
+        None => {
+            let joined = is_true(&cluster.conditions, conditions::JOINED);
+            (cluster.accepts && joined && heard_of).then(|| {
+                format!(
+                    "the name {name} is taken: a cluster with that name is alive; join under another name, or stop its \
+                     agent and wait until the cluster is Unknown, or detach it"
+                )
+            })
+        }
+    }
 }
 
 #[cfg(test)]

@@ -253,6 +253,65 @@ fn a_name_is_free_when_its_agent_is_silent_or_the_same() {
 }
 
 #[test]
+fn a_name_is_its_first_agents_until_that_is_silent_or_forgotten() {
+    let token = token(grant(), &[]);
+    let decide = |cluster: &ClusterView, now: i64| ask(&csr(TOKEN), Some(&token), Some(cluster), now);
+    let taken = |cluster: &ClusterView, now: i64| matches!(decide(cluster, now), Decision::Deny { reason, .. } if reason == reasons::CSR_CLUSTER_NAME_TAKEN);
+    let good = |until: i64| Validity {
+        not_before: Timestamp::from_second(0).unwrap(),
+        not_after: Timestamp::from_second(until).unwrap(),
+    };
+    let waits = |certificate: Option<Validity>| ClusterView {
+        agent: Some("a2".to_owned()),
+        certificate,
+        ..new_cluster()
+    };
+    assert!(taken(&waits(None), 0), "its certificate is just being signed");
+    assert!(taken(&waits(Some(good(500))), 499));
+    assert!(!taken(&waits(Some(good(500))), 500), "it can not come any more");
+    let accepted = ClusterView {
+        conditions: vec![],
+        ..joined("a2", "True")
+    };
+    assert!(taken(&accepted, 0), "accepted, and not heard of yet");
+    let of_another_hub = ClusterView {
+        agent: None,
+        ..joined("a2", "True")
+    };
+    assert!(taken(&of_another_hub, 0), "nobody wrote down whose it is");
+    let imported = ClusterView {
+        accepts: true,
+        ..new_cluster()
+    };
+    assert!(matches!(decide(&imported, 0), Decision::Admit(one) if !one.lets_in));
+    assert!(matches!(decide(&new_cluster(), 0), Decision::Admit(one) if one.lets_in));
+}
+
+/// Neither that the hub has not yet told, nor that the cluster took the condition away, makes a denial undone.
+#[test]
+fn no_token_undoes_a_denial() {
+    let token = token(grant(), &[]);
+    let denied = |conditions: &[Condition], finalizers: &[&str]| ClusterView {
+        accepts: false,
+        conditions: conditions.to_vec(),
+        finalizers: finalizers.iter().map(ToString::to_string).collect(),
+        token: Some("abcdef".to_owned()),
+        ..joined("a1", "True")
+    };
+    let accepted = joined("a1", "True").conditions;
+    for cluster in [
+        denied(&accepted, &[]),
+        denied(&[], &[muster_crds::constants::finalizers::MANAGED_CLUSTER]),
+    ] {
+        let decision = ask(&csr(TOKEN), Some(&token), Some(&cluster), 0);
+        assert!(
+            matches!(&decision, Decision::Deny { reason, .. } if *reason == reasons::CSR_CLUSTER_DENIED),
+            "{decision:?}"
+        );
+    }
+}
+
+#[test]
 fn whoever_takes_a_name_over_leaves_the_former_agent_on_record() {
     let token = token(grant(), &[]);
     let lost = ClusterView {
@@ -274,10 +333,16 @@ fn members_of_a_trusted_group_get_in_but_by_a_join_token() {
         ..csr(user)
     };
     let cluster = new_cluster();
-    for user in ["system:serviceaccount:ns:bootstrap", TOKEN] {
-        let decision = ask(&member(user), None, Some(&cluster), 0);
-        assert_eq!(decision, Decision::Approve(agent("a1")), "{user}");
-    }
+    let decide = |user: &str| ask(&member(user), None, Some(&cluster), 0);
+    assert_eq!(
+        decide("system:serviceaccount:ns:bootstrap"),
+        Decision::Approve(agent("a1"))
+    );
+    // A bootstrap token that is not known as a join token: it may be revoked, or not be known yet.
+    assert_eq!(
+        decide(TOKEN),
+        Decision::AskToken(agent("a1"), "abcdef".to_owned())
+    );
     let used_up = token(grant(), &["burst-8", "burst-9"]);
     let decision = ask(&member(TOKEN), Some(&used_up), Some(&cluster), 0);
     assert!(matches!(decision, Decision::Deny { .. }), "{decision:?}");
@@ -299,7 +364,13 @@ fn only_the_agent_that_has_the_name_renews() {
         ask(Some(&joined("a1", "True"))),
         Decision::AskRenewal(agent("a1"))
     );
-    assert_eq!(ask(Some(&new_cluster())), Decision::AskRenewal(agent("a1")));
+    let denied = ClusterView {
+        accepts: false,
+        ..joined("a1", "True")
+    };
+    for cluster in [new_cluster(), denied] {
+        assert!(matches!(ask(Some(&cluster)), Decision::Wait(_)));
+    }
     assert_eq!(ask(None), Decision::AskRenewal(agent("a1")));
     // A former agent of the name, that comes back with a certificate that is still good.
     for available in ["True", "Unknown"] {
