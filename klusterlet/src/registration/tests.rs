@@ -2,6 +2,7 @@
 
 mod errors;
 mod flow;
+mod hubs;
 mod patience;
 mod rebootstrap;
 mod several;

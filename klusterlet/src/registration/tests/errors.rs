@@ -1,7 +1,8 @@
 //! What people get wrong when they join, each against a real TLS server: one clear error that says what to do.
 
 use super::super::{ByKubeconfig, Context, driver};
-use super::stub::{Hubs, Stub, context, options};
+use super::hubs::{Hubs, context, options};
+use super::stub::Stub;
 use crate::Error;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

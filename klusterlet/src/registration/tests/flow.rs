@@ -1,7 +1,8 @@
 //! Joining, staying joined, and everything that may go wrong in between.
 
 use super::super::{driver, trouble};
-use super::stub::{Hubs, Signing, Stub, clock, context, kubeconfig, options};
+use super::hubs::{Hubs, context, kubeconfig, one, options};
+use super::stub::{Signing, Stub};
 use crate::Error;
 use jiff::SignedDuration;
 use muster_crds::constants::{annotations, conditions as types};
@@ -45,14 +46,6 @@ pub(super) fn file(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
-}
-
-/// One hub, one cluster, a bootstrap file.
-pub(super) fn one() -> (Stub, Stub, Hubs) {
-    let clock = clock();
-    let (hub, spoke) = (Stub::new("hub", &clock), Stub::new("spoke", &clock));
-    let hubs = Hubs([("https://hub".to_owned(), hub.clone())].into());
-    (hub, spoke, hubs)
 }
 
 pub(super) fn start(spoke: &Stub, hubs: &Hubs, args: &[&str]) -> Run {

@@ -2,8 +2,9 @@
 //! that hundreds of clusters come to at once, or that has just started.
 
 use super::super::answers;
-use super::flow::{AGENT_NS, CLUSTER, accept, eventually, hub_secret, is, joined, one, start, start_in};
-use super::stub::{Caller, Stub, kubeconfig};
+use super::flow::{AGENT_NS, CLUSTER, accept, eventually, hub_secret, is, joined, start, start_in};
+use super::hubs::{kubeconfig, one};
+use super::stub::{Caller, Stub};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use muster_crds::constants::conditions as types;

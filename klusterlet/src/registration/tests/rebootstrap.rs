@@ -1,9 +1,7 @@
 //! Bootstrap data and credentials that change, vanish or come back while the agent runs, and after it was started again.
 
-use super::flow::{
-    AGENT_NS, CLUSTER, LEASE, csrs, eventually, file, hub_secret, joined, one, start, start_in,
-};
-use super::stub::{Hubs, Stub, clock, kubeconfig};
+use super::flow::{AGENT_NS, CLUSTER, LEASE, csrs, eventually, file, hub_secret, joined, start, start_in};
+use super::hubs::{kubeconfig, one, two};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -16,19 +14,7 @@ fn secret(url: &str, token: &str) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn bootstrap_secrets_and_files_that_change_take_hold() {
-    let clock = clock();
-    let (one, two, spoke) = (
-        Stub::new("hub", &clock),
-        Stub::new("hub2", &clock),
-        Stub::new("spoke", &clock),
-    );
-    let hubs = Hubs(
-        [
-            ("https://hub".to_owned(), one.clone()),
-            ("https://hub2".to_owned(), two.clone()),
-        ]
-        .into(),
-    );
+    let (one, two, spoke, hubs) = two();
     let boot = format!("{AGENT_NS}/bootstrap-hub-kubeconfig");
     // Nothing at all at first: the Secret is waited for.
     let dir = tempfile::tempdir().unwrap();
@@ -63,19 +49,7 @@ async fn bootstrap_secrets_and_files_that_change_take_hold() {
 
 #[tokio::test(start_paused = true)]
 async fn a_bootstrap_file_that_changes_takes_hold() {
-    let clock = clock();
-    let (one, two, spoke) = (
-        Stub::new("hub", &clock),
-        Stub::new("hub2", &clock),
-        Stub::new("spoke", &clock),
-    );
-    let hubs = Hubs(
-        [
-            ("https://hub".to_owned(), one.clone()),
-            ("https://hub2".to_owned(), two.clone()),
-        ]
-        .into(),
-    );
+    let (one, two, spoke, hubs) = two();
     let run = start(&spoke, &hubs, &[]);
     joined(&one).await;
     file(run.dir.path(), "bootstrap", &kubeconfig("https://hub2", "t0ken"));

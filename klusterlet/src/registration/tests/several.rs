@@ -1,24 +1,14 @@
 //! Several hubs: one that denies the cluster or falls silent is left for the next, and come back to.
 
 use super::flow::{CLUSTER, LEASE, csrs, eventually, file, joined, start_in};
-use super::stub::{Hubs, Stub, clock, kubeconfig};
+use super::hubs::{Hubs, kubeconfig, two};
+use super::stub::Stub;
 use std::path::Path;
 use std::time::Duration;
 
-fn two(dir: &Path) -> (Stub, Stub, Stub, Hubs, String) {
-    let clock = clock();
-    let (one, two, spoke) = (
-        Stub::new("hub", &clock),
-        Stub::new("hub2", &clock),
-        Stub::new("spoke", &clock),
-    );
-    let hubs = Hubs(
-        [
-            ("https://hub".to_owned(), one.clone()),
-            ("https://hub2".to_owned(), two.clone()),
-        ]
-        .into(),
-    );
+/// Two hubs, a cluster, and the files of the bootstrap data for each.
+fn two_files(dir: &Path) -> (Stub, Stub, Stub, Hubs, String) {
+    let (one, two, spoke, hubs) = two();
     let files =
         [("b1", "https://hub"), ("b2", "https://hub2")].map(|(n, u)| file(dir, n, &kubeconfig(u, "t0ken")));
     (one, two, spoke, hubs, files.join(","))
@@ -27,7 +17,7 @@ fn two(dir: &Path) -> (Stub, Stub, Stub, Hubs, String) {
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_is_denied_goes_to_the_next_hub_and_back() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, two, spoke, hubs, files) = two(dir.path());
+    let (one, two, spoke, hubs, files) = two_files(dir.path());
     let run = start_in(
         dir,
         &spoke,
@@ -57,7 +47,7 @@ async fn a_cluster_that_is_denied_goes_to_the_next_hub_and_back() {
 #[tokio::test(start_paused = true)]
 async fn a_hub_that_is_silent_is_left_after_the_timeout_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, two, spoke, hubs, files) = two(dir.path());
+    let (one, two, spoke, hubs, files) = two_files(dir.path());
     let args = [
         "--feature-gates=MultipleHubs=true",
         "--hub-connection-timeout-seconds=200",
@@ -77,7 +67,7 @@ async fn a_hub_that_is_silent_is_left_after_the_timeout_and_not_before() {
 #[tokio::test(start_paused = true)]
 async fn a_timeout_shorter_than_the_lease_loses_no_hub() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, two, spoke, hubs, files) = two(dir.path());
+    let (one, two, spoke, hubs, files) = two_files(dir.path());
     let args = [
         "--feature-gates=MultipleHubs=true",
         "--hub-connection-timeout-seconds=20",

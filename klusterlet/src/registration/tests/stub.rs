@@ -1,17 +1,12 @@
 //! A small API server in memory, in virtual time: objects, watches, certificate signing, and a script of refusals.
 
-use super::super::bootstrap::Bootstrap;
+mod wire;
+
 use super::super::clock::Clock;
-use super::super::credentials::{Credentials, Place};
-use super::super::trouble::Trouble;
-use super::super::{Connect, Context, Spoke};
-use crate::{Error, Options};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use clap::Parser as _;
-use futures::future::BoxFuture;
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use serde_json::{Value, json};
@@ -19,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
+use wire::{Answer, body, parse, selected, status, unescape, within};
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -65,41 +61,6 @@ pub struct Stub {
     pub clock: Clock,
     state: Arc<Mutex<State>>,
     moved: watch::Sender<u64>,
-}
-
-pub type Answer = http::Response<http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>>;
-
-fn body(bytes: impl Into<Bytes>) -> http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible> {
-    http_body_util::Full::new(bytes.into()).boxed()
-}
-
-fn status(code: u16, reason: &str, message: &str) -> (u16, Value) {
-    let value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "code": code, "reason": reason, "message": message});
-    (code, value)
-}
-
-/// Collection path, name and subresource of a request path.
-pub fn parse(path: &str) -> (String, Option<String>, Option<String>) {
-    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let root = if parts[0] == "api" { 2 } else { 3 };
-    let rest = &parts[root.min(parts.len())..];
-    let namespaced = rest.len() >= 3 && rest[0] == "namespaces" && rest[2] != "status";
-    let width = root + if namespaced { 3 } else { 1 };
-    let collection = format!("/{}", parts[..width.min(parts.len())].join("/"));
-    let part = |i: usize| parts.get(i).map(|s| (*s).to_owned());
-    (collection, part(width), part(width + 1))
-}
-
-/// Whether a listed path belongs to a collection, also that of all namespaces.
-fn within(key: &str, collection: &str) -> bool {
-    let (of, _, _) = parse(key);
-    let plural = |c: &str| c.rsplit('/').next().unwrap_or_default().to_owned();
-    of == collection
-        || (!collection.contains("/namespaces/")
-            && of.contains("/namespaces/")
-            && plural(&of) == plural(collection)
-            && of.split("/namespaces/").next() == collection.rsplit_once('/').map(|(c, _)| c))
 }
 
 impl Stub {
@@ -438,88 +399,8 @@ impl Stub {
                 }
             },
         );
-        http::Response::new(StreamBody::new(frames).boxed_unsync_to_boxed())
+        wire::streamed(frames)
     }
-}
-
-trait ToBoxed {
-    fn boxed_unsync_to_boxed(self) -> http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
-}
-
-impl<S> ToBoxed for StreamBody<S>
-where
-    S: futures::Stream<Item = Result<http_body::Frame<Bytes>, std::convert::Infallible>> + Send + 'static,
-{
-    fn boxed_unsync_to_boxed(self) -> http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible> {
-        // A body must be Sync; a channel's end is.
-        let (to, from) = tokio::sync::mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            let mut body = Box::pin(self);
-            while let Some(frame) = body.frame().await {
-                if to.send(frame).is_err() {
-                    return;
-                }
-            }
-        });
-        let stream = futures::stream::unfold(
-            from,
-            |mut from| async move { from.recv().await.map(|f| (f, from)) },
-        );
-        StreamBody::new(SyncStream(std::sync::Mutex::new(Box::pin(stream)))).boxed()
-    }
-}
-
-struct SyncStream(
-    std::sync::Mutex<
-        futures::stream::BoxStream<'static, Result<http_body::Frame<Bytes>, std::convert::Infallible>>,
-    >,
-);
-
-impl futures::Stream for SyncStream {
-    type Item = Result<http_body::Frame<Bytes>, std::convert::Infallible>;
-    fn poll_next(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        self.0.lock().unwrap().as_mut().poll_next(cx)
-    }
-}
-
-fn unescape(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut bytes = text.bytes();
-    while let Some(b) = bytes.next() {
-        match b {
-            b'%' => {
-                let hex: String = bytes.by_ref().take(2).map(char::from).collect();
-                out.push(u8::from_str_radix(&hex, 16).unwrap());
-            }
-            b'+' => out.push(b' '),
-            b => out.push(b),
-        }
-    }
-    String::from_utf8(out).unwrap()
-}
-
-fn selected(object: &Value, query: &BTreeMap<String, String>) -> bool {
-    let labels = query.get("labelSelector").map_or("", String::as_str);
-    let fields = query.get("fieldSelector").map_or("", String::as_str);
-    let label = |key: &str| object["metadata"]["labels"][key].as_str();
-    let labels_match =
-        labels
-            .split(',')
-            .filter(|l| !l.is_empty())
-            .all(|l| match (l.strip_prefix('!'), l.split_once('=')) {
-                (Some(key), _) => label(key).is_none(),
-                (None, Some((key, value))) => label(key) == Some(value.trim_start_matches('=')),
-                (None, None) => label(l).is_some(),
-            });
-    let fields_match = fields.split(',').filter(|f| !f.is_empty()).all(|f| {
-        let (key, value) = f.split_once('=').unwrap();
-        assert_eq!(key, "metadata.name");
-        object["metadata"]["name"].as_str() == Some(value.trim_start_matches('='))
-    });
-    labels_match && fields_match
 }
 
 /// A certificate for a user with this life.
@@ -531,94 +412,4 @@ pub fn certificate(user: &str, from: Timestamp, to: Timestamp) -> String {
     params.not_before = at(from);
     params.not_after = at(to);
     params.self_signed(&key).unwrap().pem()
-}
-
-/// Hubs by URL.
-#[derive(Clone, Default)]
-pub struct Hubs(pub BTreeMap<String, Stub>);
-
-impl Hubs {
-    fn find(&self, url: &str) -> Stub {
-        self.0
-            .get(url)
-            .unwrap_or_else(|| panic!("there is no hub {url}"))
-            .clone()
-    }
-}
-
-impl Connect for Hubs {
-    fn agent<'a>(
-        &'a self,
-        credentials: &'a Credentials,
-        _: &'a Place,
-    ) -> BoxFuture<'a, Result<Client, Error>> {
-        let url = credentials.server().unwrap().url;
-        let (_, validity) = credentials.certificate().unwrap();
-        let caller = Caller::Agent {
-            not_after: validity.not_after,
-        };
-        Box::pin(std::future::ready(Ok(self.find(&url).client(caller))))
-    }
-
-    fn bootstrap<'a>(&'a self, bootstrap: &'a Bootstrap) -> BoxFuture<'a, Result<Client, Error>> {
-        let hub = self.find(&bootstrap.server.url);
-        let text = serde_json::to_value(&bootstrap.config.auth_infos).unwrap();
-        let token = text[0]["user"]["token"].as_str().unwrap_or_default().to_owned();
-        Box::pin(std::future::ready(Ok(hub.client(Caller::Bootstrap(token)))))
-    }
-}
-
-pub fn kubeconfig(url: &str, token: &str) -> String {
-    format!(
-        "current-context: x\ncontexts: [{{name: x, context: {{cluster: c, user: u}}}}]\n\
-         clusters: [{{name: c, cluster: {{server: \"{url}\"}}}}]\nusers: [{{name: u, user: {{token: {token}}}}}]\n"
-    )
-}
-
-#[derive(clap::Parser)]
-struct Args {
-    #[command(flatten)]
-    options: Options,
-}
-
-pub fn options(args: &[&str]) -> Options {
-    let options = Args::try_parse_from([&["klusterlet"], args].concat())
-        .unwrap_or_else(|e| panic!("{e}"))
-        .options;
-    options.check().unwrap();
-    options
-}
-
-/// A clock that runs with tokio's.
-pub fn clock() -> Clock {
-    let (base, start) = (
-        Timestamp::from_second(1_790_000_000).unwrap(),
-        tokio::time::Instant::now(),
-    );
-    Clock::new(move || base + SignedDuration::try_from(start.elapsed()).unwrap())
-}
-
-/// A context of a cluster before `hubs`.
-pub fn context(spoke: &Stub, hubs: &Hubs, options: Options) -> Arc<Context> {
-    Arc::new(Context {
-        spoke: Spoke {
-            client: spoke.client(Caller::Admin),
-            url: format!("https://{}", spoke.name),
-            ca: Vec::new(),
-            uid: Some(format!("uid-of-{}", spoke.name)),
-        },
-        gates: options.gates().unwrap(),
-        place: Place {
-            dir: options.hub_kubeconfig_dir.clone(),
-            namespace: options.namespace.clone(),
-            secret: options.hub_kubeconfig_secret.clone(),
-        },
-        // Its own offset: what one hub taught is not the other test's.
-        clock: spoke.clock.clone(),
-        connect: Arc::new(hubs.clone()),
-        agent_id: Some("installation".into()),
-        metrics: Arc::default(),
-        trouble: Trouble::default(),
-        options,
-    })
 }

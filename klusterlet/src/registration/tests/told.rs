@@ -1,6 +1,7 @@
 //! What goes wrong at a hub that a cluster has joined, told on the cluster: not at once, but as long as it lasts.
 
-use super::flow::{CLUSTER, LEASE, accept, events, eventually, is, joined, one, start};
+use super::flow::{CLUSTER, LEASE, accept, events, eventually, is, joined, start};
+use super::hubs::one;
 use super::stub::Stub;
 use muster_crds::constants::conditions as types;
 use serde_json::json;
