@@ -25,6 +25,8 @@ pub struct Contention {
     level: u32,
     until: Option<Instant>,
     told: String,
+    /// What the API server said last that an apply makes of the object.
+    confirmed: String,
 }
 
 /// What became of an object that was as it should be.
@@ -75,7 +77,30 @@ impl Contention {
 
     /// Whether it was repaired lately, or is fought over.
     pub fn is_known(&self) -> bool {
-        *self != Self::default()
+        *self != self.over()
+    }
+
+    /// No fight any more.
+    fn over(&self) -> Self {
+        Self {
+            confirmed: self.confirmed.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// An apply was answered with this.
+    pub fn confirm(&mut self, print: String) {
+        self.confirmed = print;
+    }
+
+    /// Whether that was the last answer.
+    pub fn is_confirmed(&self, print: &str) -> bool {
+        self.confirmed == print
+    }
+
+    /// The repair that was to be made last changed nothing: it was none.
+    pub fn nothing_changed(&mut self) {
+        self.rounds.pop();
     }
 
     /// The object that was to be made again last was not.
@@ -97,7 +122,7 @@ impl Contention {
         match over {
             Some(over) if now < over => Some(over - now),
             _ => {
-                *self = Self::default();
+                *self = self.over();
                 None
             }
         }
@@ -218,6 +243,19 @@ mod tests {
             Verdict::Wait(WAITS.0)
         );
         assert_eq!(fight.told(), Some("it goes"));
+    }
+
+    #[test]
+    fn repairs_that_change_nothing_are_no_fight() {
+        let mut fight = Contention::default();
+        let start = Instant::now();
+        for round in 0..3 * ROUNDS as u64 {
+            let now = start + Duration::from_millis(round);
+            assert_eq!(fight.drifted(now, Changed, "x".into()), Verdict::Repair);
+            fight.nothing_changed();
+            fight.confirm(format!("{round}"));
+            assert!(!fight.is_known() && fight.is_confirmed(&format!("{round}")));
+        }
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use super::{delete, manifest_condition, owners, patch, uid, until_condition, until_manifest, until_value};
 use crate::Result;
 use anyhow::Context as _;
-use muster_tests::objects::{configmap, configmap_path, deployment, deployment_path, has_condition, work};
+use muster_tests::objects::{
+    configmap, configmap_path, deployment, deployment_path, feedback, has_condition, work,
+};
 use muster_tests::wait::SOON;
 use muster_tests::{Fleet, Kube};
 use serde_json::{Value, json};
@@ -279,6 +281,89 @@ async fn drift_that_is_reported_stays() -> Result {
         )
         .await
         .map(drop)
+}
+
+/// Under server-side apply only what an apply would change differs: neither what is left to others, nor what is never
+/// written.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_not_be_written_does_not_differ() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let configs = |object: &str| {
+        let strategy = json!({"type": "ServerSideApply", "serverSideApply": {"ignoreFields": [
+            {"condition": "OnSpokePresent", "jsonPaths": [".spec.replicas"]}]}});
+        let paths = [
+            json!({"name": "replicas", "path": ".spec.replicas"}),
+            json!({"name": "paused", "path": ".spec.minReadySeconds"}),
+        ];
+        let rest = json!({"updateStrategy": strategy,
+            "feedbackRules": [{"type": "JSONPaths", "jsonPaths": paths}]});
+        json!([super::config("apps", "deployments", &ns, object, &rest)])
+    };
+    let mut web = deployment(&ns, "web", 2);
+    web["spec"]["minReadySeconds"] = json!(3);
+    let mut watched = annotated(name, "watched", &[web], "drift", "Report");
+    watched["spec"]["manifestConfigs"] = configs("web");
+    fleet.create(&watched).await?;
+    let in_sync = ("Drifted", "False", "InSync", "");
+    until_manifest(&fleet, name, "watched", "web", in_sync).await?;
+    let path = deployment_path(&ns, "web");
+    let told = |field: &'static str, value: i64| {
+        fleet.until_work(name, "watched", field, move |work| {
+            let found = feedback(work, "web", field);
+            (found == Some(json!(value)))
+                .then_some(())
+                .ok_or_else(|| format!("it is {found:?}"))
+        })
+    };
+    let edit = |spec: Value| {
+        let (spoke, path) = (spoke.clone(), format!("{path}?fieldManager=autoscaler"));
+        async move { spoke.merge(&path, &json!({ "spec": spec })).await }
+    };
+    edit(json!({"replicas": 5})).await?;
+    let found = told("replicas", 5).await?;
+    assert_eq!(manifest_condition(&found, "web", "Drifted").1, "InSync");
+    edit(json!({"minReadySeconds": 9})).await?;
+    let differs = (
+        "Drifted",
+        "True",
+        "Drifted",
+        "spec.minReadySeconds is 9, should be 3",
+    );
+    let found = until_manifest(&fleet, name, "watched", "web", differs).await?;
+    let told = manifest_condition(&found, "web", "Drifted").2;
+    assert!(!told.contains("replicas"), "{told}");
+
+    // So it is when an object is taken over.
+    let theirs = deployment(&ns, "theirs", 5);
+    spoke
+        .create(&format!("/apis/apps/v1/namespaces/{ns}/deployments"), &theirs)
+        .await?;
+    spoke
+        .create(
+            &format!("/api/v1/namespaces/{ns}/configmaps"),
+            &configmap(&ns, "once", "theirs"),
+        )
+        .await?;
+    let manifests = [deployment(&ns, "theirs", 2), configmap(&ns, "once", "ours")];
+    let mut taken = annotated(name, "taken", &manifests, "take-over", "IfNoDiff");
+    taken["spec"]["manifestConfigs"] = configs("theirs");
+    let once = json!({"type": "CreateOnly"});
+    if let Some(list) = taken["spec"]["manifestConfigs"].as_array_mut() {
+        list.push(muster_tests::objects::strategy(
+            "",
+            "configmaps",
+            &ns,
+            "once",
+            &once,
+        ));
+    }
+    fleet.create(&taken).await?;
+    fleet.until_applied(name, "taken").await?;
+    let found = spoke.get(&deployment_path(&ns, "theirs")).await?;
+    assert_eq!((&found["spec"]["replicas"], owners(&found)), (&json!(5), 1));
+    until_value(&spoke, &ns, "once", "theirs").await
 }
 
 #[tokio::test(flavor = "multi_thread")]

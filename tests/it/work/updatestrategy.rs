@@ -226,6 +226,74 @@ async fn a_conflict_ends_when_the_manifest_leaves_the_field_out() -> Result {
     until_field(&spoke, &path, "/spec/replicas", &json!(2)).await
 }
 
+/// A list whose items have keys may have items of others: they are no drift, however often the object is looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn items_of_others_are_let_be_and_ours_are_kept() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let ignoring = json!([{"condition": "OnSpokePresent", "jsonPaths": [".spec.replicas"]}]);
+    for (work, ignore) in [("plain", json!([])), ("around", ignoring)] {
+        let strategy =
+            json!({"type": "ServerSideApply", "serverSideApply": {"force": true, "ignoreFields": ignore}});
+        let paths = [json!({"name": "round", "path": ".metadata.labels.round"})];
+        let rest = json!({"updateStrategy": strategy,
+            "feedbackRules": [{"type": "JSONPaths", "jsonPaths": paths}]});
+        let configs = json!({"manifestConfigs": [config("apps", "deployments", &ns, "web", &rest)]});
+        let manifests = [web(&ns, 1, "a:1")];
+        fleet.create(&work_with(name, work, &manifests, &configs)).await?;
+        fleet.until_applied(name, work).await?;
+        let path = deployment_path(&ns, "web");
+        let beside = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": ns},
+            "spec": {"template": {"spec": {"containers": [{"name": "mesh", "image": "mesh:1"}]}}}});
+        spoke.apply(&path, "mesh", false, &beside).await?;
+        for round in 0..8 {
+            let label = json!({"metadata": {"labels": {"round": format!("r{round}")}}});
+            spoke.merge(&path, &label).await?;
+            let found = fleet
+                .until_work(name, work, "the label is told", |work| {
+                    let value = feedback(work, "web", "round");
+                    (value == Some(json!(format!("r{round}"))))
+                        .then_some(())
+                        .ok_or_else(|| format!("it is {value:?}"))
+                })
+                .await?;
+            let degraded = super::manifest_condition(&found, "web", "Degraded");
+            assert_ne!(degraded.1, "Contended", "{work} {round}: {degraded:?}");
+        }
+        // What is ours among them is still kept.
+        let container = |object: &Value, name: &str| {
+            let list = object["spec"]["template"]["spec"]["containers"].as_array();
+            let found = list.into_iter().flatten().find(|c| c["name"] == name);
+            found.cloned().unwrap_or_default()
+        };
+        let mut edited = spoke.get(&path).await?;
+        for one in edited["spec"]["template"]["spec"]["containers"]
+            .as_array_mut()
+            .context("containers")?
+        {
+            one["image"] = json!("edited");
+        }
+        spoke
+            .replace(&format!("{path}?fieldManager=somebody"), &edited)
+            .await?;
+        let kept = spoke
+            .until(&path, SOON, "our container is put back", |object| {
+                let found = container(object.ok_or("gone")?, "main")["image"].clone();
+                (found == "a:1")
+                    .then(|| object.cloned())
+                    .ok_or_else(|| format!("{found}"))
+            })
+            .await?
+            .context("the object")?;
+        assert_eq!(container(&kept, "mesh")["image"], "edited");
+        delete(&fleet, name, work).await?;
+        spoke.until_gone(&path, SOON).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_works_apply_an_object_as_two_managers() -> Result {
     let fleet = Fleet::joined(1).await?;

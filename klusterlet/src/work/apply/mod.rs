@@ -338,18 +338,18 @@ impl Applier {
             return Ok(Came::Settled(self.let_go(target).await?));
         }
         match target.policy.drift {
-            Drift::Report if look.applied => return Ok(self.report_drift(target).await?),
+            Drift::Report if look.applied => return self.report_drift(target, look).await,
             Drift::Once if look.applied => return Ok(Came::Settled(self.observe(target).await?)),
             _ => {}
         }
         match strategy {
             UpdateStrategyType::ServerSideApply => self.server_side_apply(target, look).await,
-            _ => Ok(self.update(target, look).await?),
+            _ => self.update(target, look).await,
         }
     }
 
     /// Only says how the object differs from its manifest.
-    async fn report_drift(&self, target: &Target<'_>) -> Result<Came, RequestError> {
+    async fn report_drift(&self, target: &Target<'_>, look: &Look) -> Result<Came, Failure> {
         let Some(live) = self.observe(target).await? else {
             let missing = Difference {
                 path: vec!["the object".into()],
@@ -367,7 +367,7 @@ impl Applier {
                 Decision::Keep | Decision::ReplaceIfOther(_) => None,
                 Decision::Recreate => Some(target.required.clone()),
             },
-            UpdateStrategyType::ServerSideApply => Some(drift::overlaid(&live, &target.required)),
+            UpdateStrategyType::ServerSideApply => self.foreseen(target, &live, look.trusted).await?,
             UpdateStrategyType::CreateOnly | UpdateStrategyType::ReadOnly => None,
         };
         let found = wanted
@@ -424,7 +424,7 @@ impl Applier {
     }
 
     /// Why an existing object must not be touched, if it must not.
-    async fn hands_off(&self, target: &Target<'_>, live: &Arc<Value>) -> Result<Option<Came>, RequestError> {
+    async fn hands_off(&self, target: &Target<'_>, live: &Arc<Value>) -> Result<Option<Came>, Failure> {
         if !live["metadata"]["deletionTimestamp"].is_null() {
             // Its end is an event, and then it is made again at once.
             if !policy::is_labelled(live) {
@@ -454,12 +454,17 @@ impl Applier {
     }
 
     /// What taking an object over would change of it, but for the marks and the owner that it gets.
-    async fn would_differ(&self, target: &Target<'_>, live: &Value) -> Result<Vec<Difference>, RequestError> {
-        if target.strategy() != UpdateStrategyType::Update {
-            return Ok(difference::differences(
-                live,
-                &drift::overlaid(live, &target.required),
-            ));
+    async fn would_differ(&self, target: &Target<'_>, live: &Value) -> Result<Vec<Difference>, Failure> {
+        match target.strategy() {
+            UpdateStrategyType::Update => {}
+            UpdateStrategyType::ServerSideApply => {
+                let new = self.foreseen(target, live, false).await?;
+                return Ok(new
+                    .map(|new| difference::differences(live, &new))
+                    .unwrap_or_default());
+            }
+            // Its content is never written.
+            UpdateStrategyType::CreateOnly | UpdateStrategyType::ReadOnly => return Ok(Vec::new()),
         }
         let new = match drift::decide(&target.required, live, &target.marks) {
             Decision::Keep => return Ok(Vec::new()),
@@ -472,7 +477,7 @@ impl Applier {
                 match objects::replace(&target.writer.dry(), &target.path, &new).await {
                     Ok(made) => made,
                     Err(error) if matches!(error.code(), 400 | 403 | 422) => new,
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(error.into()),
                 }
             }
         };

@@ -1,8 +1,10 @@
 //! The strategy `ServerSideApply` (wire §3.3).
 
 use super::{Applier, CONFLICT_RETRIES, Came, Failure, Known, Look, Target};
+use crate::limits::Server;
 use crate::work::contention::Verdict;
 use crate::work::drift::Marks;
+use crate::work::objects::RequestError;
 use crate::work::policy::TakeOver;
 use crate::work::{drift, ignore, manifest, objects};
 use muster_crds::constants::{annotations, labels};
@@ -10,45 +12,68 @@ use muster_crds::work::v1::{IgnoreFieldsCondition, ServerSideApplyConfig};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// What is to be applied over an object that exists.
+struct Due {
+    wanted: Value,
+    /// It is as it should be no more: how it should be.
+    drift: Option<Value>,
+}
+
 impl Applier {
     pub(super) async fn server_side_apply(&self, target: &Target<'_>, look: &Look) -> Result<Came, Failure> {
-        let config = target
-            .settings
-            .strategy
-            .and_then(|s| s.server_side_apply.clone())
-            .unwrap_or_default();
-        if !config.ignore_fields.is_empty() {
-            return self.apply_around(target, look, &config).await;
-        }
-        let mut wanted = target.required.clone();
-        wanted["metadata"]["labels"][labels::APPLIED] = "true".into();
-        let live = match self.known(target).await {
-            Known::Object(live) => Some(live),
-            Known::Absent if target.policy.take_over == TakeOver::Always && target.rivals.is_empty() => None,
-            // Whoever owns it by apply must be applied along.
-            Known::Absent | Known::Unknown => self.fetch(target).await?,
+        let config = config(target);
+        let mut live = if config.ignore_fields.is_empty() {
+            match self.known(target).await {
+                Known::Object(live) => Some(live),
+                Known::Absent if target.policy.take_over == TakeOver::Always && target.rivals.is_empty() => {
+                    None
+                }
+                // Whoever owns it by apply must be applied along.
+                Known::Absent | Known::Unknown => self.fetch(target).await?,
+            }
+        } else {
+            self.observe(target).await?
         };
-        if let Some(live) = &live {
-            if let Some(came) = self.hands_off(target, live).await? {
-                return Ok(came);
-            }
-            let known = look.trusted && applied_by(live, &config.field_manager);
-            if (known || is_as_applied(live, &wanted, &config.field_manager)) && drift::covers(live, &wanted)
-            {
-                return self.own(target, live.clone()).await;
-            }
-            // What a server may have dropped itself is no fight.
-            if known
-                && !drift::covers_but_empties(live, &wanted)
-                && let Verdict::Wait(wait) = target.drifted(live, &drift::overlaid(live, &wanted))
-            {
-                return Ok(Came::Contended(Some(live.clone()), wait));
+        let mut tries = 1;
+        loop {
+            match self.apply_over(target, look, &config, live).await {
+                // Somebody wrote at the same moment: what they wrote may be what is left to them.
+                Err(Failure::Request(error))
+                    if tries < CONFLICT_RETRIES && error.is_conflict() && !error.is_field_conflict() =>
+                {
+                    live = self.fetch(target).await?;
+                    tries += 1;
+                }
+                came => return came,
             }
         }
-        match live {
-            None => self.make(target, look, &config, wanted).await,
-            Some(live) => self.send(target, &config, Some(&live), wanted).await,
+    }
+
+    async fn apply_over(
+        &self,
+        target: &Target<'_>,
+        look: &Look,
+        config: &ServerSideApplyConfig,
+        live: Option<Arc<Value>>,
+    ) -> Result<Came, Failure> {
+        let Some(live) = live else {
+            let (_, hash) = reduced(target, config).await?;
+            let wanted = marked(target.required.clone(), hash.as_deref());
+            return self.make(target, look, config, wanted).await;
+        };
+        if let Some(came) = self.hands_off(target, &live).await? {
+            return Ok(came);
         }
+        let Some(due) = due(target, &live, config, look.trusted).await? else {
+            return self.own(target, live).await;
+        };
+        if let Some(should) = &due.drift
+            && let Verdict::Wait(wait) = target.drifted(&live, should)
+        {
+            return Ok(Came::Contended(Some(live), wait));
+        }
+        let repairs = due.drift.is_some();
+        self.send(target, config, Some(&live), due.wanted, repairs).await
     }
 
     /// The object is not known to be there.
@@ -64,7 +89,7 @@ impl Applier {
         {
             return Ok(Came::Contended(None, wait));
         }
-        let made = self.send(target, config, None, wanted).await;
+        let made = self.send(target, config, None, wanted, false).await;
         if look.trusted && made.is_err() {
             target.fight().not_made();
         }
@@ -77,20 +102,20 @@ impl Applier {
         &self,
         target: &Target<'_>,
         config: &ServerSideApplyConfig,
-        live: Option<&Value>,
-        mut wanted: Value,
+        before: Option<&Value>,
+        wanted: Value,
+        repairs: bool,
     ) -> Result<Came, Failure> {
-        let owners = owners(&wanted, live, &target.marks, &config.field_manager);
-        if !owners.is_empty() {
-            wanted["metadata"]["ownerReferences"] = owners.into();
+        let live = patch(target, &target.writer, config, before, wanted).await?;
+        let same = |b: &Value| b["metadata"]["resourceVersion"] == live["metadata"]["resourceVersion"];
+        {
+            let mut fight = target.fight();
+            if repairs && before.is_some_and(same) {
+                // The server makes of the manifest what is there: nobody changed anything.
+                fight.nothing_changed();
+            }
+            fight.confirm(print(target, &live, &config.field_manager));
         }
-        let path = format!(
-            "{}?fieldManager={}&force={}",
-            target.path, config.field_manager, config.force
-        );
-        let method = http::Method::PATCH;
-        let live =
-            objects::request(&target.writer, method, &path, objects::APPLY_PATCH, Some(&wanted)).await?;
         let live = Arc::new(live);
         if let Some(came) = self.hands_off(target, &live).await? {
             return Ok(came);
@@ -98,85 +123,26 @@ impl Applier {
         self.own(target, live).await
     }
 
-    /// Applies around the fields that are left to others. The hash of what was applied is on the object, so that what was
-    /// changed is known without memory: the manifest (its `OnSpokeChange` fields count again), or the object (they do not).
-    async fn apply_around(
+    /// What an object would be after an apply, as the server says in a dry run; `None`: nothing would be applied.
+    pub(super) async fn foreseen(
         &self,
         target: &Target<'_>,
-        look: &Look,
-        config: &ServerSideApplyConfig,
-    ) -> Result<Came, Failure> {
-        let mut live = self.observe(target).await?;
-        let mut tries = 1;
-        loop {
-            match self.apply_beside(target, look, config, live).await {
-                // Somebody wrote at the same moment: what they wrote may be what is left to them.
-                Err(Failure::Request(error))
-                    if tries < CONFLICT_RETRIES && error.is_conflict() && !error.is_field_conflict() =>
-                {
-                    live = self.fetch(target).await?;
-                    tries += 1;
-                }
-                came => return came,
+        live: &Value,
+        trusted: bool,
+    ) -> Result<Option<Value>, Failure> {
+        let config = config(target);
+        let Some(due) = due(target, live, &config, trusted).await? else {
+            return Ok(None);
+        };
+        let plain = drift::overlaid(live, &due.wanted);
+        match patch(target, &target.writer.dry(), &config, Some(live), due.wanted).await {
+            Ok(made) => Ok(Some(made)),
+            // It would be refused: what was asked for is told.
+            Err(error) if error.is_field_conflict() || matches!(error.code(), 400 | 403 | 422) => {
+                Ok(Some(plain))
             }
+            Err(error) => Err(error.into()),
         }
-    }
-
-    async fn apply_beside(
-        &self,
-        target: &Target<'_>,
-        look: &Look,
-        config: &ServerSideApplyConfig,
-        live: Option<Arc<Value>>,
-    ) -> Result<Came, Failure> {
-        use IgnoreFieldsCondition::{OnSpokeChange, OnSpokePresent};
-        let fields = &config.ignore_fields;
-        let ignored = async |object: &Value, when: &[IgnoreFieldsCondition]| {
-            ignore::without(object, fields, when)
-                .await
-                .map_err(Failure::IgnoreFields)
-        };
-        let reduced = ignored(&target.required, &[OnSpokePresent]).await?;
-        let hash = manifest::hash(&reduced);
-        let marked = |mut object: Value| {
-            object["metadata"]["labels"][labels::APPLIED] = "true".into();
-            object["metadata"]["annotations"][annotations::CONFIG_SPEC_HASH] = hash.as_str().into();
-            object
-        };
-        let Some(live) = live else {
-            return self
-                .make(target, look, config, marked(target.required.clone()))
-                .await;
-        };
-        if let Some(came) = self.hands_off(target, &live).await? {
-            return Ok(came);
-        }
-        let unchanged = live["metadata"]["annotations"][annotations::CONFIG_SPEC_HASH] == hash.as_str();
-        let (mut wanted, left): (Value, &[IgnoreFieldsCondition]) = if unchanged {
-            let bare = marked(ignored(&reduced, &[OnSpokeChange]).await?);
-            if drift::covers(&live, &bare) {
-                return self.own(target, live).await;
-            }
-            if look.trusted
-                && let Verdict::Wait(wait) = target.drifted(&live, &drift::overlaid(&live, &bare))
-            {
-                return Ok(Came::Contended(Some(live), wait));
-            }
-            (bare, &[OnSpokePresent, OnSpokeChange])
-        } else {
-            (marked(reduced), &[OnSpokePresent])
-        };
-        // Ignored fields that are still ours from when we made the object stay as they are now.
-        let ours = ignore::owned(&live, &config.field_manager);
-        if let Ok(kept) = ignored(&ours, left).await {
-            let before = wanted.clone();
-            ignore::graft(&mut wanted, &ours, &kept);
-            if wanted != before {
-                // As they are in this version, and no other.
-                wanted["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
-            }
-        }
-        self.send(target, config, Some(&live), wanted).await
     }
 
     /// Owners that are there already in another way, and those that are not to be there any more, are not applied.
@@ -195,6 +161,147 @@ impl Applier {
         let live = objects::merge(&target.writer, &target.path, &patch).await?;
         Ok(Came::Settled(Some(Arc::new(live))))
     }
+}
+
+fn config(target: &Target<'_>) -> ServerSideApplyConfig {
+    let strategy = target.settings.strategy;
+    strategy
+        .and_then(|s| s.server_side_apply.clone())
+        .unwrap_or_default()
+}
+
+async fn patch(
+    target: &Target<'_>,
+    server: &Server,
+    config: &ServerSideApplyConfig,
+    live: Option<&Value>,
+    mut wanted: Value,
+) -> Result<Value, RequestError> {
+    let owners = owners(&wanted, live, &target.marks, &config.field_manager);
+    if !owners.is_empty() {
+        wanted["metadata"]["ownerReferences"] = owners.into();
+    }
+    let path = format!(
+        "{}?fieldManager={}&force={}",
+        target.path, config.field_manager, config.force
+    );
+    objects::request(
+        server,
+        http::Method::PATCH,
+        &path,
+        objects::APPLY_PATCH,
+        Some(&wanted),
+    )
+    .await
+}
+
+async fn ignored(
+    object: &Value,
+    config: &ServerSideApplyConfig,
+    when: &[IgnoreFieldsCondition],
+) -> Result<Value, Failure> {
+    ignore::without(object, &config.ignore_fields, when)
+        .await
+        .map_err(Failure::IgnoreFields)
+}
+
+/// The manifest without what is the cluster's once the object is there, and the hash by which the object tells what was
+/// applied of it; none where nothing is ignored.
+async fn reduced(
+    target: &Target<'_>,
+    config: &ServerSideApplyConfig,
+) -> Result<(Value, Option<String>), Failure> {
+    if config.ignore_fields.is_empty() {
+        return Ok((target.required.clone(), None));
+    }
+    let reduced = ignored(&target.required, config, &[IgnoreFieldsCondition::OnSpokePresent]).await?;
+    let hash = manifest::hash(&reduced);
+    Ok((reduced, Some(hash)))
+}
+
+fn marked(mut object: Value, hash: Option<&str>) -> Value {
+    object["metadata"]["labels"][labels::APPLIED] = "true".into();
+    if let Some(hash) = hash {
+        object["metadata"]["annotations"][annotations::CONFIG_SPEC_HASH] = hash.into();
+    }
+    object
+}
+
+/// Whether something must be applied over an object, and what. Around fields that are left to others the hash of what was
+/// applied is on the object, so that what was changed is known without memory: the manifest (its `OnSpokeChange` fields
+/// count again), or the object (they do not).
+async fn due(
+    target: &Target<'_>,
+    live: &Value,
+    config: &ServerSideApplyConfig,
+    trusted: bool,
+) -> Result<Option<Due>, Failure> {
+    use IgnoreFieldsCondition::{OnSpokeChange, OnSpokePresent};
+    let manager = config.field_manager.as_str();
+    let confirmed = || trusted && target.fight().is_confirmed(&print(target, live, manager));
+    let (reduced, hash) = reduced(target, config).await?;
+    let Some(hash) = hash else {
+        let wanted = marked(reduced, None);
+        let known = trusted && applied_by(live, manager);
+        let ours = known || is_as_applied(live, &wanted, manager);
+        if (ours && stands(live, &wanted, manager, drift::covers)) || confirmed() {
+            return Ok(None);
+        }
+        // What a server may have dropped itself is no fight.
+        let fought = known && !stands(live, &wanted, manager, drift::covers_but_empties);
+        let drift = fought.then(|| drift::overlaid(live, &wanted));
+        return Ok(Some(Due { wanted, drift }));
+    };
+    let unchanged = live["metadata"]["annotations"][annotations::CONFIG_SPEC_HASH] == hash.as_str();
+    let (mut due, left): (Due, &[IgnoreFieldsCondition]) = if unchanged {
+        let bare = marked(ignored(&reduced, config, &[OnSpokeChange]).await?, Some(&hash));
+        if stands(live, &bare, manager, drift::covers) || confirmed() {
+            return Ok(None);
+        }
+        let drift = trusted.then(|| drift::overlaid(live, &bare));
+        (Due { wanted: bare, drift }, &[OnSpokePresent, OnSpokeChange])
+    } else {
+        let wanted = marked(reduced, Some(&hash));
+        (Due { wanted, drift: None }, &[OnSpokePresent])
+    };
+    // Ignored fields that are still ours from when we made the object stay as they are now.
+    let ours = ignore::owned(live, manager);
+    if let Ok(kept) = ignored(&ours, config, left).await {
+        let before = due.wanted.clone();
+        ignore::graft(&mut due.wanted, &ours, &kept);
+        if due.wanted != before {
+            // As they are in this version, and no other.
+            due.wanted["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].clone();
+        }
+    }
+    Ok(Some(due))
+}
+
+/// What was asked for, and what the manager has of the object for it: as long as both are the same, to apply it again
+/// changes nothing, also where the server or a webhook makes something else of it.
+fn print(target: &Target<'_>, live: &Value, manager: &str) -> String {
+    manifest::hash(&json!([target.required, ignore::owned(live, manager)]))
+}
+
+/// Whether all that is wanted is there: in the object, or in what of it is the manager's. In lists whose items have keys, as
+/// containers, other managers may have items beside ours.
+fn stands(live: &Value, wanted: &Value, manager: &str, covers: fn(&Value, &Value) -> bool) -> bool {
+    covers(live, wanted)
+        || (applied_by(live, manager) && covers(&applied_part(live, wanted, manager), wanted))
+}
+
+/// What of an object is the manager's, with the names by which the object is known.
+fn applied_part(live: &Value, wanted: &Value, manager: &str) -> Value {
+    let mut owned = ignore::owned(live, manager);
+    for field in ["apiVersion", "kind"] {
+        owned[field] = wanted[field].clone();
+    }
+    for field in ["name", "namespace"] {
+        if let Some(value) = wanted["metadata"].get(field) {
+            owned["metadata"][field] = value.clone();
+        }
+    }
+    owned
 }
 
 /// The owners to apply with an object. Several works may apply the same object as the same manager, and what a manager leaves
@@ -227,15 +334,7 @@ fn is_as_applied(live: &Value, wanted: &Value, manager: &str) -> bool {
     if !applied_by(live, manager) {
         return false;
     }
-    let mut owned = ignore::owned(live, manager);
-    for field in ["apiVersion", "kind"] {
-        owned[field] = wanted[field].clone();
-    }
-    for field in ["name", "namespace"] {
-        if let Some(value) = wanted["metadata"].get(field) {
-            owned["metadata"][field] = value.clone();
-        }
-    }
+    let mut owned = applied_part(live, wanted, manager);
     if let Some(owners) = owned["metadata"]["ownerReferences"].as_array_mut() {
         owners.retain(|owner| owner["kind"] != "AppliedManifestWork");
     }
@@ -282,6 +381,75 @@ mod tests {
                 is_as_applied(&live, &wanted(data.clone()), manager),
                 expected,
                 "{data} {manager}"
+            );
+        }
+    }
+
+    #[test]
+    fn items_of_others_in_a_list_are_no_drift() {
+        let entry = |manager: &str, operation: &str, names: &[&str]| {
+            let items: serde_json::Map<String, Value> = names
+                .iter()
+                .map(|name| {
+                    let key = format!("k:{}", json!({ "name": name }));
+                    (key, json!({".": {}, "f:name": {}, "f:image": {}}))
+                })
+                .collect();
+            json!({"manager": manager, "operation": operation,
+                "fieldsV1": {"f:metadata": {"f:labels": {"f:x": {}}}, "f:spec": {"f:containers": items}}})
+        };
+        let object = |containers: Value, entries: Value| {
+            json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "a", "labels": {"x": "y"}, "managedFields": entries},
+                "spec": {"containers": containers}})
+        };
+        let mut wanted = object(json!([{"name": "web", "image": "1"}]), Value::Null);
+        wanted["metadata"]
+            .as_object_mut()
+            .unwrap()
+            .remove("managedFields");
+        let item = |name: &str, image: &str| json!({"name": name, "image": image, "pullPolicy": "Always"});
+        let ours = entry("work-agent", "Apply", &["web"]);
+        for (containers, entries, expected) in [
+            (json!([item("web", "1")]), json!([ours]), true),
+            (
+                json!([item("web", "1"), item("mesh", "1")]),
+                json!([ours, entry("mesh", "Apply", &["mesh"])]),
+                true,
+            ),
+            (
+                json!([item("mesh", "1"), item("web", "1")]),
+                json!([ours, entry("mesh", "Update", &["mesh"])]),
+                true,
+            ),
+            // Another has our item now.
+            (
+                json!([item("web", "2"), item("mesh", "1")]),
+                json!([
+                    entry("work-agent", "Apply", &[]),
+                    entry("mesh", "Update", &["web", "mesh"])
+                ]),
+                false,
+            ),
+            (
+                json!([item("mesh", "1")]),
+                json!([
+                    entry("work-agent", "Apply", &[]),
+                    entry("mesh", "Update", &["mesh"])
+                ]),
+                false,
+            ),
+            (
+                json!([item("web", "1"), item("mesh", "1")]),
+                json!([entry("another", "Apply", &["web", "mesh"])]),
+                false,
+            ),
+        ] {
+            let live = object(containers, entries);
+            assert_eq!(
+                stands(&live, &wanted, "work-agent", drift::covers),
+                expected,
+                "{live}"
             );
         }
     }

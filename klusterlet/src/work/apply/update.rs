@@ -1,6 +1,6 @@
 //! The strategies `Update` and `CreateOnly`: read what is there, decide, write with its resourceVersion.
 
-use super::{Applier, CONFLICT_RETRIES, Came, Known, Look, Target};
+use super::{Applier, CONFLICT_RETRIES, Came, Failure, Known, Look, Target};
 use crate::work::contention::Verdict;
 use crate::work::drift::{self, Decision};
 use crate::work::objects::{self, RequestError};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 impl Applier {
-    pub(super) async fn update(&self, target: &Target<'_>, look: &Look) -> Result<Came, RequestError> {
+    pub(super) async fn update(&self, target: &Target<'_>, look: &Look) -> Result<Came, Failure> {
         let create_only = target.strategy() == UpdateStrategyType::CreateOnly;
         let mut live = match self.known(target).await {
             Known::Object(object) => Some(object),
@@ -40,7 +40,7 @@ impl Applier {
                     match self.hands_off(target, object).await {
                         Ok(None) => {}
                         Ok(Some(came)) => return Ok(came),
-                        Err(error)
+                        Err(Failure::Request(error))
                             if tries < CONFLICT_RETRIES && (error.is_conflict() || error.is_not_found()) =>
                         {
                             live = self.fetch(target).await?;
@@ -87,12 +87,12 @@ impl Applier {
                     self.wrote(target, &object);
                     return Ok(Came::Settled(Some(Arc::new(object))));
                 }
-                Err(error) if tries >= CONFLICT_RETRIES => return Err(error),
+                Err(error) if tries >= CONFLICT_RETRIES => return Err(error.into()),
                 Err(error) if error.is_conflict() || error.already_exists() => {
                     live = self.fetch(target).await?;
                 }
                 Err(error) if error.is_not_found() && live.is_some() => live = None,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
     }
