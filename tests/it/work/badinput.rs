@@ -367,6 +367,22 @@ async fn a_work_without_manifests_is_told() -> Result {
     rig.end().await
 }
 
+/// An executor that names nobody is not the agent itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_without_an_account_is_told() -> Result {
+    let fleet = unguarded().await?;
+    let rig = Rig::start(fleet, 3600).await?;
+    let (cluster, ns, spoke) = (rig.cluster(), rig.namespace(), rig.spoke());
+    let executor = json!({"executor": {"subject": {"type": "ServiceAccount"}}});
+    let manifests = [configmap(&ns, "a", "1")];
+    rig.create(&work_with(&cluster, "app", &manifests, &executor))
+        .await?;
+    let told = failed("the executor service account is nil");
+    until_manifest(&rig.fleet, &cluster, "app", "a", told).await?;
+    assert!(spoke.find(&configmap_path(&ns, "a")).await?.is_none());
+    rig.end().await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn expressions_that_are_wrong_or_run_away_are_told() -> Result {
     let fleet = Fleet::joined(1).await?;

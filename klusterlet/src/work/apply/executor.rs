@@ -41,9 +41,12 @@ fn groups(account: &ManifestWorkSubjectServiceAccount) -> impl Iterator<Item = S
     .into_iter()
 }
 
-/// The service account of an executor.
-pub fn account(executor: Option<&ManifestWorkExecutor>) -> Option<&ManifestWorkSubjectServiceAccount> {
-    executor.and_then(|e| e.subject.service_account.as_ref())
+/// The service account of an executor; `None` where the work has no executor. One that names no account is not the agent.
+pub fn account(
+    executor: Option<&ManifestWorkExecutor>,
+) -> Option<Result<&ManifestWorkSubjectServiceAccount, &'static str>> {
+    let account = executor?.subject.service_account.as_ref();
+    Some(account.ok_or("the executor service account is nil"))
 }
 
 /// What an executor may not.

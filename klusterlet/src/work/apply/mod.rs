@@ -235,9 +235,12 @@ impl Applier {
         if (look.twin.is_some() || look.complete)
             && let Some(account) = executor::account(work.spec.executor.as_ref())
         {
-            target.blind = match self.executor_may_get(account, &target).await {
-                Ok(may) => !may,
-                Err(error) => return target.unread(Applied::Kept, &error, Retry::Backoff),
+            target.blind = match account {
+                Err(_) => true,
+                Ok(account) => match self.executor_may_get(account, &target).await {
+                    Ok(may) => !may,
+                    Err(error) => return target.unread(Applied::Kept, &error, Retry::Backoff),
+                },
             };
         }
         if let Some(twin) = look.twin {
@@ -304,7 +307,13 @@ impl Applier {
             Ok(policy) => target.policy = policy,
             Err(problem) => return Some((problem, Retry::No)),
         }
-        let account = executor::account(work.spec.executor.as_ref())?;
+        let account = match executor::account(work.spec.executor.as_ref())? {
+            Ok(account) => account,
+            Err(problem) => {
+                target.blind = true;
+                return Some((problem.to_owned(), Retry::No));
+            }
+        };
         // What it may not see is not told to who speaks through it.
         let may = self.executor_may(account, target, target.owns).await;
         target.blind = match &may {
