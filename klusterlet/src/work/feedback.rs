@@ -1,6 +1,6 @@
 //! What an object's status says, as the values a work asks for (wire §3.4).
 
-use super::jsonpath;
+use super::jsonpath::{self, Steps};
 use muster_crds::work::v1::{FeedBackType, FeedbackRule, FeedbackValue, FieldValue, JsonPath, ValueType};
 use serde_json::Value;
 
@@ -51,13 +51,14 @@ pub fn bounded<'a>(all: impl IntoIterator<Item = &'a mut Feedback>) {
 /// Evaluates all rules over one object.
 pub fn evaluate(rules: &[FeedbackRule], object: &Value, raw: RawLimit) -> Feedback {
     let mut out = Feedback::default();
+    let mut steps = Steps::of(object);
     for rule in rules {
         match rule.type_ {
-            FeedBackType::WellKnownStatus => well_known(object, raw, &mut out),
+            FeedBackType::WellKnownStatus => well_known(object, raw, &mut steps, &mut out),
             FeedBackType::JsonPaths => {
                 rule.json_paths
                     .iter()
-                    .for_each(|p| one_path(p, object, raw, &mut out));
+                    .for_each(|p| one_path(p, object, raw, &mut steps, &mut out));
             }
         }
     }
@@ -67,7 +68,7 @@ pub fn evaluate(rules: &[FeedbackRule], object: &Value, raw: RawLimit) -> Feedba
     out
 }
 
-fn well_known(object: &Value, raw: RawLimit, out: &mut Feedback) {
+fn well_known(object: &Value, raw: RawLimit, steps: &mut Steps, out: &mut Feedback) {
     let api_version = object["apiVersion"].as_str().unwrap_or_default();
     let kind = object["kind"].as_str().unwrap_or_default();
     let paths: &[(&str, &str)] = match (api_version, kind) {
@@ -105,11 +106,11 @@ fn well_known(object: &Value, raw: RawLimit, out: &mut Feedback) {
             path: (*path).to_owned(),
             version: String::new(),
         };
-        one_path(&path, object, raw, out);
+        one_path(&path, object, raw, steps, out);
     }
 }
 
-fn one_path(path: &JsonPath, object: &Value, raw: RawLimit, out: &mut Feedback) {
+fn one_path(path: &JsonPath, object: &Value, raw: RawLimit, steps: &mut Steps, out: &mut Feedback) {
     if !path.version.is_empty() {
         let api_version = object["apiVersion"].as_str().unwrap_or_default();
         let version = api_version.rsplit('/').next().unwrap_or_default();
@@ -121,7 +122,7 @@ fn one_path(path: &JsonPath, object: &Value, raw: RawLimit, out: &mut Feedback) 
             return;
         }
     }
-    let values = match jsonpath::select(&path.path, object) {
+    let values = match jsonpath::select(&path.path, object, steps) {
         Err(e) => return out.errors.push(format!("{}: {e}", path.name)),
         Ok(values) => values,
     };

@@ -1,5 +1,8 @@
 //! Fields that a work leaves to others under server-side apply (wire §3.3): named by JSON paths, JSON pointers or jq.
 
+mod cost;
+
+use super::jsonpath::Steps;
 use super::{bounded, jsonpath};
 use jaq_core::load::{Arena, File, Loader};
 use jaq_core::{Compiler, Ctx, Vars, data, unwrap_valr};
@@ -9,6 +12,8 @@ use serde_json::{Map, Value};
 
 /// Longest jq expression, in bytes: parser and interpreter recurse, and the stack must hold them.
 const MAX_JQ: usize = 1 << 10;
+/// So many places an expression may lead to.
+const MOST_PLACES: usize = 10_000;
 /// What a path may be made of. jq at large can loop for ever, overflow the stack, read the environment and end the process,
 /// and nothing could stop it; what is named here is bounded by the object.
 const ALLOWED: [&str; 50] = [
@@ -72,9 +77,10 @@ pub async fn without(
 ) -> Result<Value, String> {
     let mut out = object.clone();
     let mut programs: Vec<String> = Vec::new();
+    let mut steps = Steps::of(object);
     for field in fields.iter().filter(|f| conditions.contains(&f.condition)) {
         for path in &field.json_paths {
-            let mut places = jsonpath::places(path, &out)?;
+            let mut places = jsonpath::places(path, &out, &mut steps)?;
             // Later items first: an index must not move before it is used.
             places.sort_by(|a, b| by_steps(b, a));
             for place in &places {
@@ -200,7 +206,8 @@ fn deleted(object: Value, path: &str) -> Result<Value, String> {
     }
     let wrong = |problem: &str| format!("the jq path {path:?} {problem}");
     allowed(path).map_err(|problem| wrong(&problem))?;
-    let code = format!("[path({path})]");
+    cost::check(path, &object).map_err(|problem| wrong(&problem))?;
+    let code = format!("path({path})");
     let arena = Arena::default();
     let definitions = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
     let file = File {
@@ -218,21 +225,20 @@ fn deleted(object: Value, path: &str) -> Result<Value, String> {
     let input = read::parse_single(object.to_string().as_bytes())
         .map_err(|e| wrong(&format!("has no input: {e}")))?;
     let context = Ctx::<data::JustLut<Val>>::new(&filter.lut, Vars::new([]));
-    let found = match filter.id.run((context, input)).map(unwrap_valr).next() {
-        Some(Ok(found)) => found.to_string(),
-        Some(Err(error)) => return Err(wrong(&format!("fails: {error}"))),
-        None => return Err(wrong("gives nothing")),
-    };
-    let found: Vec<Vec<Value>> =
-        serde_json::from_str(&found).map_err(|e| wrong(&format!("leads to no place: {e}")))?;
-    let mut places = Vec::with_capacity(found.len());
-    for place in found {
-        let steps = place.iter().map(|step| match step {
+    let mut places = Vec::new();
+    for found in filter.id.run((context, input)).map(unwrap_valr) {
+        let found = found.map_err(|error| wrong(&format!("fails: {error}")))?;
+        let found: Vec<Value> = serde_json::from_str(&found.to_string())
+            .map_err(|e| wrong(&format!("leads to no place: {e}")))?;
+        let steps = found.iter().map(|step| match step {
             Value::String(name) => Ok(name.clone()),
             Value::Number(index) if index.is_u64() => Ok(index.to_string()),
             other => Err(wrong(&format!("leads to {other}, which is no field and no item"))),
         });
         places.push(steps.collect::<Result<Vec<String>, String>>()?);
+        if places.len() > MOST_PLACES {
+            return Err(wrong(&format!("leads to more than {MOST_PLACES} places")));
+        }
     }
     if places.iter().any(Vec::is_empty) {
         return Err(wrong("is the whole object"));
@@ -472,6 +478,21 @@ mod tests {
         ] {
             let problem = reduced(field.clone()).await.unwrap_err();
             assert!(problem.contains(part), "{field}: {problem}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_would_run_away_is_not_begun() {
+        for expression in [
+            "..|".repeat(40) + "..",
+            format!("select([{}..] | length > 0)", "..|".repeat(40)),
+            format!(". as $x | ({}$x) | .a", "($x+$x) as $x|".repeat(60)),
+            "(.,.)|".repeat(100) + ".a",
+        ] {
+            let problem = reduced(json!({"jqPathExpressions": [expression]}))
+                .await
+                .unwrap_err();
+            assert!(problem.contains("steps"), "{problem}");
         }
     }
 

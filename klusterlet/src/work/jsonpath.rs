@@ -1,8 +1,10 @@
 //! Kubernetes' dialect of JSONPath, as `kubectl -o jsonpath` and feedback rules have it, on an RFC 9535 engine.
 //!
-//! Differences that are rewritten: the braces around the whole, a missing `$` or `@` for it, a missing leading dot, and `\.`
-//! in names.
+//! Differences that are rewritten: the braces around the whole, a missing `$` or `@` for it, a missing leading dot, and names
+//! that RFC 9535 wants in quotes: with `-` in them, or `\.`, or a digit at the front.
 //! `{range}` and text around the braces have no meaning where one value is asked for and are refused.
+//!
+//! The engine gathers all that a path leads to and can not be stopped: how much that may be is worked out before.
 
 use jsonpath_rust::JsonPath as _;
 use serde_json::Value;
@@ -12,10 +14,111 @@ const MAX_PATH: usize = 4096;
 /// The engine's parser recurses into brackets and negations: so many fit on any stack.
 const MAX_BRACKETS: usize = 64;
 
+/// So many places one path may lead to and pass by...
+const MOST: u64 = 200_000;
+/// ...and all paths over an object together.
+const MOST_OF_ALL: u64 = 10 * MOST;
+
+/// An object's size, and how many steps through it are left to the paths.
+#[derive(Debug, Clone, Copy)]
+pub struct Steps {
+    nodes: u64,
+    depth: u64,
+    left: u64,
+}
+
+impl Steps {
+    /// None are made yet.
+    pub fn of(object: &Value) -> Self {
+        let (nodes, depth) = size(object);
+        Self {
+            nodes,
+            depth,
+            left: MOST_OF_ALL,
+        }
+    }
+
+    fn take(&mut self, path: &str, query: &str) -> Result<(), String> {
+        let most = cost(query, self.nodes, self.depth)
+            .map_err(|problem| format!("the JSONPath {path:?} is not valid: {problem}"))?;
+        if most > MOST {
+            return Err(format!(
+                "the JSONPath {path:?} may lead to {most} places, {MOST} are allowed"
+            ));
+        }
+        let left = self.left.checked_sub(most);
+        self.left = left.ok_or_else(|| {
+            format!("the JSONPath {path:?} and those before it may lead to more than {MOST_OF_ALL} places")
+        })?;
+        Ok(())
+    }
+}
+
+/// How many values an object is made of, and how many of them are in one another.
+fn size(value: &Value) -> (u64, u64) {
+    let below = |(nodes, depth): (u64, u64), inner: &Value| {
+        let (more, deep) = size(inner);
+        (nodes + more, depth.max(deep))
+    };
+    let (nodes, depth) = match value {
+        Value::Object(map) => map.values().fold((0, 0), below),
+        Value::Array(items) => items.iter().fold((0, 0), below),
+        _ => (0, 0),
+    };
+    (nodes + 1, depth + 1)
+}
+
+/// An upper bound for what a query may lead to: what `..` leads to again and again, every union that names more than one
+/// thing, and for each of that what a filter looks through.
+fn cost(query: &str, nodes: u64, depth: u64) -> Result<u64, String> {
+    let (mut descents, mut wide, mut factor) = (0u32, false, 1u64);
+    let mut open: Vec<u64> = Vec::new();
+    let (mut quote, mut before) = (None, ' ');
+    let mut chars = query.chars();
+    while let Some(c) = chars.next() {
+        if let Some(end) = quote {
+            if c == '\\' {
+                chars.next();
+            } else if c == end {
+                quote = None;
+            }
+            continue;
+        }
+        let selects = open.is_empty() || (open.len() == 1 && matches!(before, '[' | ','));
+        match c {
+            '\'' | '"' => quote = Some(c),
+            '[' => open.push(1),
+            ']' => factor = factor.saturating_mul(open.pop().unwrap_or(1)),
+            ',' => {
+                if let Some(selectors) = open.last_mut() {
+                    *selectors += 1;
+                }
+            }
+            '(' if before.is_alphanumeric() || before == '_' => return Err("it calls a function".into()),
+            '.' if before == '.' && open.is_empty() => descents += 1,
+            '.' if before == '.' => factor = factor.saturating_mul(nodes),
+            '*' if selects => wide = true,
+            '?' | ':' if open.len() == 1 => wide = true,
+            '*' | '?' | ':' => factor = factor.saturating_mul(nodes),
+            _ => {}
+        }
+        if c != ' ' {
+            before = c;
+        }
+    }
+    let led = match descents {
+        0 if wide => nodes,
+        0 => 1,
+        again => nodes.saturating_mul(depth.saturating_pow(again - 1)),
+    };
+    Ok(led.saturating_mul(factor))
+}
+
 /// The values a path selects, in order; none where a part of the path is missing. The error says what is wrong with the
 /// path.
-pub fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
+pub fn select(path: &str, object: &Value, steps: &mut Steps) -> Result<Vec<Value>, String> {
     let query = rewrite(path)?;
+    steps.take(path, &query)?;
     let found = object.query(&query).map_err(|e| invalid(path, &e.to_string()))?;
     if found.is_empty()
         && let Some((index, length)) = out_of_bounds(&query, object)
@@ -67,16 +170,17 @@ fn invalid(path: &str, drawn: &str) -> String {
 }
 
 /// Where a path leads, each as the steps to one place.
-pub fn places(path: &str, object: &Value) -> Result<Vec<Vec<String>>, String> {
+pub fn places(path: &str, object: &Value, steps: &mut Steps) -> Result<Vec<Vec<String>>, String> {
     let query = rewrite(path)?;
+    steps.take(path, &query)?;
     let found = object
         .query_only_path(&query)
         .map_err(|e| invalid(path, &e.to_string()))?;
-    Ok(found.iter().map(|p| steps(p)).collect())
+    Ok(found.iter().map(|p| normalised(p)).collect())
 }
 
 /// The steps of a normalised path (RFC 9535 §2.7), like `$['a'][0]`.
-fn steps(path: &str) -> Vec<String> {
+fn normalised(path: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut chars = path.chars().skip_while(|c| *c != '[');
     while let Some('[') = chars.next() {
@@ -131,57 +235,68 @@ fn rewrite(path: &str) -> Result<String, String> {
         Some('@') => format!("${}", &inner[1..]),
         _ => format!("$.{inner}"),
     };
-    Ok(unescape(&rooted))
+    Ok(quoted(&rooted))
 }
 
-/// `.a\.b` becomes `['a.b']`, and so does `['a\.b']`; everything else stays.
-fn unescape(path: &str) -> String {
-    if !path.contains('\\') {
-        return path.to_owned();
-    }
+/// `.a-b` and `.a\.b` become `['a-b']` and `['a.b']`, and so does `['a\.b']`; everything else stays.
+fn quoted(path: &str) -> String {
     let chars: Vec<char> = path.chars().collect();
     let mut out = String::new();
     let mut at = 0;
+    // The last character that is part of no name.
+    let mut plain = ' ';
     while at < chars.len() {
+        let begins = |c: &char| !matches!(c, '.' | '*' | '[' | ' ');
         if let quote @ ('\'' | '"') = chars[at] {
             at = unescape_quoted(&chars, at, quote, &mut out);
-        } else if chars[at] == '.'
-            && chars
-                .get(at + 1)
-                .is_some_and(|c| !matches!(c, '.' | '*' | '[' | ' '))
-        {
-            let mut name = String::new();
-            let mut escaped = false;
-            let mut next = at + 1;
-            while let Some(&c) = chars.get(next) {
-                match c {
-                    '\\' => {
-                        escaped = true;
-                        next += 1;
-                        if let Some(&c) = chars.get(next) {
-                            name.push(c);
-                        }
-                    }
-                    '.' | '[' | ']' | ')' | '=' | '!' | '<' | '>' | '&' | '|' | ' ' => break,
-                    c => name.push(c),
-                }
-                next += 1;
-            }
-            if escaped {
-                out.push_str("['");
-                out.push_str(&name.replace('\'', "\\'"));
-                out.push_str("']");
-            } else {
+            plain = quote;
+        } else if chars[at] == '.' && !plain.is_ascii_digit() && chars.get(at + 1).is_some_and(begins) {
+            let (name, next) = name(&chars, at + 1);
+            if is_shorthand(&name) {
                 out.push('.');
                 out.push_str(&name);
+            } else {
+                if plain == '.' {
+                    out.push('.');
+                }
+                out.push_str("['");
+                out.push_str(&name.replace('\\', "\\\\").replace('\'', "\\'"));
+                out.push_str("']");
             }
             at = next;
+            plain = ' ';
         } else {
-            out.push(chars[at]);
+            plain = chars[at];
+            out.push(plain);
             at += 1;
         }
     }
     out
+}
+
+/// The name that begins there, and where it ends.
+fn name(chars: &[char], at: usize) -> (String, usize) {
+    let mut name = String::new();
+    let mut next = at;
+    while let Some(&c) = chars.get(next) {
+        match c {
+            '\\' => {
+                next += 1;
+                name.extend(chars.get(next));
+            }
+            '.' | '[' | ']' | ')' | '=' | '!' | '<' | '>' | '&' | '|' | ' ' => break,
+            c => name.push(c),
+        }
+        next += 1;
+    }
+    (name, next)
+}
+
+/// Whether RFC 9535 takes the name without quotes, or what is there is no name.
+fn is_shorthand(name: &str) -> bool {
+    let first = |c: char| c.is_alphabetic() || c == '_' || !c.is_ascii();
+    let mut chars = name.chars();
+    chars.next().is_none_or(first) && chars.all(|c| first(c) || c.is_ascii_digit())
 }
 
 /// Copies what is in quotes, where RFC 9535 knows fewer escapes; returns where it goes on.
@@ -209,6 +324,69 @@ fn unescape_quoted(chars: &[char], at: usize, quote: char, out: &mut String) -> 
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
+        super::select(path, object, &mut Steps::of(object))
+    }
+
+    fn places(path: &str, object: &Value) -> Result<Vec<Vec<String>>, String> {
+        super::places(path, object, &mut Steps::of(object))
+    }
+
+    #[test]
+    fn names_need_no_quotes() {
+        let object = json!({"data": {"my-key": 1, "9lives": 2, "a-b.c": 3, "a": 1.5, "it's": 4, "x:y": 5},
+            "list": [{"my-type": "a", "n-o": 1.5, "v": 7}], "deep-er": {"my-key": 6}});
+        for (path, expected) in [
+            (".data.my-key", vec![json!(1)]),
+            ("data.my-key", vec![json!(1)]),
+            ("{.data.9lives}", vec![json!(2)]),
+            (".data.a-b\\.c", vec![json!(3)]),
+            (".data.it's", vec![json!(4)]),
+            (".data.x:y", vec![json!(5)]),
+            (".deep-er.my-key", vec![json!(6)]),
+            (".list[?(@.my-type==\"a\")].v", vec![json!(7)]),
+            (".list[?(@.n-o==1.5)].v", vec![json!(7)]),
+            (".list[?(@.n-o>0.5)].my-type", vec![json!("a")]),
+            (".list[0].my-type", vec![json!("a")]),
+            (".data.no-such", vec![]),
+        ] {
+            assert_eq!(select(path, &object).unwrap(), expected, "{path}");
+        }
+        let mut all = select("..my-key", &object).unwrap();
+        all.sort_by_key(Value::as_i64);
+        assert_eq!(all, [json!(1), json!(6)]);
+        assert_eq!(places(".data.my-key", &object).unwrap(), [["data", "my-key"]]);
+    }
+
+    #[test]
+    fn what_would_run_away_is_not_begun() {
+        let mut deep = json!({"x": [1, 2, 3, 4, 5, 6, 7, 8]});
+        for _ in 0..40 {
+            deep = json!({"a": deep, "b": [{"type": "Ready", "v": 1}]});
+        }
+        for (path, runs) in [
+            ("..v", true),
+            ("..a..v", true),
+            ("..b[?(@.type==\"Ready\")].v", true),
+            (".a.b[*].v", true),
+            (".b['type','v']", true),
+            ("..*..*..*..*", false),
+            ("..a..a..a..a..a..a..a", false),
+            ("..*[?(@..v==1)]..v", false),
+            ("..[?(@..[?(@..v)])]", false),
+            (".b[?length(@)==1]", false),
+            (".b[?search(@.type, 'x')]", false),
+        ] {
+            assert_eq!(select(path, &deep).is_ok(), runs, "{path}");
+        }
+        let twice = format!("$.a{}", "[*,*]".repeat(40));
+        assert!(select(&twice, &deep).unwrap_err().contains("places"));
+        // Many that are small are too much together.
+        let mut steps = Steps::of(&deep);
+        let ended = (0..1000).find(|_| super::select("..*..*", &deep, &mut steps).is_err());
+        assert!(ended.is_some_and(|n| n > 10), "{ended:?}");
+    }
 
     #[test]
     fn kubernetes_forms() {
