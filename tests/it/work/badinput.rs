@@ -358,10 +358,13 @@ async fn a_work_without_manifests_is_told() -> Result {
     rig.create(&work(&cluster, "app", &[])).await?;
     hub.until(&work_path(&cluster, "app"), SOON, "it is told", |work| {
         let work = work.ok_or("it is not there")?;
-        let found = whole_condition(&work["status"]["conditions"], "Applied");
-        (found.0 == "False" && found.2.contains("no manifests"))
+        let of = |kind: &str| whole_condition(&work["status"]["conditions"], kind);
+        let (applied, available) = (of("Applied"), of("Available"));
+        let told = applied.0 == "False" && applied.2.contains("no manifests");
+        // It has nothing that could be there.
+        (told && (available.0.as_str(), available.1.as_str()) == ("Unknown", "ResourcesStatusUnknown"))
             .then_some(())
-            .ok_or_else(|| format!("{found:?}"))
+            .ok_or_else(|| format!("{applied:?} {available:?}"))
     })
     .await?;
     rig.end().await

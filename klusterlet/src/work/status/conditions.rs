@@ -113,9 +113,9 @@ pub fn degrade(summed: &mut Vec<NewCondition>, told: &str) {
 
 /// The work's conditions from those of its manifests, sorted by type.
 ///
-/// Types that a rule gives are summed up over the rules alone, as OCM does: `Progressing` is True when any is, others are
-/// False when any is (wire §3.5). `Degraded` is True when any manifest is: one that works must not hide one that does not.
-/// Progressing and Degraded that no rule gives come from what was derived, and are always there.
+/// What rules give is summed up over the rules, as OCM does: `Progressing` is True when any is, others are False when any is
+/// (wire §3.5). `Degraded` is True when any manifest is: one that works must not hide one that does not. A rule speaks for its
+/// own manifest: what is derived of the others counts beside it where it is worse. Progressing and Degraded are always there.
 pub fn aggregated(manifests: &[ManifestCondition], reports: &[Report]) -> Vec<NewCondition> {
     let mut by_type: BTreeMap<&str, Vec<&Condition>> = BTreeMap::new();
     let counts = |c: &&Condition| by_rule(&c.reason) || derived(c);
@@ -125,73 +125,106 @@ pub fn aggregated(manifests: &[ManifestCondition], reports: &[Report]) -> Vec<Ne
     for type_ in [types::PROGRESSING, types::DEGRADED] {
         by_type.entry(type_).or_default();
     }
-    let unapplied = reports
-        .iter()
-        .filter(|r| matches!(r.applied, Applied::No { .. }))
-        .count();
+    by_type
+        .into_iter()
+        .map(|(type_, list)| {
+            let (ruled, derived): (Vec<_>, Vec<_>) = list.into_iter().partition(|c| by_rule(&c.reason));
+            let by_rules = (!ruled.is_empty()).then(|| of_rules(type_, &ruled));
+            match by_rules {
+                Some(by_rules) if !DERIVED.contains(&type_) => by_rules,
+                Some(by_rules) => {
+                    let derived = of_derived(type_, &derived, manifests, reports);
+                    let rank = |c: &NewCondition| order(type_).iter().position(|s| *s == c.status);
+                    if rank(&derived) < rank(&by_rules) || derived.reason == reasons::CONTENDED {
+                        derived
+                    } else {
+                        by_rules
+                    }
+                }
+                None => of_derived(type_, &derived, manifests, reports),
+            }
+        })
+        .collect()
+}
+
+/// Types that are derived where no rule speaks.
+const DERIVED: [&str; 2] = [types::PROGRESSING, types::DEGRADED];
+
+/// What decides comes first.
+fn order(type_: &str) -> [Status; 3] {
+    match type_ {
+        types::PROGRESSING | types::DEGRADED | types::DRIFTED => {
+            [Status::True, Status::Unknown, Status::False]
+        }
+        _ => [Status::False, Status::Unknown, Status::True],
+    }
+}
+
+fn deciding(type_: &str, list: &[&Condition]) -> Status {
+    order(type_)
+        .into_iter()
+        .find(|s| list.iter().any(|c| c.status == s.as_str()))
+        .unwrap_or(Status::False)
+}
+
+fn of_rules(type_: &str, ruled: &[&Condition]) -> NewCondition {
+    let message = match ruled {
+        [only] => only.message.clone(),
+        all => format!("Aggregated from {} manifest conditions", all.len()),
+    };
+    let reason = reasons::CONDITION_RULES_AGGREGATED;
+    NewCondition::new(type_, deciding(type_, ruled), reason, message)
+}
+
+fn of_derived(
+    type_: &str,
+    derived: &[&Condition],
+    manifests: &[ManifestCondition],
+    reports: &[Report],
+) -> NewCondition {
+    let has_rule = |r: &Report| {
+        let of_type = |c: &&NewCondition| c.type_ == type_;
+        r.conditions
+            .iter()
+            .find(of_type)
+            .is_some_and(|c| by_rule(&c.reason))
+    };
+    let unapplied = |r: &&Report| matches!(r.applied, Applied::No { .. }) && !has_rule(r);
+    let unapplied = reports.iter().filter(unapplied).count();
+    if type_ == types::PROGRESSING && unapplied > 0 {
+        let message = format!("{unapplied} of {} manifests are not applied", reports.len());
+        return NewCondition::new(type_, true, reasons::MANIFESTS_NOT_APPLIED, message);
+    }
+    let status = deciding(type_, derived);
     let never = |m: &&ManifestCondition| find(&m.conditions, types::APPLIED).is_none();
     let never_applied = manifests.iter().filter(never).count();
-    let mut out = Vec::new();
-    for (type_, list) in by_type {
-        let ruled = list.iter().any(|c| by_rule(&c.reason));
-        let counted: Vec<&Condition> = list
-            .into_iter()
-            .filter(|c| !ruled || by_rule(&c.reason) || c.reason == reasons::CONTENDED)
-            .collect();
-        let order = match type_ {
-            types::PROGRESSING | types::DEGRADED | types::DRIFTED => {
-                [Status::True, Status::Unknown, Status::False]
+    let message = match type_ {
+        _ if status == Status::True => {
+            let mut alike = derived.iter().filter(|c| c.status == status.as_str());
+            let first = alike.next().map_or("", |c| c.message.as_str());
+            match alike.count() {
+                0 => first.to_owned(),
+                more => format!("{first}; and {more} more"),
             }
-            _ => [Status::False, Status::Unknown, Status::True],
-        };
-        let status = order
-            .into_iter()
-            .find(|s| counted.iter().any(|c| c.status == s.as_str()))
-            .unwrap_or(Status::False);
-        let message = match counted.as_slice() {
-            [only] if ruled => only.message.clone(),
-            all if ruled => format!("Aggregated from {} manifest conditions", all.len()),
-            all if status == Status::True => {
-                let mut alike = all.iter().filter(|c| c.status == status.as_str());
-                let first = alike.next().map_or("", |c| c.message.as_str());
-                match alike.count() {
-                    0 => first.to_owned(),
-                    more => format!("{first}; and {more} more"),
-                }
-            }
-            _ if type_ == types::PROGRESSING && never_applied > 0 => {
-                format!(
-                    "The work is complete: {never_applied} of {} manifests are not applied any more",
-                    reports.len()
-                )
-            }
-            _ if type_ == types::PROGRESSING => "Every manifest is what it should be".to_owned(),
-            _ if type_ == types::DEGRADED => "No manifest is degraded".to_owned(),
-            _ => "Nothing differs from the manifests".to_owned(),
-        };
-        if !ruled && type_ == types::PROGRESSING && unapplied > 0 {
-            let message = format!("{unapplied} of {} manifests are not applied", reports.len());
-            out.push(NewCondition::new(
-                type_,
-                true,
-                reasons::MANIFESTS_NOT_APPLIED,
-                message,
-            ));
-            continue;
         }
-        let contended = counted
-            .iter()
-            .any(|c| c.status == status.as_str() && c.reason == reasons::CONTENDED);
-        let reason = match (type_, status) {
-            _ if contended => reasons::CONTENDED,
-            _ if ruled => reasons::CONDITION_RULES_AGGREGATED,
-            (types::PROGRESSING, Status::True) => reasons::MANIFESTS_PROGRESSING,
-            (types::DEGRADED, Status::True) => reasons::MANIFESTS_DEGRADED,
-            (types::DRIFTED, Status::True) => reasons::DRIFTED,
-            (types::DRIFTED, _) => reasons::IN_SYNC,
-            _ => reasons::MANIFESTS_CURRENT,
-        };
-        out.push(NewCondition::new(type_, status, reason, message));
-    }
-    out
+        types::PROGRESSING if never_applied > 0 => format!(
+            "The work is complete: {never_applied} of {} manifests are not applied any more",
+            reports.len()
+        ),
+        types::PROGRESSING => "Every manifest is what it should be".to_owned(),
+        types::DEGRADED => "No manifest is degraded".to_owned(),
+        _ => "Nothing differs from the manifests".to_owned(),
+    };
+    let contended = derived
+        .iter()
+        .any(|c| c.status == status.as_str() && c.reason == reasons::CONTENDED);
+    let reason = match (type_, status) {
+        _ if contended => reasons::CONTENDED,
+        (types::PROGRESSING, Status::True) => reasons::MANIFESTS_PROGRESSING,
+        (types::DEGRADED, Status::True) => reasons::MANIFESTS_DEGRADED,
+        (types::DRIFTED, Status::True) => reasons::DRIFTED,
+        (types::DRIFTED, _) => reasons::IN_SYNC,
+        _ => reasons::MANIFESTS_CURRENT,
+    };
+    NewCondition::new(type_, status, reason, message)
 }

@@ -166,7 +166,14 @@ fn available(reports: &[Report]) -> NewCondition {
         .iter()
         .filter(|r| matches!(r.availability, Availability::Unknown { .. }))
         .count();
-    if missing > 0 {
+    if total == 0 {
+        NewCondition::new(
+            types::AVAILABLE,
+            Status::Unknown,
+            reasons::RESOURCES_STATUS_UNKNOWN,
+            "cannot get any available resource ",
+        )
+    } else if missing > 0 {
         let message = format!("{missing} of {total} resources are not available");
         NewCondition::new(types::AVAILABLE, false, reasons::RESOURCES_NOT_AVAILABLE, message)
     } else if unknown > 0 {
@@ -529,15 +536,35 @@ mod tests {
             summed(&[unapplied]),
             pair(("True", reasons::MANIFESTS_NOT_APPLIED), current)
         );
-        // A rule of its own takes the place of what would be derived, here and for the whole work.
+        // A rule of its own takes the place of what would be derived of the manifest, and of no other.
         plain.conditions = vec![ruled(types::DEGRADED, Status::False)];
         plain.derive(health_conditions(Some(Health::Degraded("x".into()))));
         assert_eq!(plain.conditions.len(), 2);
+        let by_rules = |status: &str| (status.to_owned(), reasons::CONDITION_RULES_AGGREGATED.to_owned());
+        let healthy = report("d", Applied::Yes, Availability::Exists);
+        let [_, degraded] = summed(&[plain.clone(), healthy]);
+        assert_eq!(degraded, by_rules("False"));
         let [_, degraded] = summed(&[plain.clone(), sick.clone()]);
+        assert_eq!(degraded, ("True".into(), reasons::MANIFESTS_DEGRADED.into()));
+        let mut unsure = plain.clone();
+        unsure.conditions = vec![ruled(types::DEGRADED, Status::Unknown)];
+        let [_, degraded] = summed(&[unsure.clone(), sick.clone()]);
+        assert_eq!(degraded.0, "True");
+        sick.conditions = health_conditions(Some(Health::Current("x".into())));
+        let [_, degraded] = summed(&[unsure, sick.clone()]);
+        assert_eq!(degraded, by_rules("Unknown"));
+        // What is not applied progresses, unless a rule of its own says otherwise.
+        let mut still = report("e", Applied::Yes, Availability::Exists);
+        still.conditions = vec![ruled(types::PROGRESSING, Status::False)];
+        let mut unapplied = report("f", failed(), Availability::Exists);
+        let [progressing, _] = summed(&[still.clone(), unapplied.clone()]);
         assert_eq!(
-            degraded,
-            ("False".into(), reasons::CONDITION_RULES_AGGREGATED.into())
+            progressing,
+            ("True".into(), reasons::MANIFESTS_NOT_APPLIED.into())
         );
+        unapplied.conditions = still.conditions.clone();
+        let [progressing, _] = summed(&[still, unapplied]);
+        assert_eq!(progressing, by_rules("False"));
         // But a fight is a fight.
         sick.set(NewCondition::new(types::DEGRADED, true, reasons::CONTENDED, "m"));
         let [_, degraded] = summed(&[plain, sick]);
