@@ -345,6 +345,24 @@ impl State {
         works
     }
 
+    /// Nobody tells of changes of these objects any more. Returns the works that have them.
+    pub fn unwatched(&mut self, is: impl Fn(&ObjectKey) -> bool) -> Vec<String> {
+        let mut works = Vec::new();
+        for (name, work) in &mut self.works {
+            let mut any = false;
+            for manifest in &mut work.manifests {
+                if manifest.key.as_ref().is_some_and(&is) {
+                    manifest.dirty = true;
+                    any = true;
+                }
+            }
+            if any {
+                works.push(name.clone());
+            }
+        }
+        works
+    }
+
     /// The work that does not have an object its record owns: a stray, of a reconcile that was broken off.
     fn disowning(&self, key: &ObjectKey, owner: &Value) -> Option<String> {
         let record = self.applied.get(owner["name"].as_str()?)?;

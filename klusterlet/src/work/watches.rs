@@ -25,6 +25,17 @@ pub enum Coverage {
     Named(String, String),
 }
 
+/// How far a watch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// It has not seen all that is there yet.
+    Not,
+    /// The agent may not list or watch this: it will not be told of changes.
+    Refused,
+    /// All that was there has been seen, and what happens to it is told.
+    All,
+}
+
 /// The watches that run. Dropping it ends them.
 pub struct Watches {
     client: Client,
@@ -35,7 +46,7 @@ pub struct Watches {
 
 #[derive(Debug)]
 struct Running {
-    synced: watch::Receiver<bool>,
+    sight: watch::Receiver<Sight>,
     stop: CancellationToken,
 }
 
@@ -60,14 +71,14 @@ impl Watches {
         }
     }
 
-    /// Makes sure that the watch runs. The receiver turns true when all that exists was seen once.
-    pub fn ensure(&self, served: &Arc<Served>, scope: Coverage) -> watch::Receiver<bool> {
+    /// Makes sure that the watch runs, and tells how far it is.
+    pub fn ensure(&self, served: &Arc<Served>, scope: Coverage) -> watch::Receiver<Sight> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (served.clone(), scope);
         if let Some(found) = running.get(&key) {
-            return found.synced.clone();
+            return found.sight.clone();
         }
-        let (tx, synced) = watch::channel(false);
+        let (tx, sight) = watch::channel(Sight::Not);
         let stop = CancellationToken::new();
         let task = follow(
             self.client.clone(),
@@ -82,11 +93,11 @@ impl Watches {
         running.insert(
             key,
             Running {
-                synced: synced.clone(),
+                sight: sight.clone(),
                 stop,
             },
         );
-        synced
+        sight
     }
 
     /// How many run.
@@ -107,7 +118,7 @@ async fn follow(
     scope: Coverage,
     state: Arc<Mutex<State>>,
     notify: tokio::sync::mpsc::UnboundedSender<String>,
-    synced: watch::Sender<bool>,
+    sight: watch::Sender<Sight>,
 ) {
     let resource = ApiResource {
         group: served.group.clone(),
@@ -156,6 +167,15 @@ async fn follow(
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!(kind = %served.kind, %error, "watch of applied objects failed, it goes on");
+                if is_forbidden(&error) && sight.send_replace(Sight::Refused) != Sight::Refused {
+                    tracing::warn!(
+                        kind = %served.kind, %error,
+                        "the agent may not watch objects of a kind: they are looked at every minute or two"
+                    );
+                    tell(with_state(&mut |s| {
+                        s.unwatched(|key| covers(&served, &scope, key))
+                    }));
+                }
                 backoff.watch_again(&error).await;
                 continue;
             }
@@ -180,7 +200,7 @@ async fn follow(
                     tell(with_state(&mut |s| s.object_gone(&key)));
                 }
                 fresh.clear();
-                synced.send_replace(true);
+                sight.send_replace(Sight::All);
             }
             watcher::Event::Apply(object) => {
                 let key = key_of(&served, &object);

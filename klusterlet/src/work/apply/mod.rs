@@ -5,6 +5,7 @@
 //! `target` is what is to be brought about. `rehearse` goes the same way without effect.
 
 mod executor;
+mod poll;
 mod rehearse;
 mod rights;
 mod ssa;
@@ -23,7 +24,7 @@ use super::policy::{self, Drift, Policy, TakeOver};
 use super::settings;
 use super::state::{Known, ObjectKey, State};
 use super::status::{Applied, Report};
-use super::watches::{Coverage, Watches};
+use super::watches::{Coverage, Sight, Watches};
 use crate::limits::Server;
 use muster_crds::constants::reasons;
 use muster_crds::work::v1::{ManifestResourceMeta, ManifestWork, UpdateStrategyType};
@@ -261,6 +262,7 @@ impl Applier {
             return match self.observe(&target).await {
                 Ok(live) => {
                     let mut outcome = target.outcome(Came::Seen(live)).await;
+                    self.poll(&target, &mut outcome).await;
                     if target.blind {
                         outcome.retry = self.not_allowed();
                     }
@@ -275,7 +277,11 @@ impl Applier {
                 .await;
         }
         match self.bring_about(&target, &look).await {
-            Ok(came) => target.outcome(came).await,
+            Ok(came) => {
+                let mut outcome = target.outcome(came).await;
+                self.poll(&target, &mut outcome).await;
+                outcome
+            }
             Err(Failure::Request(error)) => {
                 // A field of another manager needs a person, not a retry (wire §3.2).
                 let retry = if error.is_field_conflict() {
@@ -496,9 +502,14 @@ impl Applier {
     /// Whether the watch of a kind has seen all that is there, which it is given a moment for; starts it when it is the
     /// first of its kind.
     pub async fn saw(&self, served: &Arc<Served>) -> bool {
-        let mut synced = self.watches.ensure(served, Coverage::Labelled);
-        let ready = tokio::time::timeout(WATCH_PATIENCE, synced.wait_for(|s| *s)).await;
-        matches!(ready, Ok(Ok(_)))
+        self.sight(served, Coverage::Labelled).await == Sight::All
+    }
+
+    /// How far a watch is, which it is given a moment for.
+    async fn sight(&self, served: &Arc<Served>, scope: Coverage) -> Sight {
+        let mut sight = self.watches.ensure(served, scope);
+        let known = tokio::time::timeout(WATCH_PATIENCE, sight.wait_for(|s| *s != Sight::Not)).await;
+        known.ok().and_then(Result::ok).map_or(Sight::Not, |s| *s)
     }
 
     /// What the drift watch knows.
@@ -515,7 +526,7 @@ impl Applier {
 
     /// As it was seen last, if that is not long ago and a watch would say that it is another now.
     fn last_seen(&self, target: &Target<'_>) -> Option<Arc<Value>> {
-        let is_watched = || *self.watches.ensure(&target.served, Coverage::Labelled).borrow();
+        let is_watched = || *self.watches.ensure(&target.served, Coverage::Labelled).borrow() == Sight::All;
         if target.is_rehearsal() || !is_watched() {
             return None;
         }
