@@ -9,6 +9,7 @@ use super::rules::{
     check_identity, creates_on_update, invalid, metadata_twice, needs_version, random_suffix, reset_fields,
     tracks_fields,
 };
+use super::service::creation;
 use super::write::{PatchBody, check_name, check_namespace, patched};
 use super::{Api, decode, key, modified, rfc3339, store_error, subject};
 use crate::ApiError;
@@ -94,6 +95,16 @@ enum Next<'a> {
     Function(&'a mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send)),
 }
 
+/// How a new object comes to be.
+enum Making {
+    /// By a request to create it.
+    Create,
+    /// By a PUT of one that is not there.
+    Replace,
+    /// By server-side apply, which has made these managedFields.
+    Apply(Value),
+}
+
 type Fields = Map<String, Value>;
 
 /// Whether two objects are the same, `resourceVersion` aside.
@@ -131,7 +142,9 @@ impl Api {
     ) -> Result<Written, ApiError> {
         let generated = object::name(&object).is_empty() && !object::meta(&object, "generateName").is_empty();
         if !generated {
-            return self.create_once(user, r, namespace, object, options, None).await;
+            return self
+                .create_once(user, r, namespace, object, options, Making::Create)
+                .await;
         }
         let mut attempt = 0;
         loop {
@@ -143,7 +156,9 @@ impl Api {
             }
             let name = format!("{prefix}{}", random_suffix());
             set_meta(&mut object, "name", Some(name.into()));
-            let done = self.create_once(user, r, namespace, object, options, None).await;
+            let done = self
+                .create_once(user, r, namespace, object, options, Making::Create)
+                .await;
             match done {
                 Err(ApiError::AlreadyExists(_)) if attempt < NAME_ATTEMPTS => {}
                 other => return other,
@@ -151,7 +166,6 @@ impl Api {
         }
     }
 
-    /// `applied` carries managedFields that server-side apply has already made.
     async fn create_once(
         &self,
         user: &UserInfo,
@@ -159,11 +173,11 @@ impl Api {
         namespace: &str,
         mut object: Value,
         options: &WriteOptions,
-        applied: Option<Value>,
+        making: Making,
     ) -> Result<Written, ApiError> {
         let now = self.clock.now();
         let name = object::name(&object).to_owned();
-        if applied.is_none() && !object::resource_version(&object).is_empty() {
+        if !matches!(making, Making::Apply(_)) && !object::resource_version(&object).is_empty() {
             return Err(ApiError::Plain(
                 "resourceVersion should not be set on objects to be created".into(),
             ));
@@ -189,10 +203,11 @@ impl Api {
         ] {
             metadata.remove(field);
         }
-        match applied {
-            Some(fields) => set_meta(&mut object, "managedFields", Some(fields)),
-            None if !tracks_fields(r) => set_meta(&mut object, "managedFields", None),
-            None => {
+        let is_asked_again = !matches!(making, Making::Create);
+        match making {
+            Making::Apply(fields) => set_meta(&mut object, "managedFields", Some(fields)),
+            _ if !tracks_fields(r) => set_meta(&mut object, "managedFields", None),
+            _ => {
                 let reset = reset_fields(r, "");
                 managed::update(
                     r.schema(),
@@ -218,6 +233,10 @@ impl Api {
         strategy::prepare_create(r, &context, &mut object);
         invalid(r, &name, strategy::validate_create(r, &object))?;
         invalid(r, &name, strategy::validate_allocation(r, &context, &object))?;
+        if is_asked_again {
+            // The right to change an object is not the right to make one.
+            self.authorizer.require(user, &creation(r, namespace, &name))?;
+        }
         warnings.extend(admission::validate(self, &review, Some(&object), None).await?);
         warnings.extend(strategy::warnings(r, &object, None));
         let stored = convert::to_storage(r, object);
@@ -315,7 +334,7 @@ impl Api {
         match next {
             Next::Replace(mut object) if main && creates_on_update(r) => {
                 set_meta(&mut object, "resourceVersion", None);
-                self.create_once(user, r, target.namespace, object, options, None)
+                self.create_once(user, r, target.namespace, object, options, Making::Replace)
                     .await
             }
             Next::Patch(PatchBody::Apply(config)) if main => {
@@ -331,7 +350,7 @@ impl Api {
                 let (object, warnings) = self.applied(target, None, config, options)?;
                 let fields = object["metadata"]["managedFields"].clone();
                 let mut written = self
-                    .create_once(user, r, target.namespace, object, options, Some(fields))
+                    .create_once(user, r, target.namespace, object, options, Making::Apply(fields))
                     .await?;
                 written.warnings.splice(0..0, warnings);
                 Ok(written)

@@ -326,3 +326,19 @@ pub fn attributes(info: &RequestInfo, query: &Query) -> Attributes {
         is_resource: info.is_resource,
     }
 }
+
+/// What RBAC is asked about an object that a PUT or an apply makes.
+pub fn creation(r: &Resource, namespace: &str, name: &str) -> Attributes {
+    let is_namespace = &*r.storage == "/namespaces";
+    Attributes {
+        verb: "create".into(),
+        group: r.group.clone(),
+        version: r.version.clone(),
+        resource: r.plural.clone(),
+        // As the path of a request says it.
+        namespace: if is_namespace { name } else { namespace }.into(),
+        name: name.into(),
+        is_resource: true,
+        ..Attributes::default()
+    }
+}

@@ -1,5 +1,7 @@
 //! The API through a kube client in process.
 
+mod rights;
+
 use super::Api;
 use crate::auth::{Authenticator, Authorizer, ServiceAccountKeys, UserInfo};
 use crate::registry::Registry;

@@ -20,6 +20,7 @@ mod quota;
 mod runtime;
 mod security;
 mod seen;
+mod signers;
 mod trust;
 mod webhook;
 
@@ -248,13 +249,15 @@ pub async fn validate(
     Ok(warnings)
 }
 
-/// As [`validate`], with Pod Security, policies and webhooks alone: all that looks at a write that changes nothing.
+/// As [`validate`], with signers' rights, Pod Security, policies and webhooks alone: all that looks at a write that changes
+/// nothing.
 pub async fn validate_hooks(
     api: &Api,
     review: &Review<'_>,
     new: Option<&Value>,
     old: Option<&Value>,
 ) -> Result<Vec<String>, ApiError> {
+    signers::validate(api, review, new, old)?;
     let mut warnings = security::validate(api, review, new, old)?;
     let index = index(api)?;
     if !index.validates() || matching::is_exempt(review.resource) {
