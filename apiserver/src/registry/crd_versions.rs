@@ -174,6 +174,11 @@ fn custom(
                 .map(of_schema)
                 .collect(),
         ),
+        identity: digest(&json!([
+            crd["metadata"]["uid"],
+            spec,
+            crd["status"]["acceptedNames"]
+        ])),
         openapi_digest: digest(&version["schema"]["openAPIV3Schema"]),
         status: version["subresources"]["status"].is_object(),
         scale: scale.is_object().then(|| ScalePaths {

@@ -84,6 +84,8 @@ pub struct Custom {
     pub since: u64,
     /// Of the schemas of all versions.
     pub schemas_digest: u64,
+    /// Of all that decides how its objects are served: another one is another definition.
+    pub identity: u64,
     /// Compiled `x-kubernetes-validations`.
     pub rules: cel::Rules,
     /// Digest of `openAPIV3Schema` as written: the OpenAPI documents change with it. The document itself is in the CRD.
@@ -309,6 +311,7 @@ type Document = (String, Bytes);
 struct Inner {
     state: RwLock<State>,
     documents: Mutex<HashMap<String, Document>>,
+    changed: tokio::sync::watch::Sender<()>,
 }
 
 /// All resources the server has. Clones share it.
@@ -332,6 +335,7 @@ impl Registry {
         Self(Arc::new(Inner {
             state,
             documents: Mutex::default(),
+            changed: tokio::sync::watch::Sender::default(),
         }))
     }
 
@@ -350,6 +354,11 @@ impl Registry {
     /// Counts changes of what is served.
     pub fn generation(&self) -> u64 {
         self.snapshot().generation
+    }
+
+    /// Changes whenever what is served may have changed.
+    pub fn changed(&self) -> tokio::sync::watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 
     /// The resource served under that path.
@@ -394,6 +403,8 @@ impl Registry {
         let resources = resources.into_iter().map(Arc::new).collect();
         state.crds.insert(name.to_owned(), resources);
         state.rebuild();
+        drop(state);
+        self.0.changed.send_replace(());
         Ok(())
     }
 
@@ -402,6 +413,8 @@ impl Registry {
         let mut state = self.0.state.write().unwrap_or_else(PoisonError::into_inner);
         if state.crds.remove(name).is_some() {
             state.rebuild();
+            drop(state);
+            self.0.changed.send_replace(());
         }
     }
 

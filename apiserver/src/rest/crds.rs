@@ -1,9 +1,11 @@
 //! Custom resources are served from the moment their CustomResourceDefinition says Established, and not after it is gone.
+//!
+//! Every write of the API to the store goes through here, so that those of definitions take what is served along.
 
 use super::{Api, key};
 use crate::object;
 use crate::registry::Resource;
-use crate::store::Range;
+use crate::store::{Entry, Expect, Key, Range, StoreError};
 use serde_json::Value;
 use std::sync::{Arc, PoisonError};
 
@@ -22,9 +24,17 @@ fn is_established(crd: &Value) -> bool {
         .any(|c| c["type"] == "Established" && c["status"] == "True")
 }
 
+/// Does all of a write, whoever waits for it.
+async fn whole(
+    write: impl Future<Output = Result<Arc<Entry>, StoreError>> + Send + 'static,
+) -> Result<Arc<Entry>, StoreError> {
+    let done = tokio::spawn(write).await;
+    done.unwrap_or_else(|error| Err(StoreError::Disk(error.to_string())))
+}
+
 impl Api {
     /// The kind of CustomResourceDefinitions.
-    fn crd_resource(&self) -> Option<Arc<Resource>> {
+    pub(super) fn crd_resource(&self) -> Option<Arc<Resource>> {
         self.registry.find(GROUP, "v1", PLURAL)
     }
 
@@ -52,8 +62,51 @@ impl Api {
         }
     }
 
+    /// Writes to the store. A client that goes away in between stops nothing.
+    pub(super) async fn store_put(
+        &self,
+        r: &Arc<Resource>,
+        key: Key,
+        object: Value,
+        expect: Expect,
+    ) -> Result<Arc<Entry>, StoreError> {
+        if !is_crd(r) {
+            return self.store.put(key, object, expect).await;
+        }
+        let (api, r) = (self.clone(), Arc::clone(r));
+        whole(async move {
+            let name = Arc::clone(&key.name);
+            api.before_crd_write(&r, &object);
+            let put = api.store.put(key, object, expect).await;
+            api.after_crd_write(&r, &name);
+            put
+        })
+        .await
+    }
+
+    /// Deletes from the store, as [`Self::store_put`] writes.
+    pub(super) async fn store_delete(
+        &self,
+        r: &Arc<Resource>,
+        key: Key,
+        last: Value,
+        revision: u64,
+    ) -> Result<Arc<Entry>, StoreError> {
+        if !is_crd(r) {
+            return self.store.delete(key, last, revision).await;
+        }
+        let (api, r) = (self.clone(), Arc::clone(r));
+        whole(async move {
+            let name = Arc::clone(&key.name);
+            let deleted = api.store.delete(key, last, revision).await;
+            api.after_crd_write(&r, &name);
+            deleted
+        })
+        .await
+    }
+
     /// Before a write that makes a CustomResourceDefinition Established: whoever sees that may use it at once.
-    pub(super) fn before_crd_write(&self, r: &Resource, crd: &Value) {
+    fn before_crd_write(&self, r: &Resource, crd: &Value) {
         if is_crd(r) && is_established(crd) {
             let _held = self.crd_lock.lock().unwrap_or_else(PoisonError::into_inner);
             let mut unwritten = crd.clone();
@@ -65,7 +118,7 @@ impl Api {
     }
 
     /// After any write of one, also one that failed: what is served follows what is stored.
-    pub(super) fn after_crd_write(&self, r: &Resource, name: &str) {
+    fn after_crd_write(&self, r: &Resource, name: &str) {
         if !is_crd(r) {
             return;
         }

@@ -283,8 +283,7 @@ impl Api {
                     }
                     _ => (current, entry.revision),
                 };
-                let last = self.store.delete(entry.key.clone(), last, revision).await?;
-                self.after_crd_write(r, target.name);
+                let last = self.store_delete(r, entry.key.clone(), last, revision).await?;
                 Outcome::Unstored(last.value())
             };
             return Ok(Deleted {
@@ -298,10 +297,8 @@ impl Api {
             Some(new) if options.dry_run => Outcome::Unstored(new),
             Some(new) => {
                 let put = self
-                    .store
-                    .put(entry.key.clone(), new, Expect::Revision(entry.revision))
+                    .store_put(r, entry.key.clone(), new, Expect::Revision(entry.revision))
                     .await?;
-                self.after_crd_write(r, target.name);
                 Outcome::Stored(put)
             }
         };

@@ -247,9 +247,7 @@ impl Api {
             }
             Outcome::Unstored(stored)
         } else {
-            self.before_crd_write(r, &stored);
-            let put = self.store.put(key, stored, Expect::Absent).await;
-            self.after_crd_write(r, &name);
+            let put = self.store_put(r, key, stored, Expect::Absent).await;
             Outcome::Stored(put.map_err(|e| store_error(&e, r, &name)).map_err(|e| {
                 match self.get_object(r, namespace, &name) {
                     Ok(there) if matches!(e, ApiError::AlreadyExists(_)) && object::is_deleting(&there) => {
@@ -516,18 +514,13 @@ impl Api {
         }
         let result = if gone {
             let deleted = self
-                .store
-                .delete(entry.key.clone(), storage, entry.revision)
+                .store_delete(r, entry.key.clone(), storage, entry.revision)
                 .await;
-            self.after_crd_write(r, target.name);
             deleted.map(|e| Outcome::Unstored(e.value()))
         } else {
-            self.before_crd_write(r, &storage);
             let put = self
-                .store
-                .put(entry.key.clone(), storage, Expect::Revision(entry.revision))
+                .store_put(r, entry.key.clone(), storage, Expect::Revision(entry.revision))
                 .await;
-            self.after_crd_write(r, target.name);
             put.map(Outcome::Stored)
         };
         match result {

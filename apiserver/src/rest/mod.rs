@@ -31,6 +31,7 @@ pub mod review;
 pub mod rules;
 pub mod scale;
 pub mod selector;
+pub mod served;
 pub mod service;
 pub mod subresource;
 pub mod table;

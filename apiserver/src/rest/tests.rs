@@ -1,5 +1,6 @@
 //! The API through a kube client in process.
 
+mod definitions;
 mod rights;
 
 use super::Api;
@@ -14,11 +15,15 @@ use serde_json::json;
 use std::time::Duration;
 
 async fn api() -> Api {
-    let store = Store::open(StoreOptions {
+    api_over(StoreOptions {
         path: None,
         keep_revisions: 100,
     })
-    .unwrap();
+    .await
+}
+
+async fn api_over(options: StoreOptions) -> Api {
+    let store = Store::open(options).unwrap();
     let authorizer = Authorizer::new(store.clone());
     let keys = ServiceAccountKeys::load_or_create(None).unwrap();
     let authenticator = Authenticator::new(store.clone(), keys, authorizer.clone(), Vec::new()).unwrap();

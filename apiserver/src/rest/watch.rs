@@ -4,6 +4,7 @@ use super::negotiate::{Format, Shape};
 use super::params::{ListOptions, parse_revision};
 use super::read::{Filter, View, find, namespace_of};
 use super::respond::{self, Body};
+use super::served::{Now, Served};
 use super::service::attributes;
 use super::{Api, COMPACTED, Call, key, too_large};
 use crate::ApiError;
@@ -46,6 +47,7 @@ struct Watcher {
     bookmark: Option<Instant>,
     shutdown: CancellationToken,
     right: Right,
+    served: Served,
     columns_sent: bool,
     _counted: super::metrics::Watching,
 }
@@ -207,9 +209,24 @@ impl Watcher {
         frame("BOOKMARK", &object)
     }
 
+    /// What is still told when the resource is not what it was: the deletions that came before the definition's own.
+    fn last(&mut self) -> Option<Bytes> {
+        while self.served.now() == Now::Gone
+            && let Some(Ok(event)) = self.watch.as_mut()?.try_next()
+        {
+            if let Some(bytes) = self.event(&event) {
+                return Some(bytes);
+            }
+        }
+        None
+    }
+
     /// The next piece of the answer, `None` at its end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            if self.served.now() != Now::Same {
+                return self.last();
+            }
             if let Some(entry) = self.initial.next() {
                 let object = self.shaped(&entry.json, entry.revision);
                 return Some(frame("ADDED", &object));
@@ -227,6 +244,7 @@ impl Watcher {
                 biased;
                 () = self.shutdown.cancelled() => return None,
                 () = self.right.gone() => return None,
+                () = self.served.ended() => continue,
                 event = watch.next() => event,
                 () = tokio::time::sleep_until(wake) => {
                     if wake == self.deadline {
@@ -239,6 +257,8 @@ impl Watcher {
                 }
             };
             match event {
+                // Written by another definition: not for this watch.
+                Ok(_) if self.served.now() == Now::Other => return None,
                 Ok(event) => {
                     if let Some(bytes) = self.event(&event) {
                         return Some(bytes);
@@ -301,6 +321,7 @@ pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         bookmark: options.bookmarks.then_some(now + BOOKMARK_EVERY),
         shutdown: api.shutdown.clone(),
         right: Right::of(api, call),
+        served: Served::new(&api.registry, &call.resource),
         columns_sent: false,
         _counted: api.metrics.watching(),
     };
