@@ -11,7 +11,7 @@ use super::rules::{
 };
 use super::service::creation;
 use super::write::{PatchBody, check_name, check_namespace, patched};
-use super::{Api, decode, key, modified, rfc3339, store_error, subject};
+use super::{Api, decode, key, modified, rfc3339, size, store_error, subject};
 use crate::ApiError;
 use crate::auth::UserInfo;
 use crate::error::{FieldError, FieldErrorKind};
@@ -247,6 +247,7 @@ impl Api {
             }
             Outcome::Unstored(stored)
         } else {
+            size::check(r, &stored)?;
             let put = self.store_put(r, key, stored, Expect::Absent).await;
             Outcome::Stored(put.map_err(|e| store_error(&e, r, &name)).map_err(|e| {
                 match self.get_object(r, namespace, &name) {
@@ -518,6 +519,7 @@ impl Api {
                 .await;
             deleted.map(|e| Outcome::Unstored(e.value()))
         } else {
+            size::check(r, &storage)?;
             let put = self
                 .store_put(r, entry.key.clone(), storage, Expect::Revision(entry.revision))
                 .await;

@@ -33,6 +33,7 @@ pub mod scale;
 pub mod selector;
 pub mod served;
 pub mod service;
+pub mod size;
 pub mod subresource;
 pub mod table;
 pub mod view;
