@@ -3,6 +3,7 @@
 use super::path::percent_decode;
 use crate::error::{ApiError, FieldError, FieldErrorKind};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The decoded pairs of a query string, in order.
 #[derive(Debug, Clone, Default)]
@@ -48,10 +49,16 @@ impl Query {
             .is_some_and(|v| !v.eq_ignore_ascii_case("false") && v != "0")
     }
 
-    /// Refuses a `timeout` that is no duration. Requests here end long before any sensible one.
+    /// The `timeout` asked for, where there is one that is above 0.
+    pub fn timeout(&self) -> Option<Duration> {
+        let seconds = seconds(self.get("timeout")?)?;
+        Duration::try_from_secs_f64(seconds).ok().filter(|d| !d.is_zero())
+    }
+
+    /// Refuses a `timeout` that is no duration.
     pub fn check_timeout(&self) -> Result<(), ApiError> {
         match self.get("timeout") {
-            Some(text) if !text.is_empty() && !is_duration(text) => Err(ApiError::BadRequest(format!(
+            Some(text) if !text.is_empty() && seconds(text).is_none() => Err(ApiError::BadRequest(format!(
                 "invalid timeout specified in the request URL - time: invalid duration {text:?}"
             ))),
             _ => Ok(()),
@@ -68,13 +75,17 @@ impl Query {
     }
 }
 
-/// Whether Go reads a text as a duration: `1.5h`, `10s`, `2m30s`.
-fn is_duration(text: &str) -> bool {
+/// The seconds of a duration as Go reads it: `1.5h`, `10s`, `2m30s`.
+fn seconds(text: &str) -> Option<f64> {
     let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
     if rest == "0" {
-        return true;
+        return Some(0.0);
     }
-    let mut parts = 0;
+    if rest.is_empty() {
+        return None;
+    }
+    let mut sum = 0.0;
     while !rest.is_empty() {
         let number = rest
             .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -82,14 +93,19 @@ fn is_duration(text: &str) -> bool {
         let unit = rest[number..]
             .find(|c: char| c.is_ascii_digit() || c == '.')
             .map_or(rest.len(), |i| number + i);
-        let known = ["ns", "us", "µs", "ms", "s", "m", "h"].contains(&&rest[number..unit]);
-        if number == 0 || !known || rest[..number].parse::<f64>().is_err() {
-            return false;
-        }
-        parts += 1;
+        let one = match &rest[number..unit] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        sum += rest[..number].parse::<f64>().ok()? * one;
         rest = &rest[unit..];
     }
-    parts > 0
+    Some(sign * sum)
 }
 
 /// How unknown and duplicate fields of a body are treated.
@@ -508,6 +524,20 @@ mod tests {
         ] {
             let query = Query::parse(&format!("timeout={text}"));
             assert_eq!(query.check_timeout().is_ok(), good, "{text}");
+        }
+        for (text, want) in [
+            ("timeout=1m2.5s", Some(62_500)),
+            ("timeout=250ms", Some(250)),
+            ("timeout=0s", None),
+            ("timeout=-5s", None),
+            ("timeout=x", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                Query::parse(text).timeout(),
+                want.map(Duration::from_millis),
+                "{text}"
+            );
         }
     }
 

@@ -18,6 +18,30 @@ use http::Response;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a revision that has not happened yet is waited for, as kube-apiserver's cache does.
+const AWAITED: Duration = Duration::from_secs(3);
+
+/// Waits a moment for a revision that has not happened yet.
+pub async fn reach(api: &Api, revision: u64) {
+    let current = api.store.revision();
+    let Ok(mut changes) = api.store.watch_all(current) else {
+        return;
+    };
+    let reached = async { while api.store.revision() < revision && changes.next().await.is_ok() {} };
+    // Not in time: who asks is told so.
+    let _ = tokio::time::timeout(AWAITED, reached).await;
+}
+
+/// Waits for the revision a request names. What names none is refused elsewhere.
+async fn reach_asked(api: &Api, call: &Call<'_>) {
+    if let Ok(revision) = parse_revision(call.query.text("resourceVersion"))
+        && revision > api.store.revision()
+    {
+        reach(api, revision).await;
+    }
+}
 
 /// What a list or watch lets through.
 #[derive(Debug, Clone)]
@@ -98,8 +122,9 @@ fn check_field(r: &Resource, field: &str) -> Result<(), ApiError> {
 }
 
 /// GET of one object.
-pub fn get(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+pub async fn get(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
+    reach_asked(api, call).await;
     let version = call.query.text("resourceVersion");
     if !version.is_empty() {
         let wanted = parse_revision(version).map_err(ApiError::Plain)?;
@@ -393,10 +418,11 @@ pub fn list_response(view: &View, found: &Found) -> Response<Body> {
 }
 
 /// LIST.
-pub fn list(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+pub async fn list(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
     let options = ListOptions::parse(call.query, false)?;
     let filter = Filter::new(&view, &options)?;
+    reach_asked(api, call).await;
     let found = find(api, &filter, &call.info.namespace, &options)?;
     view.check_shape(true)?;
     Ok(list_response(&view, &found))

@@ -27,6 +27,9 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Longest id a client may give its request.
 const AUDIT_ID_LENGTH: usize = 64;
 
+/// How long a request may take that is no watch, as kube-apiserver's `--request-timeout`. Its client may ask for less.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long the rest of a body nobody wants is waited for.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -62,9 +65,15 @@ impl Api {
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let mut body = Some(body);
         let warned = Warned::default();
-        let handled = AssertUnwindSafe(self.handle(&parts, &info, &query, &mut body, &warned))
-            .catch_unwind()
-            .await;
+        let handled = AssertUnwindSafe(self.handle(&parts, &info, &query, &mut body, &warned)).catch_unwind();
+        // Otherwise a body that does not come would hold its place among the requests in flight for good.
+        let limit = time_limit(&info.verb, &query);
+        let handled = match limit {
+            None => handled.await,
+            Some(limit) => tokio::time::timeout(limit, handled)
+                .await
+                .unwrap_or_else(|_| Ok(Err(out_of_time()))),
+        };
         if let Some(unread) = body.filter(|b| !b.is_end_stream()) {
             // An answer before the end of the request would cost HTTP/1.1 clients their connection.
             let _ = tokio::time::timeout(DRAIN, body::read(unread)).await;
@@ -226,9 +235,9 @@ impl Api {
             return Err(ApiError::MethodNotAllowed);
         }
         match info.verb.as_str() {
-            "get" => read::get(self, call),
-            "list" => read::list(self, call),
-            "watch" => watch::serve(self, call),
+            "get" => read::get(self, call).await,
+            "list" => read::list(self, call).await,
+            "watch" => watch::serve(self, call).await,
             "create" if review::is_review(&call.resource) => {
                 review::serve(self, call, &read_body(body).await?)
             }
@@ -279,6 +288,19 @@ impl Api {
         }
         Ok(respond::no_such_path())
     }
+}
+
+/// How long a request may take; a watch sees to that itself.
+fn time_limit(verb: &str, query: &Query) -> Option<Duration> {
+    let asked = query.timeout().unwrap_or(REQUEST_TIMEOUT);
+    (verb != "watch").then_some(asked.min(REQUEST_TIMEOUT))
+}
+
+/// The 504 of a request that took too long.
+fn out_of_time() -> ApiError {
+    ApiError::Timeout(
+        "Timeout: request did not complete within requested timeout - context deadline exceeded".into(),
+    )
 }
 
 /// The id of a request: the client's own, or a new one.
@@ -340,5 +362,23 @@ pub fn creation(r: &Resource, namespace: &str, name: &str) -> Attributes {
         name: name.into(),
         is_resource: true,
         ..Attributes::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_a_minute_and_watches_their_own_time() {
+        for (verb, query, seconds) in [
+            ("create", "", Some(60)),
+            ("list", "timeout=7s", Some(7)),
+            ("get", "timeout=5m", Some(60)),
+            ("watch", "timeout=7s", None),
+        ] {
+            let limit = time_limit(verb, &Query::parse(query));
+            assert_eq!(limit.map(|l| l.as_secs()), seconds, "{verb} {query}");
+        }
     }
 }

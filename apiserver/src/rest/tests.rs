@@ -2,6 +2,7 @@
 
 mod definitions;
 mod rights;
+mod waiting;
 
 use super::Api;
 use crate::auth::{Authenticator, Authorizer, ServiceAccountKeys, UserInfo};

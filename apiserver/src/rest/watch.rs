@@ -2,7 +2,7 @@
 
 use super::negotiate::{Format, Shape};
 use super::params::{ListOptions, parse_revision};
-use super::read::{Filter, View, find, namespace_of};
+use super::read::{Filter, View, find, namespace_of, reach};
 use super::respond::{self, Body};
 use super::served::{Now, Served};
 use super::service::attributes;
@@ -43,6 +43,8 @@ struct Watcher {
     /// What comes after it and before the first change.
     queue: VecDeque<Bytes>,
     watch: Option<Watch>,
+    /// Changes up to here are not told: the revision the client has, which may be one that has not happened yet.
+    after: u64,
     deadline: Instant,
     bookmark: Option<Instant>,
     shutdown: CancellationToken,
@@ -252,6 +254,9 @@ impl Watcher {
                     }
                     let revision = watch.revision();
                     self.bookmark = Some(Instant::now() + BOOKMARK_EVERY);
+                    if revision < self.after {
+                        continue;
+                    }
                     let bytes = self.bookmark_frame(revision, false);
                     return Some(bytes);
                 }
@@ -259,6 +264,7 @@ impl Watcher {
             match event {
                 // Written by another definition: not for this watch.
                 Ok(_) if self.served.now() == Now::Other => return None,
+                Ok(event) if event.revision <= self.after => {}
                 Ok(event) => {
                     if let Some(bytes) = self.event(&event) {
                         return Some(bytes);
@@ -277,7 +283,7 @@ impl Watcher {
 }
 
 /// WATCH of a resource.
-pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+pub async fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     let view = View::of(call)?;
     if view.accept.format == Format::Yaml {
         return Err(ApiError::NotAcceptable(STREAMS.to_owned()));
@@ -301,9 +307,10 @@ pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     } else {
         parse_revision(&options.resource_version).map_err(ApiError::Plain)?
     };
-    let current = api.store.revision();
-    if start > current {
-        return Err(too_large(start, current));
+    // Who wants the state at a revision to come is told when it does not; who wants what is after it waits.
+    let wants_state = options.send_initial_events == Some(true);
+    if wants_state && start > api.store.revision() {
+        reach(api, start).await;
     }
     let seconds = options
         .timeout_seconds
@@ -317,6 +324,7 @@ pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         initial_end: None,
         queue: VecDeque::new(),
         watch: None,
+        after: start,
         deadline: now + Duration::from_secs(seconds),
         bookmark: options.bookmarks.then_some(now + BOOKMARK_EVERY),
         shutdown: api.shutdown.clone(),
@@ -325,7 +333,18 @@ pub fn serve(api: &Api, call: &Call<'_>) -> Result<Response<Body>, ApiError> {
         columns_sent: false,
         _counted: api.metrics.watching(),
     };
-    begin(api, &mut watcher, &call.info.namespace, &options, start)?;
+    let current = api.store.revision();
+    if wants_state && start > current {
+        watcher.queue.push_back(error_frame(&too_large(start, current)));
+    } else {
+        begin(
+            api,
+            &mut watcher,
+            &call.info.namespace,
+            &options,
+            start.min(current),
+        )?;
+    }
     let stream = futures::stream::unfold(watcher, |mut w| async move { w.next().await.map(|b| (b, w)) });
     Ok(respond::with_type(
         200,
