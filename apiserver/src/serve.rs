@@ -3,9 +3,11 @@
 //! A slow or hostile client costs others nothing: handshakes run in tasks of their own, bounded in number and time, headers
 //! are bounded in size and time, connections in number. Shutting down lets requests finish, within limits.
 
+mod activity;
 mod patient;
 
 use crate::pki::{Ca, ClientCert, PkiError, SERVER_TTL};
+use activity::{Activity, Over, Watched};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -70,12 +72,14 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// How long a client may take to begin.
     pub begin_timeout: Duration,
-    /// How long a client may wait until the headers of its next request are there.
+    /// How long a connection may go without a request, and a client wait until the headers of its next one are there.
     pub idle_timeout: Duration,
     /// Bytes of a request's headers.
     pub header_bytes: u32,
     /// How long a client may leave what is sent to it unread.
     pub write_timeout: Duration,
+    /// How long a client may leave a piece of one answer unread while it takes others, or none but answers pings.
+    pub unread_timeout: Duration,
     /// How long open requests may go on after shutdown began.
     pub drain: Duration,
 }
@@ -91,6 +95,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(90),
             header_bytes: 64 * 1024,
             write_timeout: Duration::from_secs(30),
+            unread_timeout: Duration::from_secs(120),
             drain: Duration::from_secs(5),
         }
     }
@@ -389,9 +394,13 @@ where
         }
 
         let service = self.service;
+        let activity = Activity::new();
+        let exchanges = Arc::clone(&activity);
         let service = service_fn(move |mut request: Request<Incoming>| {
+            let exchange = exchanges.begin();
             request.extensions_mut().insert(peer.clone());
-            service.clone().oneshot(request)
+            let answer = service.clone().oneshot(request);
+            async move { Ok::<_, S::Error>(answer.await?.map(|body| Watched::new(body, exchange))) }
         });
         // Either by what was agreed on: finding out from the first bytes would wait for them without a limit.
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -422,6 +431,17 @@ where
         tokio::select! {
             done = connection.as_mut() => return done.map_err(|e| e.to_string()),
             () = self.shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+            over = activity.over(self.limits.idle_timeout, self.limits.unread_timeout) => {
+                if over == Over::Unread {
+                    return Err("the peer left an answer unread".into());
+                }
+                connection.as_mut().graceful_shutdown();
+                // What is still on its way may get there.
+                return match tokio::time::timeout(self.limits.write_timeout, connection).await {
+                    Ok(done) => done.map_err(|e| e.to_string()),
+                    Err(_) => Err("the peer did not take the end of an idle connection".into()),
+                };
+            }
         }
         connection.await.map_err(|e| e.to_string())
     }

@@ -454,3 +454,83 @@ fn the_servers_certificate_is_renewed_in_time() {
     assert!(!Arc::ptr_eq(&first, &second));
     assert!(Arc::ptr_eq(&second, &own.at(days(251))));
 }
+
+type H2 = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
+
+/// An HTTP/2 connection, and how it ends.
+async fn h2(ca: &Ca, address: SocketAddr, window: u32) -> (H2, tokio::task::JoinHandle<()>) {
+    let stream = connect(address, &client(ca, None, b"h2"), "localhost")
+        .await
+        .unwrap();
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(window)
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let task = tokio::spawn(async move {
+        // However it ends.
+        let _ = connection.await;
+    });
+    (sender, task)
+}
+
+fn ask(path: &str) -> Request<Full<Bytes>> {
+    Request::get(format!("https://localhost{path}"))
+        .body(Full::default())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_that_nothing_is_asked_of_ends_and_a_busy_one_does_not() {
+    let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
+    let go = CancellationToken::new();
+    let idle_timeout = Duration::from_millis(200);
+    let limits = Limits {
+        idle_timeout,
+        ..Limits::default()
+    };
+    let server = start(&ca, limits, go.clone()).await;
+    let (mut busy, busy_task) = h2(&ca, server.address, 65_535).await;
+    let slow = tokio::spawn(busy.send_request(ask("/slow")));
+    let (mut idle, idle_task) = h2(&ca, server.address, 65_535).await;
+    let answer = idle.send_request(ask("/")).await.unwrap();
+    answer.into_body().collect().await.unwrap();
+    tokio::time::timeout(PATIENCE, idle_task)
+        .await
+        .expect("an idle connection ends")
+        .unwrap();
+    // The other one is older.
+    assert!(!busy_task.is_finished());
+    go.cancel();
+    let answer = tokio::time::timeout(PATIENCE, slow)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    server.shutdown.cancel();
+    server.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_nobody_reads_ends_its_connection() {
+    let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
+    let ended = CancellationToken::new();
+    let limits = Limits {
+        unread_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = start(&ca, limits, ended.clone()).await;
+    let (mut sender, task) = h2(&ca, server.address, 16_384).await;
+    let answer = sender.send_request(ask("/endless")).await.unwrap();
+    tokio::time::timeout(PATIENCE, task)
+        .await
+        .expect("the connection ends")
+        .unwrap();
+    tokio::time::timeout(PATIENCE, ended.cancelled())
+        .await
+        .expect("the answer is dropped");
+    drop(answer);
+    server.shutdown.cancel();
+    server.task.await.unwrap();
+}
