@@ -7,16 +7,18 @@ mod workloads;
 use crate::MUSTER;
 use muster_tests::Program;
 use muster_tests::program::{Process, Run};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// The system's kubectl. Without it these tests have nothing to try, and say so.
+/// The kubectl of `PATH`. Without it these tests have nothing to try, and say so.
 pub fn found() -> Option<PathBuf> {
-    let path = Path::new("/usr/bin/kubectl");
-    if path.exists() {
-        return Some(path.to_owned());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join("kubectl"))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        eprintln!("skipped: there is no kubectl in PATH");
     }
-    eprintln!("skipped: there is no {}", path.display());
-    None
+    found
 }
 
 /// An API server of its own, and kubectl as its administrator.
