@@ -3,7 +3,9 @@
 use super::{age, config, definition, delete, moved, until_manifest};
 use crate::Result;
 use muster_tests::control_plane::is_embedded;
-use muster_tests::objects::{configmap, deployment, feedback, work_with};
+use muster_tests::objects::{
+    condition_in, configmap, configmap_path, deployment, feedback, work_path, work_with,
+};
 use muster_tests::{Fleet, FleetOptions};
 use serde_json::{Value, json};
 
@@ -391,4 +393,56 @@ async fn of_several_rules_for_an_object_the_first_match_counts() -> Result {
     )
     .await
     .map(drop)
+}
+
+/// What another controller writes into a status that changes all the time stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_of_others_outlive_what_is_written_at_the_same_moment() -> Result {
+    const ROUNDS: usize = 40;
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let paths = json!([{"name": "value", "path": ".data.value"}]);
+    let rest = json!({"feedbackRules": [{"type": "JSONPaths", "jsonPaths": paths}]});
+    let strategy = json!({"type": "CreateOnly"});
+    let mut one = config("", "configmaps", &ns, "busy", &rest);
+    one["updateStrategy"] = strategy;
+    let configs = json!({ "manifestConfigs": [one] });
+    let manifests = [configmap(&ns, "busy", "begin")];
+    fleet
+        .create(&work_with(name, "app", &manifests, &configs))
+        .await?;
+    fleet.until_applied(name, "app").await?;
+    let (hub, path) = (fleet.kube(), work_path(name, "app"));
+    for round in 0..ROUNDS {
+        let busy = async {
+            let value = json!({"data": {"value": format!("v{round}")}});
+            spoke.merge(&configmap_path(&ns, "busy"), &value).await
+        };
+        let theirs = hub.edit(&path, "/status", |work| {
+            let condition = json!({"type": format!("Theirs{round}"), "status": "True", "reason": "Theirs",
+                "message": "", "lastTransitionTime": "2020-01-01T00:00:00Z"});
+            if let Some(list) = work["status"]["conditions"].as_array_mut() {
+                list.push(condition);
+            }
+        });
+        let (busy, theirs) = tokio::join!(busy, theirs);
+        busy?;
+        theirs?;
+    }
+    let found = fleet
+        .until_work(name, "app", "the last value is told", |work| {
+            let value = feedback(work, "busy", "value");
+            (value == Some(json!(format!("v{}", ROUNDS - 1))))
+                .then_some(())
+                .ok_or_else(|| format!("it is {value:?}"))
+        })
+        .await?;
+    let conditions = &found["status"]["conditions"];
+    let lost: Vec<String> = (0..ROUNDS)
+        .map(|round| format!("Theirs{round}"))
+        .filter(|kind| condition_in(conditions, kind).is_none())
+        .collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    Ok(())
 }

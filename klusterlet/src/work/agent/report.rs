@@ -166,7 +166,9 @@ impl Agent {
         status: &ManifestWorkStatus,
     ) -> Result<(), ReconcileError> {
         let name = work.name_any();
-        let patch = json!({"metadata": {"uid": work.metadata.uid}, "status": status});
+        // The lists in it are whole: over a status that somebody else wrote to since they would undo that.
+        let patch = json!({"metadata": {"uid": work.metadata.uid,
+            "resourceVersion": work.metadata.resource_version}, "status": status});
         let path = format!("{}/status", self.work_path(&name));
         match objects::merge(&self.hub.of(&name), &path, &patch).await {
             Ok(answer) => {
@@ -174,6 +176,12 @@ impl Agent {
                 Ok(())
             }
             Err(error) if error.is_not_found() => Ok(()),
+            Err(error) if error.is_conflict() => {
+                // What it is now may be heard before the watch says so.
+                let now = objects::get(&self.hub.of(&name), &self.work_path(&name)).await;
+                self.learn(now.map_err(ReconcileError::Hub)?);
+                Err(ReconcileError::Hub(error))
+            }
             Err(error) => Err(ReconcileError::Hub(error)),
         }
     }
