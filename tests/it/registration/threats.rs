@@ -33,6 +33,7 @@ fn every_line_of_the_threat_model_and_of_what_goes_wrong_names_a_test_that_is_th
     let mut code = String::new();
     for part in [
         "tests/it",
+        "crds/src",
         "hub/src",
         "klusterlet/src",
         "apiserver/src",
