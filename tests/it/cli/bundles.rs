@@ -212,7 +212,7 @@ async fn works_are_applied_and_watched() -> Result {
         std::future::ready(if there { Ok(()) } else { Err(shown) })
     })
     .await?;
-    watch.signal("INT")?;
+    watch.signal("TERM")?;
     watch.until_ended(SOON).await?;
 
     // The shell asks for names, and gets the hub's.
