@@ -292,7 +292,9 @@ fn message(name: &str, input: &[u8], depth: usize) -> Result<Value, String> {
             }
         } else {
             let value = scalar(field.kind, &wire, depth)?;
-            if value.is_null() || (!field.keep_zero && is_zero(&value)) {
+            // A message that is there is a value, whatever it is in JSON: `maxSurge: 0` is not the same as none.
+            let may_be_none = !field.keep_zero && !field.kind.starts_with('m');
+            if value.is_null() || (may_be_none && is_zero(&value)) {
                 continue;
             }
             match value {

@@ -65,6 +65,62 @@ fn inline_messages_and_special_ones() {
 }
 
 #[test]
+fn a_message_that_is_there_is_a_value() {
+    const INT_0: &[u8] = &[8, 0, 16, 0, 26, 0];
+    let none: &[u8] = &[];
+    let of = |name: &str, number: u8, body: &[u8]| {
+        let mut field = Vec::new();
+        put(&mut field, number & 15, body);
+        // Numbers from 16 on take a second byte.
+        if number > 15 {
+            field[0] |= 0x80;
+            field.insert(1, number >> 4);
+        }
+        message(name, &field, 9).unwrap()
+    };
+    for (name, number, body, want) in [
+        (
+            "apps.v1.RollingUpdateDeployment",
+            1,
+            INT_0,
+            json!({"maxUnavailable": 0}),
+        ),
+        ("apps.v1.RollingUpdateDeployment", 2, none, json!({"maxSurge": 0})),
+        (
+            "policy.v1.PodDisruptionBudgetSpec",
+            1,
+            &[8, 1, 16, 0, 26, 0],
+            json!({"minAvailable": ""}),
+        ),
+        ("core.v1.ServicePort", 4, INT_0, json!({"targetPort": 0})),
+        ("core.v1.EmptyDirVolumeSource", 2, none, json!({"sizeLimit": "0"})),
+        (
+            "policy.v1.PodDisruptionBudgetStatus",
+            2,
+            &[10, 1, b'p', 18, 2, 8, 0],
+            json!({"disruptedPods": {"p": "1970-01-01T00:00:00Z"}}),
+        ),
+        (
+            "apiextensions.v1.JSONSchemaProps",
+            30,
+            &[8, 0],
+            json!({"additionalProperties": false}),
+        ),
+        (
+            "apiextensions.v1.JSONSchemaProps",
+            8,
+            &[10, 1, b'0'],
+            json!({"default": 0}),
+        ),
+        // Go's zero time is an empty message, and null in JSON.
+        ("meta.v1.ObjectMeta", 8, none, json!({})),
+        ("coordination.v1.LeaseSpec", 4, none, json!({})),
+    ] {
+        assert_eq!(of(name, number, body), want, "{name} {number}");
+    }
+}
+
+#[test]
 fn broken_bodies_are_refused() {
     for bytes in [
         &b""[..],
@@ -276,7 +332,9 @@ fn make_fields(name: &str, chance: &mut Chance<'_>, depth: usize) -> (Vec<u8>, V
             let zero = [json!(""), json!(0), json!(0.0), json!(false)].contains(&value);
             match value {
                 Value::Object(inner) if field.inline => json.extend(inner),
-                value if field.keep_zero || !zero => drop(json.insert(field.name.into(), value)),
+                value if field.keep_zero || field.kind.starts_with('m') || !zero => {
+                    drop(json.insert(field.name.into(), value))
+                }
                 _ => {}
             }
         }

@@ -1,5 +1,6 @@
-//! Kubernetes' JSONPath as CRD columns use it: fields, quoted fields, `\.` escapes, indices, slices, `*`, `..` and
-//! filters like `[?(@.type=="Ready")]`. Templates (`{range}`) are not paths and are refused.
+//! Kubernetes' JSONPath as CRD columns use it: fields, `\.` escapes, indices, slices, lists of them, `*`, `..` and
+//! filters like `[?(@.type=="Ready")]`. `['a']` is `.a`, so that a dot in it has to be escaped as well. Templates
+//! (`{range}`) are not paths and are refused.
 
 use serde_json::Value;
 
@@ -11,7 +12,9 @@ pub struct JsonPath(Vec<Step>);
 enum Step {
     Field(String),
     Index(i64),
-    Slice(Option<i64>, Option<i64>),
+    /// From, to, and every how many.
+    Slice(Option<i64>, Option<i64>, usize),
+    Union(Vec<Vec<Step>>),
     All,
     Deep,
     Filter(Vec<Step>, Option<(Op, Value)>),
@@ -82,7 +85,7 @@ fn steps(text: &str) -> Result<Vec<Step>, String> {
             '[' => {
                 let end = closing(&chars, i).ok_or_else(|| format!("unterminated array: {text}"))?;
                 let inner: String = chars[i + 1..end].iter().collect();
-                out.push(bracket(inner.trim())?);
+                out.extend(bracket(inner.trim())?);
                 i = end + 1;
             }
             c => return Err(format!("unexpected {c:?}: {text}")),
@@ -121,32 +124,38 @@ fn unquoted(text: &str) -> Option<String> {
     })
 }
 
-fn bracket(inner: &str) -> Result<Step, String> {
+fn bracket(inner: &str) -> Result<Vec<Step>, String> {
     if inner == "*" {
-        return Ok(Step::All);
-    }
-    if let Some(name) = unquoted(inner) {
-        return Ok(Step::Field(name));
+        return Ok(vec![Step::All]);
     }
     if let Some(condition) = inner.strip_prefix("?(").and_then(|c| c.strip_suffix(')')) {
-        return filter(condition.trim());
+        return filter(condition.trim()).map(|f| vec![f]);
     }
-    let number = |s: &str| {
-        s.trim()
-            .parse::<i64>()
-            .map_err(|_| format!("invalid array index {inner}"))
+    if inner.contains(',') {
+        let parts = inner.split(',').map(|part| bracket(part.trim()));
+        return Ok(vec![Step::Union(parts.collect::<Result<_, _>>()?)]);
+    }
+    if let Some(name) = inner.strip_prefix('\'').and_then(|i| i.strip_suffix('\'')) {
+        return steps(&format!(".{name}"));
+    }
+    let invalid = || format!("invalid array index {inner}");
+    let number = |s: &str| s.trim().parse::<i64>().map_err(|_| invalid());
+    let sides: Vec<&str> = inner.split(':').map(str::trim).collect();
+    let side = |i: usize| match sides.get(i) {
+        None | Some(&"") => Ok(None),
+        Some(s) => number(s).map(Some),
     };
-    if let Some((from, to)) = inner.split_once(':') {
-        let side = |s: &str| {
-            if s.trim().is_empty() {
-                Ok(None)
-            } else {
-                number(s).map(Some)
+    match sides.len() {
+        1 => Ok(vec![Step::Index(number(inner)?)]),
+        2 | 3 => {
+            let every = usize::try_from(side(2)?.unwrap_or(1)).map_err(|_| invalid())?;
+            if every == 0 {
+                return Err(invalid());
             }
-        };
-        return Ok(Step::Slice(side(from)?, side(to)?));
+            Ok(vec![Step::Slice(side(0)?, side(1)?, every)])
+        }
+        _ => Err(invalid()),
     }
-    number(inner).map(Step::Index)
 }
 
 fn filter(condition: &str) -> Result<Step, String> {
@@ -223,13 +232,14 @@ fn walk<'a>(path: &[Step], value: &'a Value) -> Vec<&'a Value> {
                 (Step::Index(i), Value::Array(list)) => {
                     next.extend(position(*i, list.len()).and_then(|p| list.get(p)));
                 }
-                (Step::Slice(from, to), Value::Array(list)) => {
+                (Step::Slice(from, to, every), Value::Array(list)) => {
                     let from = from.and_then(|f| position(f, list.len())).unwrap_or(0);
                     let to = to.and_then(|t| position(t, list.len())).unwrap_or(list.len());
-                    next.extend(list.iter().take(to).skip(from));
+                    next.extend(list.iter().take(to).skip(from).step_by(*every));
                 }
                 (Step::All, Value::Array(list)) => next.extend(list),
                 (Step::All, Value::Object(map)) => next.extend(map.values()),
+                (Step::Union(paths), _) => next.extend(paths.iter().flat_map(|path| walk(path, value))),
                 (Step::Deep, _) => deep(value, &mut next),
                 (Step::Filter(left, test), Value::Array(list)) => next.extend(list.iter().filter(|item| {
                     let found = walk(left, item);

@@ -109,17 +109,17 @@ pub fn table_at(resource: &Resource, objects: &[Value], include: IncludeObject, 
 type Cells = (Vec<Value>, Vec<Vec<Value>>);
 
 fn custom_table(custom: &Custom, objects: &[Value], now: Timestamp) -> Cells {
-    let mut definitions = vec![definition("Name", "string", "name", describe("Name"), 0)];
-    definitions.extend(custom.columns.iter().map(custom_definition));
-    let paths: Vec<Option<JsonPath>> = custom
+    // A path that can not be read ends the columns.
+    let columns: Vec<(&PrinterColumn, JsonPath)> = custom
         .columns
         .iter()
-        .map(|c| JsonPath::parse(&c.json_path).ok())
+        .map_while(|c| Some((c, JsonPath::parse(&c.json_path).ok()?)))
         .collect();
+    let mut definitions = vec![definition("Name", "string", "name", describe("Name"), 0)];
+    definitions.extend(columns.iter().map(|(c, _)| custom_definition(c)));
     let row = |o: &Value| {
         let mut cells = vec![object::name(o).into()];
-        let values = custom.columns.iter().zip(&paths);
-        cells.extend(values.map(|(c, p)| custom_cell(c, p.as_ref(), o, now)));
+        cells.extend(columns.iter().map(|(c, p)| custom_cell(c, p, o, now)));
         cells
     };
     (definitions, objects.iter().map(row).collect())
@@ -349,8 +349,8 @@ fn containers(spec: &Value) -> (Value, Value) {
     (list("name"), list("image"))
 }
 
-fn custom_cell(column: &PrinterColumn, path: Option<&JsonPath>, object: &Value, now: Timestamp) -> Value {
-    let Some(value) = path.and_then(|p| p.find(object).into_iter().next()) else {
+fn custom_cell(column: &PrinterColumn, path: &JsonPath, object: &Value, now: Timestamp) -> Value {
+    let Some(value) = path.find(object).into_iter().next() else {
         return Value::Null;
     };
     match column.kind.as_str() {
