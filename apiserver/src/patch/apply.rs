@@ -83,12 +83,12 @@ impl Applier<'_> {
             conflicts.retain(|c| !allowed.contains(&c.path));
             if conflicts.is_empty() {
                 return self.attempt(live, config, true).map_err(|refused| match refused {
-                    Refused::Conflicts(conflicts) => conflict_error(&conflicts),
+                    Refused::Conflicts(conflicts) => self.conflict_error(&conflicts),
                     Refused::Other(e) => e,
                 });
             }
         }
-        Err(conflict_error(&conflicts))
+        Err(self.conflict_error(&conflicts))
     }
 
     fn check(&self, config: &Value) -> Result<(), ApiError> {
@@ -183,6 +183,53 @@ impl Applier<'_> {
         Ok(merged)
     }
 
+    fn conflict_error(&self, conflicts: &[Conflict]) -> ApiError {
+        // Through scale an object is a Scale to all of its owners.
+        let is_scale = self.subresource == "scale";
+        let with = |owner: &Owner| {
+            let subresource = match owner.subresource.as_str() {
+                "" => String::new(),
+                name => format!(" with subresource {name:?}"),
+            };
+            match owner.operation {
+                Operation::Apply => format!("{:?}{subresource}", owner.manager),
+                Operation::Update => {
+                    let version = if is_scale {
+                        "autoscaling/v1"
+                    } else {
+                        &owner.version
+                    };
+                    format!("{:?}{subresource} using {version}", owner.manager)
+                }
+            }
+        };
+        let mut sorted: Vec<&Conflict> = conflicts.iter().collect();
+        sorted.sort_by(|a, b| a.owner.cmp(&b.owner));
+        let causes: Vec<(String, String)> = sorted
+            .iter()
+            .map(|c| (format!("conflict with {}", with(&c.owner)), path::shown(&c.path)))
+            .collect();
+        if let [(with, field)] = causes.as_slice() {
+            let message = format!("Apply failed with 1 conflict: {with}: {field}");
+            return ApiError::ApplyConflict { message, causes };
+        }
+        let mut lines = Vec::new();
+        let mut before = None;
+        for conflict in &sorted {
+            if before != Some(&conflict.owner) {
+                lines.push(format!("conflicts with {}:", with(&conflict.owner)));
+            }
+            before = Some(&conflict.owner);
+            lines.push(format!("- {}", path::shown(&conflict.path)));
+        }
+        let message = format!(
+            "Apply failed with {} conflicts: {}",
+            causes.len(),
+            lines.join("\n")
+        );
+        ApiError::ApplyConflict { message, causes }
+    }
+
     /// Fields whose value is still what `kubectl apply` last set, by the annotation it leaves.
     fn client_side_applied(&self, live: &Value) -> Option<FieldSet> {
         let text = live["metadata"]["annotations"][LAST_APPLIED]
@@ -234,44 +281,6 @@ fn same_but_managed(a: &Value, b: &Value) -> bool {
                 }
                 (_, Some(y), _) => same(x, y),
             })
-}
-
-fn conflict_error(conflicts: &[Conflict]) -> ApiError {
-    let with = |owner: &Owner| {
-        let subresource = match owner.subresource.as_str() {
-            "" => String::new(),
-            name => format!(" with subresource {name:?}"),
-        };
-        match owner.operation {
-            Operation::Apply => format!("{:?}{subresource}", owner.manager),
-            Operation::Update => format!("{:?}{subresource} using {}", owner.manager, owner.version),
-        }
-    };
-    let mut sorted: Vec<&Conflict> = conflicts.iter().collect();
-    sorted.sort_by(|a, b| a.owner.cmp(&b.owner));
-    let causes: Vec<(String, String)> = sorted
-        .iter()
-        .map(|c| (format!("conflict with {}", with(&c.owner)), path::shown(&c.path)))
-        .collect();
-    if let [(with, field)] = causes.as_slice() {
-        let message = format!("Apply failed with 1 conflict: {with}: {field}");
-        return ApiError::ApplyConflict { message, causes };
-    }
-    let mut lines = Vec::new();
-    let mut before = None;
-    for conflict in &sorted {
-        if before != Some(&conflict.owner) {
-            lines.push(format!("conflicts with {}:", with(&conflict.owner)));
-        }
-        before = Some(&conflict.owner);
-        lines.push(format!("- {}", path::shown(&conflict.path)));
-    }
-    let message = format!(
-        "Apply failed with {} conflicts: {}",
-        causes.len(),
-        lines.join("\n")
-    );
-    ApiError::ApplyConflict { message, causes }
 }
 
 /// Keeps the annotation of client-side apply in step, when the object has it, so that `kubectl apply` can be used again.

@@ -156,13 +156,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         Ok(v.into())
     }
     fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
-        // Go writes a whole number without its fraction.
-        #[allow(clippy::cast_possible_truncation)] // it is small and whole
-        Ok(if v.fract() == 0.0 && v.abs() < WHOLE {
-            (v as i64).into()
-        } else {
-            v.into()
-        })
+        Ok(v.into())
     }
     fn visit_str<E>(self, v: &str) -> Result<Value, E> {
         Ok(v.into())
@@ -243,6 +237,24 @@ pub fn parse_json(bytes: &[u8]) -> Result<Parsed, String> {
     })
 }
 
+/// Makes whole numbers of those that are written with a fraction or an exponent, as Go writes a number whose type it does
+/// not know. Where it knows that one is whole, Go refuses `1.0` in JSON.
+pub fn make_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            #[allow(clippy::cast_possible_truncation)] // it is small and whole
+            if let Some(float) = number.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < WHOLE)
+                && number.is_f64()
+            {
+                *value = (float as i64).into();
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(make_whole),
+        Value::Object(map) => map.values_mut().for_each(make_whole),
+        _ => {}
+    }
+}
+
 /// How Go's YAML library begins its errors where it makes JSON of YAML.
 const YAML_ERROR: &str = "error converting YAML to JSON: ";
 
@@ -275,8 +287,11 @@ pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, String> {
         source: text,
         quoted: HashMap::new(),
     };
+    // It becomes JSON before it is read.
+    let mut value = yaml.read(value);
+    make_whole(&mut value);
     Ok(Parsed {
-        value: yaml.read(value),
+        value,
         duplicates: yaml_duplicate(text).into_iter().collect(),
         source: Bytes::new(),
     })

@@ -46,6 +46,7 @@ pub fn object(
 /// Checks types and drops nulls and unknown fields, whose paths it returns.
 fn typed(r: &Resource, value: &mut Value) -> Result<Vec<String>, String> {
     if r.custom.is_some() {
+        body::make_whole(value);
         if let Some(why) = decode::check_metadata(r.schema(), value) {
             return Err(why);
         }
@@ -63,6 +64,7 @@ fn typed(r: &Resource, value: &mut Value) -> Result<Vec<String>, String> {
     if let Some(why) = decode::check_types(r.schema(), value) {
         return Err(why);
     }
+    body::make_whole(value);
     decode::fill_nulls(r.schema(), value);
     drop_empty_metadata(value);
     Ok(prune::prune(r.schema(), value, false))

@@ -19,6 +19,7 @@ use crate::object::{self, set_meta};
 use crate::patch::apply::Applier;
 use crate::patch::managed;
 use crate::registry::{Resource, convert, strategy};
+use crate::schema::default;
 use crate::store::{Entry, Expect, StoreError};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -387,14 +388,24 @@ impl Api {
         let mut merged = applier.apply(live, config)?;
         check_namespace(r, target.namespace, &mut merged)?;
         let before = merged.clone();
-        decode::patched(
+        let (mut object, warnings) = decode::patched(
             r,
             merged,
             || before.clone(),
             None,
             options.validation,
             &options.noticed,
-        )
+        )?;
+        if r.custom.is_some()
+            && let Some(fields) = before.as_object()
+        {
+            for (name, given) in fields.iter().filter(|(name, _)| *name != "metadata") {
+                if let (Some(schema), Some(value)) = (r.schema().child(name), object.get_mut(name)) {
+                    default::restore_nulls(schema, given, value);
+                }
+            }
+        }
+        Ok((object, warnings))
     }
 
     /// One attempt at a write. `None`: someone else wrote, try again.

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod body;
 pub mod bootstrap;
+mod budgets;
 pub mod client;
 pub mod crds;
 pub mod decode;

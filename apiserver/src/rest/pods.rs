@@ -3,13 +3,12 @@
 use super::internal::Target;
 use super::params::{DeleteOptions, OptionsKind, WriteOptions};
 use super::respond::{self, Body};
-use super::{Api, Call, body, negotiate, rfc3339};
+use super::{Api, Call, body, budgets, decode, negotiate, rfc3339};
 use crate::ApiError;
 use crate::controllers::plan::set_condition;
 use crate::error::{FieldError, Subject};
 use crate::object;
-use crate::registry::strategy::selector;
-use crate::store::Range;
+use crate::schema::{builtin, decode as schema_decode};
 use bytes::Bytes;
 use http::{Response, header};
 use serde_json::{Value, json};
@@ -118,7 +117,7 @@ pub async fn evict(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
         Some("Succeeded" | "Failed" | "Pending")
     );
     if !ended && !object::is_deleting(&pod) {
-        check_budgets(api, call, &pod)?;
+        budgets::charge(api, &call.info.namespace, &pod, delete.dry_run).await?;
     }
     // Who names the state that is evicted must find it so.
     let is_meant =
@@ -145,49 +144,15 @@ pub async fn evict(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
     Ok(respond::value(201, &success(201), accept.format))
 }
 
-/// Whether the budgets of a pod allow one more disruption.
-fn check_budgets(api: &Api, call: &Call<'_>, pod: &Value) -> Result<(), ApiError> {
-    let Some(budgets) = api.registry.by_kind("policy", "v1", "PodDisruptionBudget") else {
-        return Ok(());
-    };
-    let range = Range {
-        resource: budgets.storage.to_string(),
-        namespace: Some(call.info.namespace.clone()),
-        ..Range::default()
-    };
-    let there = api
-        .store
-        .list(&range)
-        .map_err(|e| super::store_error(&e, &budgets, ""))?;
-    for entry in there.entries {
-        let budget = entry.value();
-        if !selector::matches(&budget["spec"]["selector"], &pod["metadata"]["labels"]) {
-            continue;
-        }
-        if budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0) > 0 {
-            continue;
-        }
-        let healthy = &budget["status"];
-        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
-        let why = format!(
-            "The disruption budget {} needs {} healthy pods and has {} currently",
-            object::name(&budget),
-            healthy["desiredHealthy"].as_i64().unwrap_or(0),
-            healthy["currentHealthy"].as_i64().unwrap_or(0)
-        );
-        return Err(ApiError::Status(Box::new(json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
-            "reason": "TooManyRequests", "code": 429,
-            "details": {"causes": [{"reason": "DisruptionBudget", "message": why}]},
-        }))));
-    }
-    Ok(())
-}
-
 /// The body, of that kind and about the pod of the URL.
 fn read(call: &Call<'_>, bytes: &Bytes, kind: &str) -> Result<Value, ApiError> {
     let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
     let parsed = body::parse_object(bytes, format, kind)?;
+    let group = if kind == "Eviction" { "policy" } else { "" };
+    let why = builtin::for_gvk(group, "v1", kind).and_then(|s| schema_decode::check_types(s, &parsed.value));
+    if let Some(why) = why {
+        return Err(decode::cannot_handle(kind, "v1", &why));
+    }
     if object::name(&parsed.value) != call.info.name {
         return Err(ApiError::BadRequest(format!(
             "name in URL does not match name in {kind} object"

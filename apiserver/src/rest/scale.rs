@@ -245,9 +245,12 @@ fn wanted(r: &Resource, name: &str, scale: &Value) -> Result<i64, ApiError> {
     let replicas = match &scale["spec"]["replicas"] {
         Value::Null => 0,
         v => v.as_i64().ok_or_else(|| {
+            let what = match v {
+                Value::Number(n) => format!("number {n}"),
+                other => body::json_type(other).to_owned(),
+            };
             let why = format!(
-                "json: cannot unmarshal {} into Go struct field ScaleSpec.spec.replicas of type int32",
-                body::json_type(v)
+                "json: cannot unmarshal {what} into Go struct field ScaleSpec.spec.replicas of type int32"
             );
             decode::cannot_handle("Scale", VERSION, &why)
         })?,

@@ -174,7 +174,9 @@ impl PatchBody {
                 } else {
                     body::parse_yaml(bytes)
                 };
-                let parsed = parsed.map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?;
+                let mut parsed =
+                    parsed.map_err(|e| ApiError::BadRequest(format!("error decoding YAML: {e}")))?;
+                body::make_whole(&mut parsed.value);
                 match parsed.value {
                     value @ (Value::Object(_) | Value::Null) => Ok((Self::Apply(value), parsed.duplicates)),
                     other => Err(ApiError::BadRequest(format!(

@@ -2,23 +2,13 @@
 //! `UnmarshalJSON`).
 
 use super::{Ref, Schema, Type, builtin, formats};
-use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::Value;
 
 const SUFFIX: &str = "unable to parse quantity's suffix";
 const QUANTITY: &str =
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
 
-/// Go's `base64.StdEncoding`: padding is a must, loose trailing bits are not looked at.
 const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
-);
 
 /// The decoder's complaint about `object`, or `None` when a typed decoder would take it. What follows
 /// `<Kind> in version "<v>" cannot be handled as a <Kind>: ` in a 400.
@@ -391,14 +381,43 @@ fn object(schema: &Schema, value: &Value, place: &Place<'_>) -> Option<String> {
 }
 
 fn bad_base64(text: &str) -> Option<String> {
-    use base64::DecodeError::{InvalidByte, InvalidLastSymbol, InvalidLength, InvalidPadding};
-    // Go skips line breaks.
-    let clean: String = text.chars().filter(|c| *c != '\n' && *c != '\r').collect();
-    let at = match BASE64.decode(&clean).err()? {
-        InvalidByte(at, _) | InvalidLastSymbol(at, _) => at,
-        InvalidLength(_) | InvalidPadding => clean.len(),
-    };
+    let at = where_base64_breaks(text.as_bytes())?;
     Some(format!("illegal base64 data at input byte {at}"))
+}
+
+/// Where Go's `base64.StdEncoding` stops: at the character, or where the four begin that are no four. It skips line breaks and
+/// does not look at loose trailing bits.
+fn where_base64_breaks(text: &[u8]) -> Option<usize> {
+    let is_break = |at: usize| matches!(text.get(at), Some(b'\n' | b'\r'));
+    let after_breaks = |mut at: usize| {
+        while is_break(at) {
+            at += 1;
+        }
+        at
+    };
+    let (mut at, mut have) = (0, 0);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' => have = (have + 1) % 4,
+            b'\n' | b'\r' => {}
+            b'=' if have >= 2 => {
+                at += 1;
+                if have == 2 {
+                    at = after_breaks(at);
+                    match text.get(at) {
+                        Some(b'=') => at += 1,
+                        Some(_) => return Some(at - 1),
+                        None => return Some(text.len()),
+                    }
+                }
+                at = after_breaks(at);
+                return (at < text.len()).then_some(at);
+            }
+            _ => return Some(at),
+        }
+        at += 1;
+    }
+    (have > 0).then(|| text.len() - have)
 }
 
 fn bad_time(text: &str) -> Option<String> {
@@ -459,6 +478,28 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn where_base64_ends() {
+        for (text, want) in [
+            ("", None),
+            ("aGVsbG8=", None),
+            ("aGVsbG8\n=\n", None),
+            ("YR==", None),
+            ("aGVsbG8", Some(4)),
+            ("aGVsb", Some(4)),
+            ("aGVsbG8=x", Some(8)),
+            ("YQ==YQ==", Some(4)),
+            ("YQ", Some(0)),
+            ("YQ=", Some(3)),
+            ("YQ=x", Some(2)),
+            ("${AGENT}", Some(0)),
+            ("a b", Some(1)),
+            ("=", Some(0)),
+        ] {
+            assert_eq!(where_base64_breaks(text.as_bytes()), want, "{text:?}");
+        }
+    }
+
+    #[test]
     fn what_is_no_quantity() {
         for (text, want) in [
             ("1", None),
@@ -509,7 +550,7 @@ mod tests {
                 "v1",
                 "Secret",
                 json!({"data": {"p": "YQ"}}),
-                Some("illegal base64 data at input byte 2"),
+                Some("illegal base64 data at input byte 0"),
             ),
             (
                 "",

@@ -43,6 +43,32 @@ pub fn apply_defaults(schema: &Schema, object: &mut Value) {
     }
 }
 
+/// Puts back each `null` of `given` that defaulting let go: server-side apply is held to what it says, where other writes may
+/// say null for nothing.
+pub fn restore_nulls(schema: &Schema, given: &Value, object: &mut Value) {
+    match (given, object) {
+        (Value::Object(given), Value::Object(object)) => {
+            for (key, value) in given {
+                let Some(child) = schema.child(key) else { continue };
+                match object.get_mut(key) {
+                    Some(kept) => restore_nulls(child, value, kept),
+                    None if stray_null(child, value) => {
+                        object.insert(key.clone(), Value::Null);
+                    }
+                    None => {}
+                }
+            }
+        }
+        (Value::Array(given), Value::Array(list)) => {
+            let Some(items) = schema.items() else { return };
+            for (given, item) in given.iter().zip(list) {
+                restore_nulls(items, given, item);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn fill_null(schema: &Schema, value: &mut Value) {
     if let (true, Some(default)) = (stray_null(schema, value), &schema.default) {
         *value = default.clone();
@@ -59,6 +85,24 @@ mod tests {
     use super::super::structural;
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn nulls_that_were_let_go_come_back() {
+        let schema = structural::parse(&json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "s": {"type": "string"}, "d": {"type": "string", "default": "x"}, "n": {"type": "string", "nullable": true},
+            "l": {"type": "array", "items": {"type": "object", "properties": {"s": {"type": "string"}}}},
+            "m": {"type": "object", "additionalProperties": {"type": "string"}}}}}}), "")
+        .unwrap();
+        let given = json!({"spec": {"s": null, "d": null, "n": null, "l": [{"s": null}], "m": {"a": null}, "zz": null}});
+        let mut object = given.clone();
+        object["spec"].as_object_mut().unwrap().remove("zz");
+        apply_defaults(&schema, &mut object);
+        let want = json!({"spec": {"d": "x", "n": null, "l": [{}], "m": {}}});
+        assert_eq!(object, want);
+        restore_nulls(&schema, &given, &mut object);
+        let want = json!({"spec": {"s": null, "d": "x", "n": null, "l": [{"s": null}], "m": {"a": null}}});
+        assert_eq!(object, want);
+    }
 
     #[test]
     fn nested_nulls_lists_and_maps() {
