@@ -333,7 +333,7 @@ fn make_fields(name: &str, chance: &mut Chance<'_>, depth: usize) -> (Vec<u8>, V
             match value {
                 Value::Object(inner) if field.inline => json.extend(inner),
                 value if field.keep_zero || field.kind.starts_with('m') || !zero => {
-                    drop(json.insert(field.name.into(), value))
+                    drop(json.insert(field.name.into(), value));
                 }
                 _ => {}
             }
