@@ -1,6 +1,7 @@
 //! The program itself: what it does, and one clear line for each bad input.
 
 mod bundles;
+mod log;
 
 use crate::{MUSTER, Result};
 use muster_tests::objects::{self, deployment_path};

@@ -4,6 +4,7 @@
 //! Watches are not counted: open, they cost memory alone. Members of `system:masters` and this process's own controllers go
 //! on without a seat, so that an administrator gets in when everybody else is in the way.
 
+use super::path;
 use crate::ApiError;
 use crate::auth::{SYSTEM_MASTERS, UserInfo};
 use std::sync::Arc;
@@ -111,10 +112,7 @@ impl InFlight {
         if verb == "watch" || user.groups.iter().any(|g| g == SYSTEM_MASTERS) {
             return Ok(None);
         }
-        let seats = if matches!(
-            verb,
-            "create" | "update" | "patch" | "delete" | "deletecollection"
-        ) {
+        let seats = if path::is_mutating(verb) {
             &self.writing
         } else {
             &self.reading

@@ -32,6 +32,14 @@ pub struct RequestInfo {
 /// Subresources of a namespace: what follows a namespace's name and is none of these is a resource inside it.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
+/// Whether requests with that verb change something.
+pub fn is_mutating(verb: &str) -> bool {
+    matches!(
+        verb,
+        "create" | "update" | "patch" | "delete" | "deletecollection"
+    )
+}
+
 impl RequestInfo {
     /// Takes a request apart.
     pub fn parse(method: &Method, path: &str, query: &Query) -> Self {

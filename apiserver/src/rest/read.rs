@@ -153,11 +153,16 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The token of a next page (the shape kube-apiserver's has: revision and the last key given).
 fn continue_token(revision: u64, last: &Entry) -> String {
-    let start = format!("{}/{}", last.key.namespace, last.key.name);
+    token(&revision.into(), &last.key.namespace, &last.key.name)
+}
+
+fn token(revision: &Value, namespace: &str, name: &str) -> String {
+    let start = format!("{namespace}/{name}");
     BASE64.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
 }
 
-fn read_token(token: &str) -> Result<(u64, (String, String)), ApiError> {
+/// The revision a token's page is of and what it comes after; without a revision it is of whatever is there now.
+fn read_token(token: &str) -> Result<(Option<u64>, (String, String)), ApiError> {
     let bad = |why: String| {
         ApiError::BadRequest(format!(
             "invalid continue token: continue key is not valid: {why}"
@@ -180,18 +185,34 @@ fn read_token(token: &str) -> Result<(u64, (String, String)), ApiError> {
         )));
     }
     let revision = value["rv"]
-        .as_u64()
+        .as_i64()
+        .filter(|revision| *revision != 0)
         .ok_or_else(|| bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()))?;
     let (namespace, name) = value["start"]
         .as_str()
         .and_then(|s| s.split_once('/'))
         .ok_or_else(|| bad("incorrect encoded start key (version meta.k8s.io/v1)".into()))?;
-    Ok((revision, (namespace.to_owned(), name.to_owned())))
+    Ok((
+        u64::try_from(revision).ok(),
+        (namespace.to_owned(), name.to_owned()),
+    ))
 }
 
-const TOKEN_EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You must start \
-     a new list without the continue parameter.";
+const TOKEN_EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You can start a \
+     new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+     results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+     deleted between the time the first chunk was returned and now may show up in the list.";
 const LIST_EXPIRED: &str = "The resourceVersion for the provided list is too old.";
+
+/// The 410 of a list or page that is no more; of a page, with a token that goes on from there in what is there now.
+fn expired(after: Option<&(String, String)>) -> ApiError {
+    let Some((namespace, name)) = after else {
+        return ApiError::Expired(LIST_EXPIRED.into());
+    };
+    let mut status = ApiError::Expired(TOKEN_EXPIRED.into()).status();
+    status["metadata"]["continue"] = token(&(-1).into(), namespace, name).into();
+    ApiError::Status(Box::new(status))
+}
 
 /// What a list found.
 pub struct Found {
@@ -214,7 +235,6 @@ pub fn find(api: &Api, filter: &Filter, namespace: &str, options: &ListOptions) 
         namespace: (!namespace.is_empty() && r.namespaced).then(|| namespace.to_owned()),
         ..Range::default()
     };
-    let mut expired = LIST_EXPIRED;
     // Any state will do: kube-apiserver gives all of its cache, whatever page is asked for.
     let any = options.resource_version == "0" && options.version_match.is_none();
     let options = &if any {
@@ -240,9 +260,8 @@ pub fn find(api: &Api, filter: &Filter, namespace: &str, options: &ListOptions) 
         }
     } else {
         let (revision, after) = read_token(&options.continue_token)?;
-        range.at = Some(revision);
+        range.at = revision;
         range.after = Some(after);
-        expired = TOKEN_EXPIRED;
     }
     if let (Some(name), Some(ns)) = (filter.single_name(), namespace_of(r, namespace))
         && range.at.is_none()
@@ -270,7 +289,7 @@ pub fn find(api: &Api, filter: &Filter, namespace: &str, options: &ListOptions) 
         revision,
         remaining,
     } = api.store.list(&range).map_err(|e| match e {
-        StoreError::Compacted(_) => ApiError::Expired(expired.into()),
+        StoreError::Compacted(_) => expired(range.after.as_ref()),
         StoreError::Future(current) => too_large(range.at.unwrap_or_default(), current),
         other => ApiError::Internal(other.to_string()),
     })?;

@@ -1,7 +1,7 @@
 //! The way of one request: who, what, may it, answer; whatever goes wrong comes out as a Status.
 
 use super::params::Query;
-use super::path::RequestInfo;
+use super::path::{self, RequestInfo};
 use super::pretty::{self, Layout};
 use super::respond::{self, Body};
 use super::{
@@ -19,6 +19,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,9 @@ impl Api {
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let mut body = Some(body);
         let warned = Warned::default();
-        let handled = AssertUnwindSafe(self.handle(&parts, &info, &query, &mut body, &warned)).catch_unwind();
+        let asker = OnceLock::new();
+        let handled = self.handle(&parts, &info, &query, &mut body, &warned, &asker);
+        let handled = AssertUnwindSafe(handled).catch_unwind();
         // Otherwise a body that does not come would hold its place among the requests in flight for good.
         let limit = time_limit(&info.verb, &query);
         let handled = match limit {
@@ -118,7 +121,13 @@ impl Api {
             .headers_mut()
             .insert(AUDIT_ID, audit_id(parts.headers.get(AUDIT_ID)));
         let code = response.status().as_u16();
-        tracing::debug!(verb = %info.verb, path = %info.path, code, "request");
+        let user = asker.get().map_or("", String::as_str);
+        let (verb, path, took) = (info.verb.as_str(), info.path.as_str(), begun.elapsed());
+        if path::is_mutating(verb) {
+            tracing::debug!(verb, path, user, code, ?took, "request");
+        } else {
+            tracing::trace!(verb, path, user, code, ?took, "request");
+        }
         let served = self.registry.find(&info.group, &info.version, &info.resource);
         let served = served.filter(|_| info.is_resource);
         self.metrics
@@ -133,12 +142,14 @@ impl Api {
         query: &Query,
         body: &mut Option<B>,
         warned: &Warned,
+        asker: &OnceLock<String>,
     ) -> Result<Response<Body>, ApiError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
         let user = self.who(parts)?;
+        asker.get_or_init(|| user.name.clone());
         let _seat = self.in_flight.seat(&user, &info.verb).await?;
         self.authorizer.require(&user, &attributes(info, query))?;
         if !info.is_resource {

@@ -155,7 +155,69 @@ async fn pages_show_one_revision() {
         .list(&ListParams::default().continue_token(&token))
         .await
         .unwrap_err();
-    assert!(matches!(expired, kube::Error::Api(s) if s.code == 410 && s.reason == "Expired"));
+    let kube::Error::Api(expired) = expired else {
+        panic!("{expired}");
+    };
+    assert_eq!((expired.code, expired.reason.as_str()), (410, "Expired"));
+    assert!(
+        expired
+            .message
+            .contains("use the continue token in this response")
+    );
+    let token = expired.metadata.and_then(|m| m.continue_).unwrap();
+    maps.create(&PostParams::default(), &map("p5", "1"))
+        .await
+        .unwrap();
+    let page = ListParams::default().limit(1);
+    let third = maps.list(&page.clone().continue_token(&token)).await.unwrap();
+    assert_eq!(third.items[0].metadata.name.as_deref(), Some("p2"));
+    let now = Some(api.store.revision().to_string());
+    assert_eq!(third.metadata.resource_version, now, "what is there now is shown");
+    let token = third.metadata.continue_.unwrap();
+    let rest = maps
+        .list(&ListParams::default().continue_token(&token))
+        .await
+        .unwrap();
+    let names: Vec<_> = rest
+        .items
+        .iter()
+        .filter_map(|m| m.metadata.name.as_deref())
+        .collect();
+    assert_eq!(names, ["p3", "p5"], "p4 is gone, p5 is new");
+}
+
+#[tokio::test]
+async fn metrics_show_watches_objects_and_the_revision() {
+    let folder = tempfile::tempdir().unwrap();
+    let api = api_over(StoreOptions {
+        path: Some(folder.path().join("store")),
+        keep_revisions: 100,
+    })
+    .await;
+    let value = |name: &str| {
+        let text = super::metrics::render(&api);
+        let line = text.lines().find_map(|l| l.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+            .parse::<u64>()
+            .unwrap()
+    };
+    let watches = "apiserver_longrunning_requests{verb=\"WATCH\"}";
+    assert_eq!(value(watches), 0);
+    maps(&api)
+        .create(&PostParams::default(), &map("m", "1"))
+        .await
+        .unwrap();
+    assert_eq!(value("apiserver_storage_objects{resource=\"configmaps\"}"), 1);
+    assert_eq!(value("muster_apiserver_revision"), api.store.revision());
+    assert!(value("apiserver_storage_size_bytes") > 0);
+    let stream = maps(&api)
+        .watch(&WatchParams::default(), "0")
+        .await
+        .unwrap()
+        .boxed();
+    assert_eq!(value(watches), 1);
+    drop(stream);
+    assert_eq!(value(watches), 0, "a watch is counted for as long as it is open");
 }
 
 async fn next<T>(stream: &mut (impl futures::Stream<Item = T> + Unpin)) -> T {
