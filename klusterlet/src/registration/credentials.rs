@@ -283,6 +283,16 @@ pub fn identity(
     Ok((cluster, agent))
 }
 
+/// Writes the names down where the credentials are to be, unless an earlier run did.
+pub fn keep_names(dir: &Path, cluster: &str, agent: &str, earlier: &Credentials) -> Result<(), Error> {
+    if earlier.text(SECRET_AGENT_NAME).is_some() {
+        return Ok(());
+    }
+    let names = [(SECRET_CLUSTER_NAME, cluster), (SECRET_AGENT_NAME, agent)];
+    let names = names.map(|(key, name)| (key.to_owned(), name.as_bytes().to_vec()));
+    Credentials(names.into()).write_dir(dir)
+}
+
 /// Where credentials live besides the Secret.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -292,4 +302,23 @@ pub struct Place {
     pub namespace: String,
     /// Name of the Secret.
     pub secret: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_started_again_before_it_has_a_certificate_is_the_same_agent() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("hub-kubeconfig");
+        let (cluster, agent) = identity(None, None, &Credentials::default()).unwrap();
+        keep_names(&dir, &cluster, &agent, &Credentials::default()).unwrap();
+        let earlier = Credentials::read_dir(&dir).unwrap();
+        assert_eq!(identity(None, None, &earlier).unwrap(), (cluster, agent));
+        assert!(earlier.server().is_err(), "it has not joined");
+        // What an earlier run wrote stays.
+        keep_names(&dir, "other", "other", &earlier).unwrap();
+        assert_eq!(Credentials::read_dir(&dir).unwrap(), earlier);
+    }
 }

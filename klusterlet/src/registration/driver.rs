@@ -68,6 +68,10 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), E
         options.agent_id.as_deref(),
         &credentials,
     )?;
+    // Before the hub hears of them: who is started again while it decides is the same agent, not another of that name.
+    if let Err(error) = credentials::keep_names(&context.place.dir, &cluster, &agent, &credentials) {
+        tracing::warn!(%error, "the names of cluster and agent are not kept until there is a certificate");
+    }
     let mut source = Source::new(
         options.bootstrap_kubeconfig.clone().filter(|_| !several),
         &options.namespace,

@@ -159,8 +159,7 @@ pub async fn run_by(options: Options, clock: Clock, stop: CancellationToken) -> 
         Ok::<_, Error>((spoke, agent_id))
     };
     // Who has joined before keeps trying: its own cluster may be slow to come back. Who has not is told at once.
-    let joined =
-        Credentials::read_dir(&options.hub_kubeconfig_dir).is_ok_and(|c| c != Credentials::default());
+    let joined = Credentials::read_dir(&options.hub_kubeconfig_dir).is_ok_and(|found| found.server().is_ok());
     let mut backoff = Backoff::default();
     let (spoke, agent_id) = loop {
         let Some(begun) = stop.run_until_cancelled(begin()).await else {
