@@ -279,13 +279,17 @@ impl Server {
         ))
     }
 
-    /// Stops: no new requests, watches end, open requests get a few seconds.
+    /// Stops: no new requests, watches end, open requests get a few seconds. When it returns, the data directory is free for
+    /// the next server: clients of this process may still hold the API, but no longer its file.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let tasks = std::mem::take(&mut self.tasks);
         if tokio::time::timeout(DRAIN, tasks.join_all()).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
+        let store = self.api.store.clone();
+        // It waits for the disk. Only the runtime's own end cancels it, and that closes the file as well.
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
     }
 }
 

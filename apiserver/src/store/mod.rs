@@ -232,7 +232,7 @@ fn write(shared: &Shared) -> RwLockWriteGuard<'_, State> {
     shared.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The store. Clones share it; when the last is dropped the file is closed.
+/// The store. Clones share it; when it is closed or the last is dropped the file is closed.
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -270,6 +270,14 @@ impl Store {
             path: None,
             writer: Some(Arc::new(writer)),
         })
+    }
+
+    /// Closes the file, whoever still holds a clone: what waits is written first, later writes are refused, and reads go
+    /// on. When it returns, another may open the file. In memory there is nothing to close.
+    pub fn close(&self) {
+        if let Some(writer) = &self.writer {
+            writer.close();
+        }
     }
 
     /// Takes every revision up to this one as given out already and no longer kept. For a file that may be a copy from

@@ -21,10 +21,10 @@ struct Job {
     answer: oneshot::Sender<Answer>,
 }
 
-/// The way to the writer thread. Dropped, it lets the thread finish what waits and close the file.
+/// The way to the writer thread. Closed or dropped, it lets the thread finish what waits and close the file.
 pub(super) struct Writer {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     #[cfg(test)]
     submitted: std::sync::atomic::AtomicUsize,
 }
@@ -51,7 +51,7 @@ impl Writer {
             .map_err(|e| StoreError::Disk(format!("cannot start the writer thread: {e}")))?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
-            thread: Some(thread),
+            thread: Mutex::new(Some(thread)),
             #[cfg(test)]
             submitted: std::sync::atomic::AtomicUsize::new(0),
         })
@@ -74,6 +74,17 @@ impl Writer {
         Ok(answered)
     }
 
+    /// Refuses further writes, and returns when those that wait are on disk and the file is closed.
+    pub(super) fn close(&self) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Held while it is waited for: a second caller returns no sooner than the first.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // A panic of the thread was reported when it happened; the file is closed either way.
+            let _ = thread.join();
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn submitted(&self) -> usize {
         self.submitted.load(std::sync::atomic::Ordering::SeqCst)
@@ -82,11 +93,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was reported when it happened; the file is closed either way.
-            let _ = thread.join();
-        }
+        self.close();
     }
 }
 

@@ -65,6 +65,31 @@ async fn a_reopened_store_has_everything_and_its_revision() {
 }
 
 #[tokio::test]
+async fn a_closed_store_has_written_what_waited_and_frees_its_file_whoever_holds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    let store = open(&path);
+    let held = store.clone();
+    let waiting: Vec<_> = (0..50)
+        .map(|n| {
+            let store = store.clone();
+            tokio::spawn(async move { create(&store, &key("n", &format!("a{n}")), 1).await })
+        })
+        .collect();
+    futures::future::join_all(waiting).await;
+    store.close();
+    store.close();
+    let reopened = open(&path);
+    assert_eq!(reopened.count(PODS), 50);
+    assert_eq!((held.count(PODS), held.revision()), (50, reopened.revision()));
+    let refused = held
+        .put(key("n", "late"), object(&key("n", "late"), 1), Expect::Absent)
+        .await;
+    assert!(matches!(refused, Err(StoreError::Disk(_))), "{refused:?}");
+    assert!(reopened.get(&key("n", "late")).is_none());
+}
+
+#[tokio::test]
 async fn a_store_that_skipped_ahead_has_everything_and_no_past() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.redb");
