@@ -161,6 +161,34 @@ pub async fn remove(
     }
 }
 
+/// Takes the record off the owners of an object that stays.
+pub async fn let_go(
+    spoke: &Server,
+    mapper: &Mapper,
+    entry: &AppliedManifestResourceMeta,
+    applied_uid: &str,
+) -> Result<(), RequestError> {
+    let served = mapper
+        .by_plural(spoke, &entry.group, &entry.version, &entry.resource)
+        .await;
+    let path = match served {
+        Ok(served) => served.object(&entry.namespace, &entry.name),
+        Err(RequestError::UnknownKind(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let let_go = async {
+        let live = objects::get(spoke, &path).await?;
+        if is_owned(&live, applied_uid) {
+            disown(spoke, &path, live, applied_uid).await?;
+        }
+        Ok(())
+    };
+    match let_go.await {
+        Err(error) if !RequestError::is_not_found(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// What came of removals.
 #[derive(Debug, Default)]
 pub struct Removed {

@@ -126,16 +126,13 @@ fn one_path(path: &JsonPath, object: &Value, raw: RawLimit, steps: &mut Steps, o
         Err(e) => return out.errors.push(format!("{}: {e}", path.name)),
         Ok(values) => values,
     };
-    let value = match values.as_slice() {
-        [] => return,
-        // Without the gate the first one stands for all.
-        [_, _, ..] if raw.is_some() => Value::Array(values),
-        [first, ..] => first.clone(),
+    // Without the gate the first one stands for all.
+    let value = match (values.as_slice(), raw) {
+        ([] | [Value::Null], _) | ([Value::Null, ..], None) => return,
+        ([_, _, ..], Some(limit)) => list_value(&values, limit),
+        ([first, ..], _) => field_value(first, raw),
     };
-    if value.is_null() {
-        return;
-    }
-    match field_value(&value, raw) {
+    match value {
         Ok(value) => out.values.push(FeedbackValue {
             name: path.name.clone(),
             value,
@@ -143,6 +140,34 @@ fn one_path(path: &JsonPath, object: &Value, raw: RawLimit, steps: &mut Steps, o
         Err(problem) => out
             .errors
             .push(format!("{}: the value at {} {problem}", path.name, path.path)),
+    }
+}
+
+/// Several values as one list. They may be the same large one again and again: no more of them is written than is allowed.
+fn list_value(values: &[&Value], limit: usize) -> Result<FieldValue, String> {
+    let mut text = String::from("[");
+    for (at, value) in values.iter().enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        text.push_str(&value.to_string());
+        if text.len() >= limit {
+            return Err(format!(
+                "has more than the {limit} bytes of JSON that are allowed"
+            ));
+        }
+    }
+    text.push(']');
+    Ok(raw_value(text))
+}
+
+fn raw_value(text: String) -> FieldValue {
+    FieldValue {
+        type_: ValueType::JsonRaw,
+        integer: None,
+        string: None,
+        boolean: None,
+        json_raw: Some(text),
     }
 }
 
@@ -173,8 +198,7 @@ fn field_value(value: &Value, raw: RawLimit) -> Result<FieldValue, String> {
             if text.len() > limit {
                 return Err(format!("has {} bytes of JSON, {limit} are allowed", text.len()));
             }
-            field.type_ = ValueType::JsonRaw;
-            field.json_raw = Some(text);
+            return Ok(raw_value(text));
         }
     }
     Ok(field)

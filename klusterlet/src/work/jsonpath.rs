@@ -116,23 +116,28 @@ fn cost(query: &str, nodes: u64, depth: u64) -> Result<u64, String> {
 
 /// The values a path selects, in order; none where a part of the path is missing. The error says what is wrong with the
 /// path.
-pub fn select(path: &str, object: &Value, steps: &mut Steps) -> Result<Vec<Value>, String> {
+pub fn select<'a>(path: &str, object: &'a Value, steps: &mut Steps) -> Result<Vec<&'a Value>, String> {
     let query = rewrite(path)?;
     steps.take(path, &query)?;
     let found = object.query(&query).map_err(|e| invalid(path, &e.to_string()))?;
     if found.is_empty()
-        && let Some((index, length)) = out_of_bounds(&query, object)
+        && let Some((index, length)) = out_of_bounds(path, &query, object, steps)?
     {
         return Err(format!(
             "array index out of bounds: index {index}, length {length}"
         ));
     }
-    Ok(found.into_iter().cloned().collect())
+    Ok(found)
 }
 
 /// An index of the path that a list of the object does not have, and the list's length: not a missing key, but an error, as
 /// in Kubernetes.
-fn out_of_bounds(query: &str, object: &Value) -> Option<(i64, usize)> {
+fn out_of_bounds(
+    path: &str,
+    query: &str,
+    object: &Value,
+    steps: &mut Steps,
+) -> Result<Option<(i64, usize)>, String> {
     let (mut depth, mut quote) = (0usize, None);
     for (at, c) in query.char_indices() {
         match (quote, c) {
@@ -143,15 +148,20 @@ fn out_of_bounds(query: &str, object: &Value) -> Option<(i64, usize)> {
                 let inside = query[at + 1..].split(']').next().unwrap_or_default();
                 if depth == 1
                     && let Ok(index) = inside.trim().parse::<i64>()
-                    && let Ok(lists) = object.query(&query[..at])
                 {
+                    steps.take(path, &query[..at])?;
+                    let lists = object.query(&query[..at]).unwrap_or_default();
+                    if lists.is_empty() {
+                        // Nor does anything come after it.
+                        return Ok(None);
+                    }
                     let mut lengths = lists.iter().filter_map(|l| l.as_array()).map(Vec::len);
                     let has = |length: usize| {
                         let length = i64::try_from(length).unwrap_or(i64::MAX);
                         (-length..length).contains(&index)
                     };
                     if let Some(length) = lengths.find(|length| !has(*length)) {
-                        return Some((index, length));
+                        return Ok(Some((index, length)));
                     }
                 }
             }
@@ -159,7 +169,7 @@ fn out_of_bounds(query: &str, object: &Value) -> Option<(i64, usize)> {
             _ => {}
         }
     }
-    None
+    Ok(None)
 }
 
 /// The engine shows where it stopped by a drawing of several lines; a condition has one.
@@ -326,7 +336,8 @@ mod tests {
     use serde_json::json;
 
     fn select(path: &str, object: &Value) -> Result<Vec<Value>, String> {
-        super::select(path, object, &mut Steps::of(object))
+        let found = super::select(path, object, &mut Steps::of(object))?;
+        Ok(found.into_iter().cloned().collect())
     }
 
     fn places(path: &str, object: &Value) -> Result<Vec<Vec<String>>, String> {
@@ -382,6 +393,13 @@ mod tests {
         }
         let twice = format!("$.a{}", "[*,*]".repeat(40));
         assert!(select(&twice, &deep).unwrap_err().contains("places"));
+        // What is asked to say why there is nothing counts too.
+        let many = format!("$..*{}", "[0]".repeat(60));
+        let wide: Value = (0..3000).map(|n| json!({"v": n})).collect();
+        let mut steps = Steps::of(&wide);
+        let ended =
+            (0..1000).find(|_| super::select(&many, &wide, &mut steps).is_err_and(|e| e.contains("places")));
+        assert!(ended.is_some_and(|n| n < 200), "{ended:?}");
         // Many that are small are too much together.
         let mut steps = Steps::of(&deep);
         let ended = (0..1000).find(|_| super::select("..*..*", &deep, &mut steps).is_err());

@@ -37,6 +37,9 @@ impl Identity {
     }
 
     /// Why the manifest can not be applied at all, or `None`.
+    ///
+    /// Names are parts of URLs. Of each kind the API server says itself which it takes; what would lead to another object, as
+    /// that object's reader and writer is this agent, never gets there.
     pub fn problem(&self, manifest: &Value) -> Option<&'static str> {
         if !manifest.is_object() {
             Some("the manifest is not an object")
@@ -48,10 +51,26 @@ impl Identity {
             Some("generateName must not be set in a manifest")
         } else if self.name.is_empty() {
             Some("the manifest has no metadata.name")
+        } else if !is_group(&self.group) || !is_label(&self.version) {
+            Some("the manifest's apiVersion is not valid")
+        } else if matches!(&*self.name, "." | "..") || self.name.contains(['/', '%']) {
+            Some("metadata.name may not be '.' or '..', nor contain '/' or '%'")
+        } else if !self.namespace.is_empty() && !is_label(&self.namespace) {
+            Some("metadata.namespace is not a namespace's name")
         } else {
             None
         }
     }
+}
+
+/// A label as RFC 1123 has it, as far as it matters: what is longer or begins otherwise is the name of nothing.
+fn is_label(text: &str) -> bool {
+    let part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !text.is_empty() && text.chars().all(part)
+}
+
+fn is_group(text: &str) -> bool {
+    text.is_empty() || text.split('.').all(is_label)
 }
 
 /// For each manifest, an earlier one of the same object, if there is one. Versions do not tell objects apart, and no
@@ -189,6 +208,31 @@ mod tests {
             (
                 json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}}),
                 None,
+            ),
+            (
+                json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+                    "metadata": {"name": "system:a?b#c", "namespace": "kube-system"}}),
+                None,
+            ),
+            (
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system/secrets/foo"}}),
+                Some("metadata.name may not be '.' or '..', nor contain '/' or '%'"),
+            ),
+            (
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "..", "namespace": "a"}}),
+                Some("metadata.name may not be '.' or '..', nor contain '/' or '%'"),
+            ),
+            (
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "x/secrets/foo?"}}),
+                Some("metadata.namespace is not a namespace's name"),
+            ),
+            (
+                json!({"apiVersion": "apps/v1/../../api/v1", "kind": "Deployment", "metadata": {"name": "a"}}),
+                Some("the manifest's apiVersion is not valid"),
+            ),
+            (
+                json!({"apiVersion": "../v1", "kind": "Deployment", "metadata": {"name": "a"}}),
+                Some("the manifest's apiVersion is not valid"),
             ),
         ];
         for (manifest, problem) in cases {

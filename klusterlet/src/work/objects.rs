@@ -139,8 +139,22 @@ impl Served {
 
     /// URL path of one object.
     pub fn object(&self, namespace: &str, name: &str) -> String {
-        format!("{}/{name}", self.collection(namespace))
+        format!("{}/{}", self.collection(namespace), escaped(name, b":"))
     }
+}
+
+/// A text as a part of a URL: all but what needs no escape.
+pub fn escaped(text: &str, also_plain: &[u8]) -> String {
+    use std::fmt::Write as _;
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut out, byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || also_plain.contains(&byte) {
+                out.push(char::from(byte));
+            } else {
+                let _ = write!(out, "%{byte:02X}");
+            }
+            out
+        })
 }
 
 fn root(group: &str, version: &str) -> String {

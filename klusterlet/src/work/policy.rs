@@ -1,5 +1,7 @@
 //! What a work's annotations choose: what becomes of changes on the cluster, and of objects that were there before.
 
+use super::drift::FIELD_MANAGER;
+use jiff::{SignedDuration, Timestamp};
 use muster_crds::constants::{annotations, labels};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -67,7 +69,29 @@ pub fn is_labelled(live: &Value) -> bool {
     live["metadata"]["labels"][labels::APPLIED] == "true"
 }
 
-/// Whether a work already has to do with an object: it carries our label, or a work owns it (OCM's agent does not label).
+/// A server may take so long from a request's beginning to the object's, in which webhooks are asked.
+const MAKING: SignedDuration = SignedDuration::from_secs(60);
+
+/// Whether an agent of works wrote the object itself. Somebody's copy of one has its label and owners too, and is none of ours;
+/// it may even have kept its field managers, which are older than it then.
+pub fn is_our_doing(live: &Value) -> bool {
+    let time = |value: &Value| value.as_str()?.parse::<Timestamp>().ok();
+    let made = time(&live["metadata"]["creationTimestamp"]);
+    let managers = live["metadata"]["managedFields"].as_array();
+    managers.into_iter().flatten().any(|entry| {
+        let manager = entry["manager"].as_str().unwrap_or_default();
+        let older = match (made, time(&entry["time"])) {
+            (Some(made), Some(wrote)) => made.duration_since(wrote) > MAKING,
+            _ => false,
+        };
+        !older && (manager.starts_with(FIELD_MANAGER) || manager == OCMS_UPDATES)
+    })
+}
+
+/// By whom OCM's agent updates.
+const OCMS_UPDATES: &str = "work";
+
+/// Whether a work wrote an object: it carries our label, or a work owns it (OCM's agent does not label), and it is no copy.
 pub fn is_ours(live: &Value) -> bool {
     let owned = |o: &Value| {
         o["kind"] == "AppliedManifestWork"
@@ -75,10 +99,8 @@ pub fn is_ours(live: &Value) -> bool {
                 .as_str()
                 .is_some_and(|v| v.starts_with("work.open-cluster-management.io/"))
     };
-    is_labelled(live)
-        || live["metadata"]["ownerReferences"]
-            .as_array()
-            .is_some_and(|o| o.iter().any(owned))
+    let owners = live["metadata"]["ownerReferences"].as_array();
+    is_our_doing(live) && (is_labelled(live) || owners.is_some_and(|o| o.iter().any(owned)))
 }
 
 #[cfg(test)]
@@ -111,19 +133,46 @@ mod tests {
     }
 
     #[test]
-    fn ours_is_what_is_labelled_or_owned_by_a_work() {
+    fn ours_is_what_an_agent_wrote_and_labelled_or_owns() {
         let owner =
             json!([{"apiVersion": "work.open-cluster-management.io/v1", "kind": "AppliedManifestWork"}]);
+        let made = "2026-01-01T00:10:00Z";
+        let by = |manager: &str, time: &str| json!([{"manager": "kubectl", "time": made}, {"manager": manager, "time": time}]);
+        let ours = by("work-agent", made);
+        let label = json!({(labels::APPLIED): "true"});
         let cases = [
-            (json!({}), false),
-            (json!({"labels": {(labels::APPLIED): "true"}}), true),
-            (json!({"ownerReferences": owner}), true),
+            (json!({"managedFields": ours}), false),
+            (json!({"labels": label, "managedFields": ours}), true),
+            (json!({"ownerReferences": owner, "managedFields": ours}), true),
             (
-                json!({"ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet"}]}),
+                json!({"ownerReferences": owner, "managedFields": by("work", made)}),
+                true,
+            ),
+            (
+                json!({"labels": label, "managedFields": by("work-agent-mine", "2026-01-01T00:09:59Z")}),
+                true,
+            ),
+            (
+                json!({"ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet"}], "managedFields": ours}),
+                false,
+            ),
+            // Copies: made by somebody else, or with all that the original had.
+            (json!({"labels": label, "ownerReferences": owner}), false),
+            (
+                json!({"labels": label, "managedFields": by("kubectl-create", made)}),
+                false,
+            ),
+            (
+                json!({"labels": label, "managedFields": by("work-agent", "2026-01-01T00:00:00Z")}),
+                false,
+            ),
+            (
+                json!({"labels": label, "managedFields": by("workshop", made)}),
                 false,
             ),
         ];
-        for (metadata, expected) in cases {
+        for (mut metadata, expected) in cases {
+            metadata["creationTimestamp"] = json!(made);
             assert_eq!(is_ours(&json!({"metadata": metadata})), expected, "{metadata}");
         }
     }

@@ -35,11 +35,59 @@ pub const OVER_BUDGET: &str = "CEL evaluation budget exceeded";
 type Programs = HashMap<String, Arc<Expression>>;
 static PROGRAMS: LazyLock<Mutex<Programs>> = LazyLock::new(Mutex::default);
 
-/// The conditions that the rules give for an object, in their order.
+/// The conditions that the rules give for an object, in their order, one of a type.
 pub async fn evaluate(rules: &[ConditionRule], object: &Arc<Value>) -> Vec<NewCondition> {
     if rules.is_empty() {
         return Vec::new();
     }
+    let mut found: Vec<NewCondition> = Vec::new();
+    for condition in evaluate_all(rules, object).await {
+        let condition = match unusable(&condition.type_) {
+            Some(why) => {
+                let told = format!("the condition rule {:?} has no effect: {why}", condition.type_);
+                NewCondition::new(
+                    types::DEGRADED,
+                    true,
+                    reasons::CONDITION_RULE_INVALID,
+                    shortened(&told),
+                )
+            }
+            None => condition,
+        };
+        found.retain(|c| c.type_ != condition.type_);
+        found.push(condition);
+    }
+    found
+}
+
+/// Why no rule can give a condition of this type. The API server would refuse the whole status.
+fn unusable(type_: &str) -> Option<&'static str> {
+    let ours = [
+        types::APPLIED,
+        types::STATUS_FEEDBACK_SYNCED,
+        types::DELETING,
+        types::REMOVAL_HELD,
+        types::DRY_RUN,
+    ];
+    let part = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let is_name =
+        |name: &str| name.chars().all(part) && ends(name.chars().next()) && ends(name.chars().next_back());
+    let is_domain = |domain: &str| {
+        let label = |l: &str| is_name(l) && !l.contains('_') && l == l.to_ascii_lowercase();
+        domain.split('.').all(label)
+    };
+    if ours.contains(&type_) {
+        return Some("the agent says it itself");
+    }
+    let valid = match type_.split_once('/') {
+        Some((domain, name)) => is_domain(domain) && is_name(name),
+        None => is_name(type_),
+    };
+    (!valid || type_.len() > 316).then_some("it is no type of a condition")
+}
+
+async fn evaluate_all(rules: &[ConditionRule], object: &Arc<Value>) -> Vec<NewCondition> {
     let cel = |r: &ConditionRule| r.type_ == ConditionRuleType::Cel || !r.message_expression.is_empty();
     if !rules.iter().any(cel) {
         return evaluate_here(rules, object);

@@ -1,9 +1,10 @@
 //! The last known works, kept on the managed cluster itself, so that an agent that restarts without its hub keeps them in
 //! place (law 5). They live in Secrets, because works may carry Secrets; compressed, split to stay below the size limit.
 
+use super::agent::progress;
 use super::manifest::hex;
 use super::objects::{self, RequestError};
-use super::state::State;
+use super::state::{State, WorkState};
 use super::trust::{HubSeen, Told};
 use crate::limits::Server;
 use base64::Engine as _;
@@ -11,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource as _;
 use muster_crds::constants::annotations;
-use muster_crds::work::v1::{ManifestWork, ManifestWorkSpec};
+use muster_crds::work::v1::{ManifestWork, ManifestWorkSpec, ManifestWorkStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::borrow::Cow;
@@ -91,6 +92,9 @@ impl Beside {
     }
 }
 
+/// A work, and of its status what decides how it is applied.
+type KeptWork = (Arc<ManifestWork>, ManifestWorkStatus);
+
 /// The saved works of one hub.
 pub struct Saved {
     client: Server,
@@ -131,9 +135,10 @@ impl Saved {
             self.changed.notified().await;
             tokio::time::sleep(quiet).await;
             let began = tokio::time::Instant::now();
-            let known: Option<(Vec<Arc<ManifestWork>>, Beside)> = {
+            let known: Option<(Vec<KeptWork>, Beside)> = {
                 let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                let works = || state.works.values().map(|w| w.work.clone()).collect();
+                let found = |w: &WorkState| progress::deciding(&w.work, &w.so_far());
+                let works = || state.works.values().map(|w| (w.work.clone(), found(w))).collect();
                 state.hub_synced.then(|| (works(), Beside::of(&state)))
             };
             let Some((works, beside)) = known else { continue };
@@ -144,7 +149,7 @@ impl Saved {
         }
     }
 
-    async fn store(&self, works: Vec<Arc<ManifestWork>>, beside: &Beside) -> Result<(), SavedError> {
+    async fn store(&self, works: Vec<KeptWork>, beside: &Beside) -> Result<(), SavedError> {
         if !self.recalled.load(Ordering::Relaxed)
             && let Err(error) = self.recall().await
         {
@@ -260,10 +265,10 @@ fn damaged(name: &str, problem: &dyn std::error::Error) -> SavedError {
 }
 
 /// Serialised lists of works. A work stays in its shard while the number of shards does.
-fn shards(works: &[Arc<ManifestWork>]) -> Vec<Vec<u8>> {
+fn shards(works: &[KeptWork]) -> Vec<Vec<u8>> {
     let mut texts: Vec<(String, String)> = works
         .iter()
-        .filter_map(|w| Some((w.metadata.name.clone()?, stripped(w)?)))
+        .filter_map(|w| Some((w.0.metadata.name.clone()?, stripped(w)?)))
         .collect();
     texts.sort();
     let total: usize = texts.iter().map(|(_, t)| t.len()).sum();
@@ -298,10 +303,17 @@ struct Kept<'a> {
     kind: Cow<'static, str>,
     metadata: ObjectMeta,
     spec: &'a ManifestWorkSpec,
+    /// What decides how it is applied, where there is any.
+    #[serde(skip_serializing_if = "is_empty")]
+    status: &'a ManifestWorkStatus,
+}
+
+fn is_empty(status: &ManifestWorkStatus) -> bool {
+    *status == ManifestWorkStatus::default()
 }
 
 /// Without what changes on every write: a status update must not rewrite the Secret.
-fn stripped(work: &ManifestWork) -> Option<String> {
+fn stripped((work, found): &KeptWork) -> Option<String> {
     let mut metadata = work.metadata.clone();
     metadata.resource_version = None;
     metadata.managed_fields = None;
@@ -313,6 +325,7 @@ fn stripped(work: &ManifestWork) -> Option<String> {
         kind: ManifestWork::kind(&()),
         metadata,
         spec: &work.spec,
+        status: found,
     };
     serde_json::to_string(&kept).ok()
 }
@@ -340,14 +353,14 @@ pub fn hub_hash(server: &str) -> String {
 mod tests {
     use super::*;
 
-    fn work(name: &str, size: usize) -> Arc<ManifestWork> {
+    fn work(name: &str, size: usize) -> KeptWork {
         let work: ManifestWork = serde_json::from_value(
             json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
             "metadata": {"name": name, "resourceVersion": "7"},
             "spec": {"workload": {"manifests": [{"kind": "ConfigMap", "data": {"k": "x".repeat(size)}}]}}}),
         )
         .unwrap();
-        Arc::new(work)
+        (Arc::new(work), ManifestWorkStatus::default())
     }
 
     #[test]
@@ -373,7 +386,7 @@ mod tests {
             generation,
         };
         for (name, uid, generation) in [("same", "a", 3), ("older", "b", 3), ("other", "c", 3)] {
-            let mut work = (*work(name, 1)).clone();
+            let mut work = (*work(name, 1).0).clone();
             work.metadata.uid = Some(uid.into());
             work.metadata.generation = Some(generation);
             state.work_applied(work);
@@ -407,10 +420,23 @@ mod tests {
 
     #[test]
     fn status_and_revision_do_not_change_what_is_saved() {
-        let mut other = (*work("a", 1)).clone();
+        let (before, none) = work("a", 1);
+        let mut other = (*before).clone();
         other.metadata.resource_version = Some("8".into());
-        other.status = Some(muster_crds::work::v1::ManifestWorkStatus::default());
-        assert_eq!(shards(&[work("a", 1)]), shards(&[Arc::new(other)]));
+        other.status = Some(ManifestWorkStatus::default());
+        assert_eq!(shards(&[work("a", 1)]), shards(&[(Arc::new(other), none)]));
+    }
+
+    #[test]
+    fn what_is_complete_is_so_after_a_restart_without_the_hub() {
+        let (work, _) = work("a", 1);
+        let found: ManifestWorkStatus =
+            serde_json::from_value(json!({"conditions": [{"type": "Complete", "status": "True",
+            "reason": "r", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}))
+            .unwrap();
+        let shards = shards(&[(work, found.clone())]);
+        let back: Vec<ManifestWork> = serde_json::from_slice(&shards[0]).unwrap();
+        assert_eq!(back[0].status, Some(found));
     }
 
     #[test]

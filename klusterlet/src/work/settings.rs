@@ -42,18 +42,21 @@ fn names(identifier: &ResourceIdentifier, meta: &ManifestResourceMeta) -> bool {
 
 /// `*` stands for any text, also none.
 fn glob(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((head, rest)) => {
-            let Some(text) = text.strip_prefix(head) else {
-                return false;
-            };
-            text.char_indices()
-                .map(|(i, _)| i)
-                .chain([text.len()])
-                .any(|at| glob(rest, &text[at..]))
-        }
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let Some(mut text) = text.strip_prefix(head).and_then(|t| t.strip_suffix(tail)) else {
+        return false;
+    };
+    // The first place where a part is leaves the most for the others: nothing is ever tried again.
+    for part in middle.split('*') {
+        let Some(at) = text.find(part) else {
+            return false;
+        };
+        text = &text[at + part.len()..];
     }
+    true
 }
 
 /// Whether the work owns the object of this manifest, so that it goes when the work goes.
@@ -120,6 +123,16 @@ mod tests {
             ("*c", "abc", true),
             ("a*c", "abc", true),
             ("a*b*c", "aXbYc", true),
+            ("a*b*c*d", "abcd", true),
+            ("a*b*c*d", "aXbYbZcWd", true),
+            ("a*b*c*d", "aXcYbZd", false),
+            ("ab*ba", "aba", false),
+            ("ab*ba", "abba", true),
+            ("**", "", true),
+            ("*a*a*", "aXa", true),
+            ("*a*a*", "a", false),
+            (&"*a".repeat(100), &"a".repeat(253), true),
+            (&("*a".repeat(100) + "*b"), &"a".repeat(253), false),
             ("a*d", "abc", false),
             ("abc", "abcd", false),
             ("", "", true),

@@ -3,9 +3,10 @@
 //! One plain structure behind one lock, never held across an await. Payloads of applied objects are kept between the watch
 //! event that brought them and the reconcile that looks at them; of those seen last, some longer (`recent`).
 
+use super::agent::progress::Progress;
 use super::contention::Contention;
-use super::drift::FIELD_MANAGER;
 use super::objects::Served;
+use super::policy;
 use super::recent::Recent;
 use super::refusals::Refusals;
 use super::status::Report;
@@ -15,6 +16,7 @@ use muster_crds::work::v1::{
     AppliedManifestResourceMeta, AppliedManifestWork, ManifestWork, ManifestWorkStatus,
 };
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -75,6 +77,8 @@ pub struct ManifestState {
     pub applied_at: Option<i64>,
     /// The fight over it, if there is one.
     pub contention: Contention,
+    /// The work's executor may not see the object: nothing that happens to it is told.
+    pub blind: bool,
 }
 
 /// One work.
@@ -84,6 +88,8 @@ pub struct WorkState {
     pub work: Arc<ManifestWork>,
     /// Its status as the hub has it.
     pub status: Arc<ManifestWorkStatus>,
+    /// What was found that decides how it is applied.
+    pub progress: Progress,
     /// One for each manifest of the generation below.
     pub manifests: Vec<ManifestState>,
     /// Generation that `manifests` belongs to.
@@ -131,6 +137,8 @@ pub struct State {
     owned: HashMap<String, HashMap<ObjectKey, String>>,
     /// Which work the cluster was last told of under each name, as long as something of it is on the cluster.
     pub told: HashMap<String, Told>,
+    /// What the last run found of works by their names, with their UIDs.
+    pub last_run: HashMap<String, (Option<String>, ManifestWorkStatus)>,
     /// UIDs of the works that were last deleted at the hub while this agent looked on: with them it is the hub's word that they
     /// are over, and not that it lost them.
     ended: VecDeque<String>,
@@ -151,21 +159,16 @@ pub struct State {
 /// Works remembered that have ended; only records that somebody left without an end need them.
 const ENDED: usize = 1024;
 
-/// Whether an agent of works wrote the object. Somebody's copy of one has its label and owner too, and is none of ours.
-fn is_our_doing(object: &Value) -> bool {
-    let mut managers = object["metadata"]["managedFields"]
-        .as_array()
-        .into_iter()
-        .flatten();
-    managers.any(|entry| {
-        let manager = entry["manager"].as_str().unwrap_or_default();
-        manager.starts_with(FIELD_MANAGER)
-    })
-}
-
 /// Whether only its kind is missing to a manifest whose resource is not known.
 pub fn misses_kind(report: &Report) -> bool {
     report.meta.resource.is_empty() && !report.meta.kind.is_empty() && !report.meta.name.is_empty()
+}
+
+impl WorkState {
+    /// The status to go by: the hub's, with what it has not heard of yet.
+    pub fn so_far(&self) -> Cow<'_, ManifestWorkStatus> {
+        self.progress.over(&self.work, &self.status)
+    }
 }
 
 impl State {
@@ -189,9 +192,14 @@ impl State {
             }
             _ => {
                 self.forget_objects(&name);
+                let progress = match self.last_run.remove(&name) {
+                    Some((uid, found)) if uid == work.metadata.uid => Progress::of_last_run(found),
+                    _ => Progress::default(),
+                };
                 let state = WorkState {
                     work: Arc::new(work),
                     status,
+                    progress,
                     manifests: Vec::new(),
                     generation: None,
                     common: String::new(),
@@ -382,7 +390,7 @@ impl State {
         let records: Vec<String> = owners
             .filter(|o| o["kind"] == "AppliedManifestWork")
             .filter_map(|o| o["uid"].as_str().map(str::to_owned))
-            .filter(|_| is_our_doing(object))
+            .filter(|_| policy::is_our_doing(object))
             .collect();
         self.forget_owners(key, &records);
         let api_version = object["apiVersion"].as_str().unwrap_or_default();

@@ -167,10 +167,10 @@ async fn follow(
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!(kind = %served.kind, %error, "watch of applied objects failed, it goes on");
-                if is_forbidden(&error) && sight.send_replace(Sight::Refused) != Sight::Refused {
+                if can_not_be(&error) && sight.send_replace(Sight::Refused) != Sight::Refused {
                     tracing::warn!(
                         kind = %served.kind, %error,
-                        "the agent may not watch objects of a kind: they are looked at every minute or two"
+                        "objects of a kind can not be watched: they are looked at every minute or two"
                     );
                     tell(with_state(&mut |s| {
                         s.unwatched(|key| covers(&served, &scope, key))
@@ -261,6 +261,20 @@ const LONGEST_OF_EXPIRED: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(15);
 /// The longest wait of a watch whose server is away: what it says when it is back is to be heard soon.
 const LONGEST_OF_WATCH: Duration = Duration::from_secs(5);
+
+/// Whether the objects can not be watched at all: the agent may not, or they are none that can (`metrics.k8s.io`).
+fn can_not_be(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchStartFailed};
+    let no_such_verb = match error {
+        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => {
+            status.code == 405
+        }
+        WatchError(status) => status.code == 405,
+        NoResourceVersion => true,
+        _ => false,
+    };
+    no_such_verb || is_forbidden(error)
+}
 
 /// Whether the server said that what was watched may not be seen.
 pub fn is_forbidden(error: &watcher::Error) -> bool {

@@ -2,13 +2,16 @@
 
 use super::{Agent, OBJECTS_AT_ONCE, ReconcileError};
 use crate::work::applied::{self, Removed};
-use crate::work::objects;
 use crate::work::refusals::News;
 use crate::work::state::WorkState;
+use crate::work::{objects, settings};
+use futures::StreamExt as _;
 use kube::ResourceExt as _;
 use muster_crds::constants::finalizers;
 use muster_crds::names::applied_manifest_work_name;
-use muster_crds::work::v1::AppliedManifestWork;
+use muster_crds::work::v1::{
+    AppliedManifestResourceMeta, AppliedManifestWork, ManifestResourceMeta, ManifestWork,
+};
 use serde_json::json;
 use std::time::Duration;
 
@@ -49,6 +52,7 @@ impl Agent {
                 self.statuses.add(name.to_owned());
                 return Ok(Some(left));
             }
+            self.let_orphans_go(work, &applied).await?;
             let gone = self.take_away(&applied).await;
             if !matches!(gone, Ok(true)) {
                 // What takes longer than this is told; what does not would be a write that nobody sees.
@@ -76,6 +80,38 @@ impl Agent {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(ReconcileError::Hub(error)),
         }
+    }
+
+    /// The work may have been told to leave objects behind in the very moment before it was deleted, or while the agent could
+    /// not hear it: then they still have its record as an owner.
+    async fn let_orphans_go(
+        &self,
+        work: &ManifestWork,
+        applied: &AppliedManifestWork,
+    ) -> Result<(), ReconcileError> {
+        let spoke = &self.spoke.of(&work.name_any());
+        let record = &applied.uid().unwrap_or_default();
+        let mut orphans: Vec<AppliedManifestResourceMeta> = Vec::new();
+        for entry in applied.status.iter().flat_map(|s| &s.applied_resources) {
+            let meta = ManifestResourceMeta {
+                group: entry.group.clone(),
+                resource: entry.resource.clone(),
+                namespace: entry.namespace.clone(),
+                name: entry.name.clone(),
+                ..ManifestResourceMeta::default()
+            };
+            if !settings::owns(&work.spec, &meta) {
+                orphans.push(entry.clone());
+            }
+        }
+        let letting = orphans
+            .into_iter()
+            .map(|entry| async move { applied::let_go(spoke, &self.applier.mapper, &entry, record).await });
+        let mut letting = futures::stream::iter(letting).buffer_unordered(OBJECTS_AT_ONCE);
+        while let Some(done) = letting.next().await {
+            done.map_err(ReconcileError::Spoke)?;
+        }
+        Ok(())
     }
 
     /// Removes the record and all that is recorded. False while objects are still going.

@@ -24,21 +24,23 @@ const REPLAY: Duration = Duration::from_secs(60);
 impl Agent {
     /// Watches the hub's works of this cluster.
     pub(super) async fn follow_works(self: Arc<Self>) {
-        let api: Api<ManifestWork> = Api::namespaced(self.hub.client().clone(), &self.settings.cluster);
-        let mut events = watcher(api, watcher::Config::default()).boxed();
+        let watch = || {
+            let api: Api<ManifestWork> = Api::namespaced(self.hub.client().clone(), &self.settings.cluster);
+            watcher(api, watcher::Config::default()).boxed()
+        };
+        let mut events = watch();
         let mut backoff = Backoff::default();
         let mut fresh: HashSet<String> = HashSet::new();
         let mut broken: Option<Instant> = None;
         self.remember().await;
         loop {
-            let next = if self.state().hub_synced {
-                events.try_next().await
-            } else {
+            let synced = self.state().hub_synced;
+            let next = tokio::select! {
+                event = events.try_next() => event,
+                // The hub is not what it was.
+                () = self.look_again.notified() => { events = watch(); continue; }
                 // Until the hub answers for the first time, what was saved by the last run counts (law 5).
-                tokio::select! {
-                    event = events.try_next() => event,
-                    () = tokio::time::sleep(Duration::from_secs(5)) => { self.load_saved().await; continue; }
-                }
+                () = tokio::time::sleep(Duration::from_secs(5)), if !synced => { self.load_saved().await; continue; }
             };
             let event = match next {
                 Ok(Some(event)) => event,
@@ -165,6 +167,11 @@ impl Agent {
                     state.hub = state.hub.take().or(loaded.hub);
                     let known = loaded.works.iter().map(|w| (w.name_any(), Told::of(w)));
                     state.told = known.chain(loaded.told).collect();
+                    let found = loaded
+                        .works
+                        .into_iter()
+                        .filter_map(|w| Some((w.metadata.name?, (w.metadata.uid, w.status?))));
+                    state.last_run = found.collect();
                     return;
                 }
                 Err(SavedError::Request(error)) if matches!(error.code(), 0 | 429 | 500..) => {
@@ -224,8 +231,10 @@ impl Agent {
                     works = works.len(),
                     "the hub is away: keeping the works of the last run in place"
                 );
-                for work in works {
+                for mut work in works {
                     let name = work.name_any();
+                    // What was found of it is known from the start.
+                    work.status = None;
                     {
                         let mut state = self.state();
                         state.work_applied(work);
@@ -264,9 +273,9 @@ impl Agent {
                 watcher::Event::Init => fresh.clear(),
                 watcher::Event::InitApply(applied) => {
                     fresh.insert(applied.name_any());
-                    self.applied_seen(applied);
+                    self.applied_seen(applied, true);
                 }
-                watcher::Event::Apply(applied) => self.applied_seen(applied),
+                watcher::Event::Apply(applied) => self.applied_seen(applied, false),
                 watcher::Event::InitDone => {
                     let (works, ended): (Vec<String>, _) = {
                         let mut state = self.state();
@@ -300,7 +309,9 @@ impl Agent {
         }
     }
 
-    pub(super) fn applied_seen(&self, mut applied: AppliedManifestWork) {
+    /// `listed`: a watch began with it. Then it counts however early it seems: a cluster that was restored has lower revisions
+    /// than it had.
+    pub(super) fn applied_seen(&self, mut applied: AppliedManifestWork, listed: bool) {
         let name = applied.name_any();
         applied.metadata.managed_fields = None;
         if applied.spec.agent_id != self.settings.agent_id {
@@ -311,7 +322,7 @@ impl Agent {
             known.metadata.uid == applied.metadata.uid && memory::revision(known) > memory::revision(&applied)
         });
         let mut let_go = None;
-        if !older {
+        if listed || !older {
             let hold = Hold::of(&applied);
             let work = applied.spec.manifest_work_name.clone();
             let before = state.applied.insert(name.clone(), Arc::new(applied));

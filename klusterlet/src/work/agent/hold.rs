@@ -83,6 +83,8 @@ impl Agent {
                     tracing::warn!(reason, "the hub is not what it was; nothing is removed for that");
                 }
                 state.hub_changed = Some(reason);
+                // A watch from a revision that the hub does not have yet would be silent until it does.
+                self.look_again.notify_one();
             }
             let another = state
                 .hub

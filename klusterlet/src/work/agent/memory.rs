@@ -4,7 +4,8 @@ use crate::work::apply::Retry;
 use crate::work::manifest::{self, Identity};
 use crate::work::policy::{Drift, Policy};
 use crate::work::state::{self, ManifestState, ObjectKey, WorkState};
-use muster_crds::constants::annotations;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use muster_crds::constants::{annotations, finalizers};
 use muster_crds::work::v1::{AppliedManifestWork, ManifestCondition, ManifestWork, ManifestWorkStatus};
 use std::collections::HashSet;
 
@@ -44,6 +45,7 @@ pub fn renew(
                     kept
                 }
                 None => ManifestState {
+                    blind: work.spec.executor.is_some(),
                     fingerprint,
                     twin,
                     dirty: true,
@@ -144,11 +146,19 @@ pub fn says_more(known: &ManifestWork, newer: &ManifestWork) -> bool {
         || known.deletion_timestamp != newer.deletion_timestamp
         || known.labels != newer.labels
         || known.annotations != newer.annotations
+        || lacks_ours(newer) && !lacks_ours(known)
+}
+
+/// Somebody took the agent's finalizer off.
+fn lacks_ours(metadata: &ObjectMeta) -> bool {
+    let mut finalizers = metadata.finalizers.iter().flatten();
+    !finalizers.any(|f| f == finalizers::MANIFEST_WORK)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work::agent::progress::Progress;
     use crate::work::status;
     use serde_json::json;
     use std::sync::Arc;
@@ -178,6 +188,7 @@ mod tests {
         let mut current = WorkState {
             work: Arc::new(first.clone()),
             status: Arc::default(),
+            progress: Progress::default(),
             manifests: Vec::new(),
             generation: None,
             common: String::new(),
@@ -216,6 +227,19 @@ mod tests {
             .unwrap()
         };
         let known = work(serde_json::json!({"name": "w", "generation": 1, "resourceVersion": "1"}));
+        let ours = |metadata: serde_json::Value| {
+            let mut work = work(metadata);
+            work.metadata.finalizers = Some(vec![finalizers::MANIFEST_WORK.to_owned()]);
+            work
+        };
+        assert!(says_more(
+            &ours(serde_json::json!({})),
+            &work(serde_json::json!({}))
+        ));
+        assert!(!says_more(
+            &work(serde_json::json!({})),
+            &ours(serde_json::json!({}))
+        ));
         for (newer, more) in [
             (
                 serde_json::json!({"generation": 1, "resourceVersion": "2", "finalizers": ["ours"]}),

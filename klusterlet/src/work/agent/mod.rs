@@ -10,6 +10,7 @@ mod finalize;
 mod follow;
 mod hold;
 mod memory;
+pub mod progress;
 mod reconcile;
 mod rehearse;
 mod report;
@@ -107,6 +108,7 @@ pub struct Agent {
     saved: super::saved::Saved,
     ready: tokio::sync::Notify,
     kind_missing: tokio::sync::Notify,
+    look_again: tokio::sync::Notify,
     evictions: tokio::sync::Notify,
     kept: tokio::sync::watch::Sender<Option<muster_crds::conditions::NewCondition>>,
 }
@@ -141,6 +143,7 @@ impl Agent {
             saved,
             ready: tokio::sync::Notify::new(),
             kind_missing: tokio::sync::Notify::new(),
+            look_again: tokio::sync::Notify::new(),
             evictions: tokio::sync::Notify::new(),
             kept: tokio::sync::watch::Sender::new(None),
         })

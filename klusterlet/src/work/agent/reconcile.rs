@@ -49,7 +49,7 @@ impl Agent {
             return Ok(None);
         }
         // A completed work is frozen: it is looked at, and nothing of it is applied (wire §3.5).
-        let frozen = conditions::is_true(&known.status.conditions, types::COMPLETE);
+        let frozen = conditions::is_true(&known.so_far().conditions, types::COMPLETE);
         if !known.cached {
             self.ensure_finalizer(&known.work).await?;
         }
@@ -111,6 +111,7 @@ impl Agent {
                     manifest.uid = outcome.uid;
                     manifest.settled = outcome.settled;
                     manifest.contention = outcome.contention;
+                    manifest.blind = outcome.blind;
                     if outcome.retry != Retry::No {
                         manifest.dirty = true;
                     }
@@ -178,6 +179,16 @@ impl Agent {
     /// Takes the hub's answer to a write as news, without waiting for the watch to say the same. It may have more news than what
     /// was written, of which the watch will bring nothing new then.
     pub(super) fn learn(&self, answer: Value) {
+        self.take_in(answer, false);
+    }
+
+    /// The same of what was asked for because the hub has another version than was thought: also of an earlier one, as a hub
+    /// has that was restored.
+    pub(super) fn learn_again(&self, answer: Value) {
+        self.take_in(answer, true);
+    }
+
+    fn take_in(&self, answer: Value, whatever: bool) {
         let Ok(work) = serde_json::from_value::<ManifestWork>(answer) else {
             return;
         };
@@ -187,7 +198,7 @@ impl Agent {
             let Some(known) = state.works.get(&name).map(|known| known.work.clone()) else {
                 return;
             };
-            if known.metadata.uid != work.metadata.uid || state.knows_newer(&work) {
+            if known.metadata.uid != work.metadata.uid || (!whatever && state.knows_newer(&work)) {
                 return;
             }
             let more = memory::says_more(&known, &work);
@@ -356,6 +367,7 @@ impl Agent {
             return Vec::new();
         };
         let mut todo = Vec::new();
+        let so_far = known.so_far();
         for (ordinal, manifest) in current.manifests.iter_mut().enumerate() {
             if manifest.dirty || manifest.report.is_none() {
                 manifest.dirty = false;
@@ -364,7 +376,7 @@ impl Agent {
                     .as_ref()
                     .is_some_and(|r| r.applied == status::Applied::Yes && manifest.settled.is_some())
                     || manifest.contention.is_known();
-                let before = memory::status_of(&known.status, work, ordinal);
+                let before = memory::status_of(&so_far, work, ordinal);
                 let is = |type_| before.is_some_and(|m| conditions::is_true(&m.conditions, type_));
                 let current = before
                     .and_then(|m| conditions::find(&m.conditions, types::APPLIED))

@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 use muster_crds::conditions::NewCondition;
 use muster_crds::constants::{conditions as types, reasons};
 use muster_crds::names::applied_manifest_work_name;
-use muster_crds::work::v1::{AppliedManifestWork, ManifestWork};
+use muster_crds::work::v1::{AppliedManifestWork, ManifestWork, ManifestWorkSpec};
 use std::sync::Arc;
 
 impl Agent {
@@ -60,7 +60,7 @@ impl Agent {
     async fn what_would_change(&self, name: &str, work: &ManifestWork, request: Request) -> Answer {
         let mut work = work.clone();
         if let Some(spec) = request.spec {
-            work.spec = spec;
+            work.spec = in_place_of(&work.spec, spec);
         }
         let applied = {
             let applied = applied_manifest_work_name(&self.settings.hub_hash, name);
@@ -139,6 +139,15 @@ impl Agent {
     }
 }
 
+/// What is asked about. The executor stays the work's: whether its writer may use it was checked when the work was written,
+/// and an annotation is checked by nobody.
+fn in_place_of(stored: &ManifestWorkSpec, asked: ManifestWorkSpec) -> ManifestWorkSpec {
+    ManifestWorkSpec {
+        executor: stored.executor.clone(),
+        ..asked
+    }
+}
+
 fn summed_up(found: &[(usize, Rehearsed)]) -> Answer {
     let mut answer = Answer::default();
     for (ordinal, Rehearsed { meta, effect }) in found {
@@ -190,6 +199,28 @@ pub fn condition(known: &crate::work::state::WorkState) -> Option<NewCondition> 
 mod tests {
     use super::*;
     use muster_crds::work::v1::ManifestResourceMeta;
+
+    #[test]
+    fn a_question_is_asked_as_the_works_own_executor() {
+        let spec = |account: Option<&str>, name: &str| -> ManifestWorkSpec {
+            let mut spec = serde_json::json!({"workload": {"manifests": [
+                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}]}});
+            if let Some(account) = account {
+                spec["executor"] = serde_json::json!({"subject": {"type": "ServiceAccount",
+                    "serviceAccount": {"namespace": "d", "name": account}}});
+            }
+            serde_json::from_value(spec).unwrap()
+        };
+        for (stored, asked) in [
+            (Some("weak"), None),
+            (Some("weak"), Some("strong")),
+            (None, Some("strong")),
+            (None, None),
+        ] {
+            let rehearsed = in_place_of(&spec(stored, "a"), spec(asked, "b"));
+            assert_eq!(rehearsed, spec(stored, "b"));
+        }
+    }
 
     #[test]
     fn only_what_changes_is_named() {

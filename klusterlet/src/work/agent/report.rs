@@ -6,7 +6,7 @@ use super::{Agent, Key, ReconcileError, memory, rehearse};
 use crate::work::state::WorkState;
 use crate::work::status;
 use crate::work::trust::Hold;
-use crate::work::{applied, dry_run, feedback, objects};
+use crate::work::{applied, dry_run, objects};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use muster_crds::conditions::{self, NewCondition, set_condition};
@@ -16,12 +16,13 @@ use muster_crds::work::v1::{ManifestWork, ManifestWorkStatus};
 use serde_json::json;
 use std::sync::Arc;
 
-/// The status that a work should have, when it is another than the hub has. `held`: why nothing of it is removed now.
-pub fn due(known: &WorkState, held: Option<NewCondition>, now: Timestamp) -> Option<ManifestWorkStatus> {
+/// The status that a work should have, as far as it is known already. `held`: why nothing of it is removed now.
+pub fn desired(known: &WorkState, held: Option<NewCondition>, now: Timestamp) -> Option<ManifestWorkStatus> {
     if known.cached {
         return None;
     }
     let generation = known.work.metadata.generation;
+    let so_far = known.so_far();
     let mut new = if known.work.metadata.deletion_timestamp.is_some() {
         if !known
             .work
@@ -31,7 +32,7 @@ pub fn due(known: &WorkState, held: Option<NewCondition>, now: Timestamp) -> Opt
         {
             return None;
         }
-        let mut status = (*known.status).clone();
+        let mut status = so_far.into_owned();
         if known.unremoved.is_some() || conditions::find(&status.conditions, types::DELETING).is_none() {
             let refused = known.unremoved.as_deref().unwrap_or_default();
             let message = if refused.is_empty() {
@@ -44,9 +45,9 @@ pub fn due(known: &WorkState, held: Option<NewCondition>, now: Timestamp) -> Opt
         }
         status
     } else if dry_run::is_stopped(&known.work) {
-        (*known.status).clone()
+        so_far.into_owned()
     } else if let Some(problem) = memory::unusable_name(&known.work.name_any()) {
-        let mut status = (*known.status).clone();
+        let mut status = so_far.into_owned();
         let failed = NewCondition::new(
             types::APPLIED,
             false,
@@ -67,10 +68,10 @@ pub fn due(known: &WorkState, held: Option<NewCondition>, now: Timestamp) -> Opt
         }
         let reports: Option<Vec<status::Report>> = known.manifests.iter().map(|m| m.report.clone()).collect();
         let mut reports = reports?;
-        feedback::bounded(reports.iter_mut().filter_map(|r| r.feedback.as_mut()));
+        status::bounds::bound(&mut reports);
         let refused = known.unremoved.as_deref().unwrap_or_default();
         let unremoved = (!refused.is_empty()).then(|| applied::refusals(refused));
-        status::status(&known.status, generation, &reports, unremoved.as_deref(), now)
+        status::status(&so_far, generation, &reports, unremoved.as_deref(), now)
     };
     match held {
         Some(held) => {
@@ -89,7 +90,7 @@ pub fn due(known: &WorkState, held: Option<NewCondition>, now: Timestamp) -> Opt
             conditions::remove(&mut new.conditions, types::DRY_RUN);
         }
     }
-    (new != *known.status).then_some(new)
+    Some(new)
 }
 
 impl Agent {
@@ -134,8 +135,7 @@ impl Agent {
     }
 
     fn news(&self, name: &str) -> Option<(Arc<ManifestWork>, ManifestWorkStatus)> {
-        let state = self.state();
-        let known = state.works.get(name)?;
+        let mut state = self.state();
         let now = Timestamp::now();
         let applied = applied_manifest_work_name(&self.settings.hub_hash, name);
         let grace = self.settings.eviction_grace;
@@ -143,13 +143,19 @@ impl Agent {
         let held = hold
             .filter(|h| h.left(now, grace).is_some())
             .map(|hold| NewCondition::new(types::REMOVAL_HELD, true, hold.reason.as_str(), hold.told(grace)));
-        Some((known.work.clone(), due(known, held, now)?))
+        let known = state.works.get_mut(name)?;
+        let status = desired(known, held, now)?;
+        let told = status == *known.status;
+        if known.progress.found(&known.work, &status, told) {
+            self.saved.changed();
+        }
+        (!told).then(|| (known.work.clone(), status))
     }
 
     async fn tell_status(&self, name: &str) -> Result<(), ReconcileError> {
         if let Some((work, status)) = self.news(name) {
-            self.write_status(&work, &status).await?;
-            if self.news(name).is_some() {
+            let there = self.write_status(&work, &status).await?;
+            if there && self.news(name).is_some() {
                 // What is so now may be what the hub had before this write.
                 self.statuses.add(name.to_owned());
             }
@@ -160,12 +166,17 @@ impl Agent {
         Ok(())
     }
 
+    /// False when the work is gone, of which the watch will tell.
     async fn write_status(
         &self,
         work: &ManifestWork,
         status: &ManifestWorkStatus,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<bool, ReconcileError> {
         let name = work.name_any();
+        let manifests = json!(status.resource_status.manifests);
+        let mut status = json!(status);
+        // An empty list is left out, and a patch would leave the list that is there.
+        status["resourceStatus"]["manifests"] = manifests;
         // The lists in it are whole: over a status that somebody else wrote to since they would undo that.
         let patch = json!({"metadata": {"uid": work.metadata.uid,
             "resourceVersion": work.metadata.resource_version}, "status": status});
@@ -173,13 +184,13 @@ impl Agent {
         match objects::merge(&self.hub.of(&name), &path, &patch).await {
             Ok(answer) => {
                 self.learn(answer);
-                Ok(())
+                Ok(true)
             }
-            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) if error.is_not_found() => Ok(false),
             Err(error) if error.is_conflict() => {
                 // What it is now may be heard before the watch says so.
                 let now = objects::get(&self.hub.of(&name), &self.work_path(&name)).await;
-                self.learn(now.map_err(ReconcileError::Hub)?);
+                self.learn_again(now.map_err(ReconcileError::Hub)?);
                 Err(ReconcileError::Hub(error))
             }
             Err(error) => Err(ReconcileError::Hub(error)),
@@ -192,7 +203,8 @@ impl Agent {
         let Some(current) = state.works.get_mut(name) else {
             return false;
         };
-        if conditions::is_true(&current.status.conditions, types::COMPLETE) {
+        let so_far = current.so_far().into_owned();
+        if conditions::is_true(&so_far.conditions, types::COMPLETE) {
             return false;
         }
         let mut any = false;
@@ -201,7 +213,7 @@ impl Agent {
                 .report
                 .as_ref()
                 .is_some_and(|r| r.applied == status::Applied::Kept);
-            let complete = memory::status_of(&current.status, &current.work, ordinal)
+            let complete = memory::status_of(&so_far, &current.work, ordinal)
                 .is_some_and(|m| conditions::is_true(&m.conditions, types::COMPLETE));
             if kept && !complete {
                 manifest.dirty = true;
@@ -215,10 +227,15 @@ impl Agent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work::agent::progress::Progress;
     use crate::work::state::{ManifestState, Rehearsal};
     use crate::work::status::{Applied, Availability, Report};
     use muster_crds::constants::annotations;
     use muster_crds::work::v1::ManifestResourceMeta;
+
+    fn due(known: &WorkState, held: Option<NewCondition>, now: Timestamp) -> Option<ManifestWorkStatus> {
+        desired(known, held, now).filter(|status| *status != *known.status)
+    }
 
     fn known(metadata: serde_json::Value) -> WorkState {
         let mut work: ManifestWork = serde_json::from_value(
@@ -242,6 +259,7 @@ mod tests {
         WorkState {
             work: Arc::new(work),
             status: Arc::default(),
+            progress: Progress::default(),
             manifests: vec![ManifestState {
                 report: Some(report),
                 ..ManifestState::default()

@@ -108,6 +108,8 @@ pub struct Outcome {
     pub retry: Retry,
     /// The fight over it, if there is one.
     pub contention: Contention,
+    /// Its executor may not see it, or that is not known: nothing of it is told.
+    pub blind: bool,
 }
 
 /// How it came out.
@@ -209,7 +211,8 @@ impl Applier {
             served,
             writer: spoke.clone(),
             spoke,
-            blind: false,
+            // Until it is known what the executor may see.
+            blind: work.spec.executor.is_some(),
             policy: Policy::default(),
             raw: self.raw,
             repairs: self.repairs.clone(),
@@ -447,7 +450,7 @@ impl Applier {
             }
             return Ok(Some(Came::Terminating(live.clone())));
         }
-        if target.policy.take_over == TakeOver::Always || policy::is_ours(live) {
+        if target.policy.take_over == TakeOver::Always || self.is_ours(target, live) {
             return Ok(None);
         }
         let why = match target.policy.take_over {
@@ -466,6 +469,31 @@ impl Applier {
         };
         self.watch_alone(target);
         Ok(Some(Came::NotTakenOver(live.clone(), why)))
+    }
+
+    /// Whether a work already has to do with an object: one wrote it, or this work has it on record.
+    fn is_ours(&self, target: &Target<'_>, live: &Value) -> bool {
+        if policy::is_ours(live) {
+            return true;
+        }
+        let Some(record) = target.marks.record() else {
+            return false;
+        };
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = state.applied.values();
+        let record = records.find(|a| a.metadata.uid.as_deref() == Some(record));
+        let resources = record
+            .and_then(|r| r.status.as_ref())
+            .map(|s| &s.applied_resources);
+        resources.into_iter().flatten().any(|entry| {
+            let key = (&entry.group, &entry.resource, &entry.namespace, &entry.name);
+            key == (
+                &target.key.group,
+                &target.key.resource,
+                &target.key.namespace,
+                &target.key.name,
+            ) && live["metadata"]["uid"] == *entry.uid
+        })
     }
 
     /// What taking an object over would change of it, but for the marks and the owner that it gets.

@@ -41,10 +41,28 @@ mod tests {
     use serde_json::{Value, json};
     use std::sync::{Arc, Mutex};
 
-    /// A cluster with one ConfigMap `a`, whose kind may be listed or not.
-    fn cluster(may_list: bool) -> Client {
+    /// How a kind is served that one can get.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Lists {
+        Allowed,
+        Forbidden,
+        NotServed,
+        /// As of `metrics.k8s.io`.
+        WithoutRevision,
+        /// Lists, and no watches.
+        Alone,
+    }
+
+    /// A cluster with one ConfigMap `a`.
+    fn cluster(lists: Lists) -> Client {
         let server = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let path = request.uri().path().to_owned();
+            let watch = request.uri().query().is_some_and(|q| q.contains("watch=true"));
+            let refused = |code: u16, reason: &str| {
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
+                    "message": "no", "code": code});
+                (code, status)
+            };
             let (code, answer): (u16, Value) = match path.rsplit('/').next().unwrap_or_default() {
                 "v1" => (
                     200,
@@ -52,16 +70,16 @@ mod tests {
                         {"name": "configmaps", "singularName": "", "namespaced": true, "kind": "ConfigMap",
                          "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"]}]}),
                 ),
-                "configmaps" if !may_list => (
-                    403,
-                    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
-                        "message": "may not list", "code": 403}),
-                ),
-                "configmaps" => (
-                    200,
-                    json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"},
-                        "items": []}),
-                ),
+                "configmaps" if lists == Lists::Forbidden => refused(403, "Forbidden"),
+                "configmaps" if lists == Lists::NotServed || (watch && lists == Lists::Alone) => {
+                    refused(405, "MethodNotAllowed")
+                }
+                "configmaps" => {
+                    let revision = if lists == Lists::WithoutRevision { "" } else { "1" };
+                    let list = json!({"kind": "ConfigMapList", "apiVersion": "v1",
+                        "metadata": {"resourceVersion": revision}, "items": []});
+                    (200, list)
+                }
                 _ => (
                     200,
                     json!({"kind": "ConfigMap", "apiVersion": "v1",
@@ -86,8 +104,14 @@ mod tests {
                         "updateStrategy": {"type": strategy}}]}}))
             .unwrap()
         };
-        for (may_list, strategy) in [(false, "Update"), (false, "ReadOnly"), (true, "ReadOnly")] {
-            let client = cluster(may_list);
+        for (lists, strategy) in [
+            (Lists::Forbidden, "Update"),
+            (Lists::Forbidden, "ReadOnly"),
+            (Lists::NotServed, "ReadOnly"),
+            (Lists::WithoutRevision, "ReadOnly"),
+            (Lists::Allowed, "ReadOnly"),
+        ] {
+            let client = cluster(lists);
             let state: Arc<Mutex<State>> = Arc::default();
             let (notify, _told) = tokio::sync::mpsc::unbounded_channel();
             let watches = Watches::new(client.clone(), state.clone(), notify);
@@ -103,7 +127,7 @@ mod tests {
             };
             let outcome = applier.apply(&work(strategy), look, &Value::Null).await;
             let again = matches!(outcome.retry, Retry::After(after) if after >= POLL && after < 2 * POLL);
-            assert_eq!(again, !may_list, "{strategy} {outcome:?}");
+            assert_eq!(again, lists != Lists::Allowed, "{lists:?} {strategy} {outcome:?}");
         }
     }
 }

@@ -186,6 +186,7 @@ impl Target<'_> {
             settled: text("resourceVersion"),
             retry,
             contention,
+            blind: self.blind,
         }
     }
 
@@ -208,6 +209,7 @@ impl Target<'_> {
             settled: None,
             retry,
             contention: self.fight().clone(),
+            blind: self.blind,
         }
     }
 }
@@ -248,5 +250,6 @@ pub fn unusable(meta: ManifestResourceMeta, message: String, retry: Retry) -> Ou
         settled: None,
         retry,
         contention: Contention::default(),
+        blind: false,
     }
 }

@@ -141,7 +141,7 @@ impl Reporter {
         let mut query = format!("limit={limit}");
         if !token.is_empty() {
             query.push_str("&continue=");
-            query.push_str(&encoded(token));
+            query.push_str(&objects::escaped(token, b""));
         }
         let request = http::Request::get(self.path(&query))
             .body(Vec::new())
@@ -217,19 +217,6 @@ impl Reporter {
 /// Waits until nothing is applied any more. False when nobody will ever tell.
 async fn until_idle(holding: &mut watch::Receiver<bool>) -> bool {
     holding.wait_for(|h| !*h).await.is_ok()
-}
-
-/// A continue token as part of a query: all but what needs no escape.
-fn encoded(token: &str) -> String {
-    use std::fmt::Write as _;
-    token.bytes().fold(String::new(), |mut text, byte| {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            text.push(char::from(byte));
-        } else {
-            let _ = write!(text, "%{byte:02X}");
-        }
-        text
-    })
 }
 
 /// A refusal is told once, until it is over.

@@ -199,7 +199,8 @@ fn works_of(state: &State, mapper: &Mapper, object: &Subject) -> Vec<Belongs> {
         };
         // Until the first look at it ended, its UID is not known; an older object of the name is not ours.
         let same = |uid: &str| object.uid.is_empty() || uid.is_empty() || uid == object.uid;
-        let ours = |m: &crate::work::state::ManifestState| m.key.as_ref() == Some(&key) && same(&m.uid);
+        let ours =
+            |m: &crate::work::state::ManifestState| m.key.as_ref() == Some(&key) && !m.blind && same(&m.uid);
         if work.manifests.iter().any(ours) {
             let uid = work.work.metadata.uid.clone().unwrap_or_default();
             found.push((name.clone(), uid));

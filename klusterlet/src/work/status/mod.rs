@@ -1,6 +1,7 @@
 //! The status of a work from what happened to its manifests: one pure function, so that the same facts always give the
 //! same status and an unchanged status is never written (wire §1.7).
 
+pub mod bounds;
 mod conditions;
 
 use super::feedback::Feedback;
@@ -129,8 +130,17 @@ pub fn status(
     if !frozen {
         set_condition(&mut new.conditions, applied.observed(generation), now);
     }
-    set_condition(&mut new.conditions, available(reports).observed(generation), now);
     let mut summed = aggregated(&new.resource_status.manifests, reports);
+    let there = available(reports);
+    // A rule may say when an object is available. What is not there never is.
+    let ruled = summed.iter().position(|c| c.type_ == types::AVAILABLE);
+    match ruled {
+        Some(at) if there.status != Status::True => summed[at] = there,
+        Some(_) => {}
+        None => {
+            set_condition(&mut new.conditions, there.observed(generation), now);
+        }
+    }
     if let Some(told) = unremoved {
         conditions::degrade(&mut summed, told);
     }
@@ -237,7 +247,10 @@ fn manifest(
     if let Some(applied) = applied {
         set_condition(&mut list, applied.observed(generation), now);
     }
-    set_condition(&mut list, available.observed(generation), now);
+    let ruled = report.conditions.iter().any(|c| c.type_ == types::AVAILABLE);
+    if !ruled {
+        set_condition(&mut list, available.observed(generation), now);
+    }
     let old_values = old
         .map(|o| o.status_feedbacks.values.as_slice())
         .unwrap_or_default();
