@@ -25,3 +25,7 @@ pub mod store;
 mod fuzz;
 
 pub use error::ApiError;
+
+/// How large the stacks of threads that serve have to be: expressions and objects are as deep as clients make them, within
+/// bounds that fit. Only what is used of a stack is memory.
+pub const STACK: usize = 32 << 20;

@@ -23,7 +23,10 @@ fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_stack_size(muster_apiserver::STACK)
+        .enable_all()
+        .build();
     let ended = runtime
         .context("cannot start")
         .and_then(|r| r.block_on(run::until_signal(&cli.args)));

@@ -44,6 +44,8 @@ pub fn runtime(threads: Threads) -> Result<Runtime, Error> {
         Threads::One => tokio::runtime::Builder::new_current_thread(),
         Threads::Many => tokio::runtime::Builder::new_multi_thread(),
     };
+    // Only what is used of it is memory.
+    builder.thread_stack_size(muster_apiserver::STACK);
     builder
         .enable_all()
         .build()

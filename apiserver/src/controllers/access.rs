@@ -174,6 +174,7 @@ impl Access {
                     propagation,
                     cascades: false,
                     grace,
+                    reviewed: false,
                 };
                 let target = Target::object(&kind, &namespace, &name);
                 match self.api.delete_object(&self.user, &target, &options).await {

@@ -12,6 +12,9 @@ const MOST_MOVED: usize = 20_000_000;
 /// Most bytes of JSON one JSON Patch may copy, as much as a body may have (kube-apiserver's bound too): copies of copies would
 /// take all memory.
 const MOST_COPIED: usize = 3 << 20;
+/// Levels of lists and objects in one another that a JSON Patch may make. A body can not be as deep, and values are dropped
+/// by recursion.
+const DEEPEST: usize = 256;
 const TOO_MUCH: &str = "The JSON patch moves or copies too many values";
 
 /// Applies a JSON Patch. A body that is no list of operations is a 400, one that can not be carried out a 422.
@@ -38,15 +41,15 @@ pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
         )));
     }
     let mut patched = object.clone();
-    let mut left = Left {
-        moved: MOST_MOVED,
-        copied: MOST_COPIED,
-    };
+    let mut left = Left::default();
     for mut item in items {
         lenient(&mut item, &patched);
         let operation: PatchOperation = serde_json::from_value(item).map_err(|_| unprocessable())?;
         charge(&patched, &operation, &mut left)
             .ok_or_else(|| ApiError::RequestEntityTooLarge(TOO_MUCH.into()))?;
+        if deepens(&patched, &operation, &mut left) {
+            return Err(unprocessable());
+        }
         // The object is a copy, so there is nothing to roll back when an operation fails.
         ::json_patch::patch_unsafe(&mut patched, std::slice::from_ref(&operation))
             .map_err(|_| unprocessable())?;
@@ -62,10 +65,7 @@ pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
 /// the operation that can not be carried out.
 pub fn steps(object: &Value, operations: Vec<Value>) -> Result<Option<Value>, String> {
     let mut patched = object.clone();
-    let mut left = Left {
-        moved: MOST_MOVED,
-        copied: MOST_COPIED,
-    };
+    let mut left = Left::default();
     for mut step in operations {
         let text = |key: &str| step[key].as_str().unwrap_or_default().to_owned();
         let (op, path, from) = (text("op"), text("path"), text("from"));
@@ -80,6 +80,9 @@ pub fn steps(object: &Value, operations: Vec<Value>) -> Result<Option<Value>, St
         let why = || why_not(&patched, &op, &path, &from);
         let operation: PatchOperation = serde_json::from_value(step).map_err(|_| why())?;
         charge(&patched, &operation, &mut left).ok_or(TOO_MUCH)?;
+        if deepens(&patched, &operation, &mut left) {
+            return Err(TOO_MUCH.into());
+        }
         let why = why();
         if ::json_patch::patch_unsafe(&mut patched, std::slice::from_ref(&operation)).is_err() {
             return if op == "test" { Ok(None) } else { Err(why) };
@@ -110,6 +113,51 @@ fn why_not(object: &Value, op: &str, path: &str, from: &str) -> String {
 struct Left {
     moved: usize,
     copied: usize,
+}
+
+impl Default for Left {
+    fn default() -> Self {
+        Self {
+            moved: MOST_MOVED,
+            copied: MOST_COPIED,
+        }
+    }
+}
+
+/// Whether an operation makes the object too deep, or that takes too long to find out.
+fn deepens(object: &Value, operation: &PatchOperation, left: &mut Left) -> bool {
+    let put = match operation {
+        PatchOperation::Add(o) => Some((&o.path, Some(&o.value))),
+        PatchOperation::Replace(o) => Some((&o.path, Some(&o.value))),
+        PatchOperation::Move(o) => Some((&o.path, object.pointer(o.from.as_str()))),
+        PatchOperation::Copy(o) => Some((&o.path, object.pointer(o.from.as_str()))),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+    };
+    let Some((path, Some(value))) = put else {
+        return false;
+    };
+    let above = path.as_str().matches('/').count();
+    depth(value, &mut left.moved).is_none_or(|depth| above + depth > DEEPEST)
+}
+
+/// How deep a value is; what is looked at is taken from `left`.
+fn depth(value: &Value, left: &mut usize) -> Option<usize> {
+    *left = left.checked_sub(1)?;
+    let mut deepest = 0;
+    match value {
+        Value::Array(items) => {
+            for item in items {
+                deepest = deepest.max(depth(item, left)? + 1);
+            }
+        }
+        Value::Object(fields) => {
+            for field in fields.values() {
+                deepest = deepest.max(depth(field, left)? + 1);
+            }
+        }
+        _ => {}
+    }
+    Some(deepest)
 }
 
 /// Takes what an operation costs from `left`: the items of a list that move up or down, and what is copied. `None` when

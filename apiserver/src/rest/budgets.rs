@@ -40,7 +40,10 @@ pub async fn charge(api: &Api, namespace: &str, pod: &Value, dry_run: bool) -> R
     }
     let target = Target::sub(&resource, "status", namespace, object::name(budget));
     let mut change = |budget: &Value| charged(budget, name, &now);
-    let options = WriteOptions::internal(bootstrap::MANAGER);
+    let options = WriteOptions {
+        reviewed: true,
+        ..WriteOptions::internal(bootstrap::MANAGER)
+    };
     api.modify_object(&UserInfo::loopback(), &target, &options, &mut change)
         .await?;
     Ok(())
@@ -91,6 +94,9 @@ fn charged(budget: &Value, pod: &str, now: &str) -> Result<Value, ApiError> {
             Some(problem) => format!(
                 "The disruption budget {name} does not allow evicting pods currently because it failed sync: {problem}"
             ),
+            None if count(budget, "currentHealthy") > count(budget, "desiredHealthy") => {
+                format!("The disruption budget {name} does not allow evicting pods currently")
+            }
             None => format!(
                 "The disruption budget {name} needs {} healthy pods and has {} currently",
                 count(budget, "desiredHealthy"),

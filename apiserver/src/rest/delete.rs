@@ -266,8 +266,11 @@ impl Api {
         };
         admission::before(self, &review)?;
         let old = convert::from_storage(r, current.clone());
-        let mut warnings = admission::mutate(self, &review, None, Some(&old)).await?;
-        warnings.extend(admission::validate(self, &review, None, Some(&old)).await?);
+        let mut warnings = Vec::new();
+        if !options.reviewed {
+            warnings = admission::mutate(self, &review, None, Some(&old)).await?;
+            warnings.extend(admission::validate(self, &review, None, Some(&old)).await?);
+        }
         let new = marked(r, &current, options, self.clock.now());
         let state = new.as_ref().unwrap_or(&current);
         if finished(state) {

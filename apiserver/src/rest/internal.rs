@@ -372,7 +372,9 @@ impl Api {
         if !config["metadata"]["managedFields"].is_null() {
             return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
         }
-        if config["apiVersion"] == r.api_version().as_str() && config["kind"] == r.kind.as_str() {
+        let same_kind = config["apiVersion"] == r.api_version().as_str() && config["kind"] == r.kind.as_str();
+        // To an object that is there a configuration need not say again which it is.
+        if same_kind && (live.is_none() || !config["metadata"]["name"].is_null()) {
             check_name(target.name, config)?;
         }
         let applier = Applier {
@@ -488,7 +490,9 @@ impl Api {
             dry_run: options.dry_run,
         };
         admission::before(self, &review)?;
-        warnings.extend(admission::mutate(self, &review, Some(&mut new), Some(&old)).await?);
+        if !options.reviewed {
+            warnings.extend(admission::mutate(self, &review, Some(&mut new), Some(&old)).await?);
+        }
         let context = strategy::Context {
             store: &self.store,
             user,
@@ -498,7 +502,9 @@ impl Api {
         managed::keep_times(&old, &mut new);
         let unchanged = same_but_version(&new, &old);
         if unchanged && !finished(&new) {
-            warnings.extend(admission::validate_hooks(self, &review, Some(&new), Some(&old)).await?);
+            if !options.reviewed {
+                warnings.extend(admission::validate_hooks(self, &review, Some(&new), Some(&old)).await?);
+            }
             let outcome = Outcome::Stored(Arc::clone(entry));
             return Ok(Some(Written {
                 outcome,
@@ -508,7 +514,9 @@ impl Api {
         }
         let errors = update_errors(r, target.subresource, &new, &old);
         invalid(r, target.name, metadata_twice(errors))?;
-        warnings.extend(admission::validate(self, &review, Some(&new), Some(&old)).await?);
+        if !options.reviewed {
+            warnings.extend(admission::validate(self, &review, Some(&new), Some(&old)).await?);
+        }
         if target.subresource != "status" {
             warnings.extend(strategy::warnings(r, &new, Some(&old)));
         }

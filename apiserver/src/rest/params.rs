@@ -133,6 +133,8 @@ pub struct WriteOptions {
     pub force: bool,
     /// What a strict reader says of the patch itself.
     pub noticed: Vec<String>,
+    /// It is part of a request that policies and webhooks have seen: of this write they are not asked.
+    pub reviewed: bool,
 }
 
 /// Which option object a query is decoded as.
@@ -208,6 +210,7 @@ impl WriteOptions {
                 _ => FieldValidation::Warn,
             },
             force: query.flag("force"),
+            reviewed: false,
             noticed: Vec::new(),
         })
     }
@@ -281,6 +284,8 @@ pub struct DeleteOptions {
     pub cascades: bool,
     /// Seconds a pod has to end; `None` as its spec says.
     pub grace: Option<i64>,
+    /// As of [`WriteOptions`].
+    pub reviewed: bool,
 }
 
 impl DeleteOptions {
@@ -354,6 +359,7 @@ impl DeleteOptions {
             propagation,
             cascades: orphan == Some(false),
             grace: options["gracePeriodSeconds"].as_i64(),
+            reviewed: false,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! What schedulers and drains ask of pods: binding one to a node, and evicting it.
 
+use super::admission::{self, Operation, Review};
 use super::internal::Target;
 use super::params::{DeleteOptions, OptionsKind, WriteOptions};
 use super::respond::{self, Body};
@@ -17,13 +18,14 @@ use serde_json::{Value, json};
 pub async fn bind(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
     let binding = read(call, bytes, "Binding")?;
     let place = super::write::target(call, "binding");
-    bind_at(api, call, &place, &binding).await
+    bind_at(api, call, "binding", &place, binding).await
 }
 
 /// `POST …/bindings`, the older way: the binding says which pod it is of.
 pub async fn bind_named(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
     let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
     let binding = body::parse_object(bytes, format, "Binding")?.value;
+    check_types(&binding, "Binding")?;
     let name = object::name(&binding).to_owned();
     if name.is_empty() {
         return Err(ApiError::BadRequest("Name parameter required.".into()));
@@ -38,17 +40,22 @@ pub async fn bind_named(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Res
         namespace: &call.info.namespace,
         name: &name,
     };
-    bind_at(api, call, &place, &binding).await
+    bind_at(api, call, "", &place, binding).await
 }
 
+/// `subresource`: of what was asked for.
 async fn bind_at(
     api: &Api,
     call: &Call<'_>,
+    subresource: &str,
     place: &Target<'_>,
-    binding: &Value,
+    mut binding: Value,
 ) -> Result<Response<Body>, ApiError> {
     let accept = negotiate::accept(call.header(header::ACCEPT))?;
-    let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
+    let mut options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
+    let review = review(call, subresource, place.name, options.dry_run);
+    admission::command(api, &review, &mut binding).await?;
+    options.reviewed = true;
     let target = &binding["target"];
     let node = target["name"].as_str().unwrap_or_default().to_owned();
     let kind = target["kind"].as_str().unwrap_or_default();
@@ -64,7 +71,7 @@ async fn bind_at(
         errors.push(FieldError::required("target.name", ""));
     }
     if !errors.is_empty() {
-        return Err(ApiError::invalid("", "Binding", object::name(binding), errors));
+        return Err(ApiError::invalid("", "Binding", object::name(&binding), errors));
     }
     let now = rfc3339(api.clock.now());
     let mut change = |pod: &Value| {
@@ -106,12 +113,16 @@ async fn bind_at(
 /// `POST …/pods/{name}/eviction`: the pod is deleted, unless a budget holds it.
 pub async fn evict(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
     let accept = negotiate::accept(call.header(header::ACCEPT))?;
-    let write = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
-    let eviction = read(call, bytes, "Eviction")?;
+    let mut write = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
+    let mut eviction = read(call, bytes, "Eviction")?;
+    let review = review(call, "eviction", &call.info.name, write.dry_run);
+    admission::command(api, &review, &mut eviction).await?;
+    write.reviewed = true;
     let pod = api.get_object(&call.resource, &call.info.namespace, &call.info.name)?;
     let options = &eviction["deleteOptions"];
     let mut delete = DeleteOptions::parse(options.is_object().then_some(options), call.query)?;
     delete.dry_run |= write.dry_run;
+    delete.reviewed = true;
     let ended = matches!(
         pod["status"]["phase"].as_str(),
         Some("Succeeded" | "Failed" | "Pending")
@@ -144,14 +155,28 @@ pub async fn evict(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
     Ok(respond::value(201, &success(201), accept.format))
 }
 
+fn review<'a>(call: &'a Call<'_>, subresource: &'a str, name: &'a str, dry_run: bool) -> Review<'a> {
+    Review {
+        operation: Operation::Create,
+        user: call.user,
+        resource: &call.resource,
+        subresource,
+        namespace: &call.info.namespace,
+        name,
+        dry_run,
+    }
+}
+
 /// The body, of that kind and about the pod of the URL.
 fn read(call: &Call<'_>, bytes: &Bytes, kind: &str) -> Result<Value, ApiError> {
     let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
     let parsed = body::parse_object(bytes, format, kind)?;
-    let group = if kind == "Eviction" { "policy" } else { "" };
-    let why = builtin::for_gvk(group, "v1", kind).and_then(|s| schema_decode::check_types(s, &parsed.value));
-    if let Some(why) = why {
-        return Err(decode::cannot_handle(kind, "v1", &why));
+    check_types(&parsed.value, kind)?;
+    let namespace = object::namespace(&parsed.value);
+    if !namespace.is_empty() && namespace != call.info.namespace {
+        return Err(ApiError::BadRequest(
+            "the namespace of the provided object does not match the namespace sent on the request".into(),
+        ));
     }
     if object::name(&parsed.value) != call.info.name {
         return Err(ApiError::BadRequest(format!(
@@ -159,6 +184,15 @@ fn read(call: &Call<'_>, bytes: &Bytes, kind: &str) -> Result<Value, ApiError> {
         )));
     }
     Ok(parsed.value)
+}
+
+fn check_types(value: &Value, kind: &str) -> Result<(), ApiError> {
+    let group = if kind == "Eviction" { "policy" } else { "" };
+    let schema = builtin::for_gvk(group, "v1", kind);
+    match schema.and_then(|s| schema_decode::check_types(s, value)) {
+        Some(why) => Err(decode::cannot_handle(kind, "v1", &why)),
+        None => Ok(()),
+    }
 }
 
 fn success(code: u16) -> Value {

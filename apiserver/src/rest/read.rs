@@ -236,11 +236,12 @@ pub fn find(api: &Api, filter: &Filter, namespace: &str, options: &ListOptions) 
         ..Range::default()
     };
     // Any state will do: kube-apiserver gives all of its cache, whatever page is asked for.
-    let any = options.resource_version == "0" && options.version_match.is_none();
+    let any = options.resource_version == "0"
+        && options.continue_token.is_empty()
+        && options.version_match != Some(Match::Exact);
     let options = &if any {
         ListOptions {
             limit: 0,
-            continue_token: String::new(),
             ..options.clone()
         }
     } else {

@@ -241,10 +241,10 @@ async fn apply(api: &Api, call: &Call<'_>, target: &Target<'_>, bytes: &Bytes) -
 }
 
 /// The number of replicas a Scale asks for.
-fn wanted(r: &Resource, name: &str, scale: &Value) -> Result<i64, ApiError> {
+fn wanted(r: &Resource, name: &str, scale: &Value) -> Result<i32, ApiError> {
     let replicas = match &scale["spec"]["replicas"] {
         Value::Null => 0,
-        v => v.as_i64().ok_or_else(|| {
+        v => v.as_i64().and_then(|n| i32::try_from(n).ok()).ok_or_else(|| {
             let what = match v {
                 Value::Number(n) => format!("number {n}"),
                 other => body::json_type(other).to_owned(),

@@ -167,7 +167,11 @@ impl PatchBody {
         match kind {
             PatchKind::Json => Ok((Self::Json(bytes.clone()), patch::json_patch_unknown(bytes))),
             PatchKind::Merge => map("error decoding patch: ").map(|(p, noticed)| (Self::Merge(p), noticed)),
-            PatchKind::Strategic => map("").map(|(p, noticed)| (Self::Strategic(p), noticed)),
+            PatchKind::Strategic => map("").map(|(mut p, noticed)| {
+                // What is merged is read from values, not from text: a whole number is one, however it was written.
+                body::make_whole(&mut p);
+                (Self::Strategic(p), noticed)
+            }),
             PatchKind::Apply => {
                 let parsed = if bytes.first() == Some(&b'{') {
                     body::parse_json(bytes)

@@ -1,8 +1,25 @@
 #![allow(clippy::needless_pass_by_value)] // short calls with json!
 
 use super::{deployment, gadget};
-use crate::patch::{json_patch, merge_patch, strategic_merge};
+use crate::patch::{json_patch, steps};
+use crate::patch::{merge_patch, strategic_merge};
 use serde_json::{Value, json};
+
+#[test]
+fn a_json_patch_makes_nothing_too_deep_for_the_stack() {
+    let chain = (0..100).fold(json!({}), |inner, _| json!({"a": inner}));
+    let end = "/a".repeat(100);
+    let mut operations = vec![json!({"op": "add", "path": "/m", "value": {}})];
+    for _ in 0..300 {
+        operations.push(json!({"op": "add", "path": "/c", "value": chain}));
+        operations.push(json!({"op": "move", "from": "/m", "path": format!("/c{end}/a")}));
+        operations.push(json!({"op": "move", "from": "/c", "path": "/m"}));
+    }
+    let refused = json_patch(&json!({}), Value::from(operations.clone()).to_string().as_bytes()).unwrap_err();
+    assert!(refused.to_string().contains("error in our request"), "{refused}");
+    assert!(steps(&json!({}), operations[..30].to_vec()).is_err());
+    assert!(steps(&json!({}), operations[..4].to_vec()).unwrap().is_some());
+}
 
 #[test]
 fn json_patch_answers_like_kube_apiserver() {

@@ -166,6 +166,9 @@ fn terminating(r: &Resource, review: &Review<'_>) -> ApiError {
 
 /// What the server itself gives a new object that says nothing: amounts, priority, tolerations, classes.
 pub fn defaults(api: &Api, review: &Review<'_>, object: &mut Value) -> Result<(), ApiError> {
+    if COMMANDS.contains(&review.subresource) {
+        return Ok(());
+    }
     limits::defaults(api, review, object)?;
     priority::priority(api, review, object)?;
     if &*review.resource.storage == "/pods" && review.operation == Operation::Create {
@@ -266,6 +269,21 @@ pub async fn validate_hooks(
     let seen = Seen::new(api, review, &index, new, old);
     warnings.extend(policy::validate(&seen, &index)?);
     warnings.extend(webhook::validate(&seen, &index).await?);
+    Ok(warnings)
+}
+
+/// Subresources whose body is a command, and no part of the object.
+const COMMANDS: [&str; 2] = ["binding", "eviction"];
+
+/// Policies and webhooks of a command about an object, for which they see the command alone. What is done for it they do not see.
+pub async fn command(api: &Api, review: &Review<'_>, command: &mut Value) -> Result<Vec<String>, ApiError> {
+    let mut warnings = mutate(api, review, Some(command), None).await?;
+    let index = index(api)?;
+    if index.validates() && !matching::is_exempt(review.resource) {
+        let seen = Seen::new(api, review, &index, Some(command), None);
+        warnings.extend(policy::validate(&seen, &index)?);
+        warnings.extend(webhook::validate(&seen, &index).await?);
+    }
     Ok(warnings)
 }
 

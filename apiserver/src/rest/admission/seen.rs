@@ -187,8 +187,11 @@ impl<'a> Seen<'a> {
     }
 
     fn kind_of(&self, r: &Resource) -> Value {
-        if self.review.subresource == "scale" {
-            return json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
+        match self.review.subresource {
+            "scale" => return json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}),
+            "eviction" => return json!({"group": "policy", "version": "v1", "kind": "Eviction"}),
+            "binding" => return json!({"group": "", "version": "v1", "kind": "Binding"}),
+            _ => {}
         }
         json!({"group": r.group, "version": r.version, "kind": r.kind})
     }

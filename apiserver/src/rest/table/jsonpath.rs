@@ -4,6 +4,14 @@
 
 use serde_json::Value;
 
+/// Longest path, in bytes.
+const LONGEST: usize = 4096;
+/// Brackets in one another, which are read and walked by recursion.
+const DEEPEST: usize = 16;
+/// Values one path may pass by on its way through an object. One cell is not worth more, and a path that leads on and on to the
+/// same values would never end.
+const MOST: usize = 100_000;
+
 /// A parsed path.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JsonPath(Vec<Step>);
@@ -34,6 +42,14 @@ impl JsonPath {
     /// Reads a path like `.status.conditions[?(@.type=="Ready")].status`; the error says what is not understood.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
+        if text.len() > LONGEST {
+            return Err(format!("may not be longer than {LONGEST} bytes"));
+        }
+        if nesting(text) > DEEPEST {
+            return Err(format!(
+                "may not have more than {DEEPEST} brackets in one another"
+            ));
+        }
         let text = text
             .strip_prefix('{')
             .and_then(|t| t.strip_suffix('}'))
@@ -45,10 +61,25 @@ impl JsonPath {
         steps(text).map(Self)
     }
 
-    /// Every value the path leads to.
+    /// Every value the path leads to; none when there is too much on the way.
     pub fn find<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
-        walk(&self.0, value)
+        let mut left = MOST;
+        walk(&self.0, value, &mut left).unwrap_or_default()
     }
+}
+
+/// How many brackets are open at most. In quotes they count too: too many is only more than there are.
+fn nesting(text: &str) -> usize {
+    let mut open = 0usize;
+    let depths = text.bytes().map(|byte| {
+        match byte {
+            b'[' => open += 1,
+            b']' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        open
+    });
+    depths.max().unwrap_or_default()
 }
 
 fn steps(text: &str) -> Result<Vec<Step>, String> {
@@ -208,11 +239,14 @@ fn compare(left: &Value, op: Op, right: &Value) -> bool {
     }
 }
 
-fn deep<'a>(value: &'a Value, out: &mut Vec<&'a Value>) {
+fn deep<'a>(value: &'a Value, out: &mut Vec<&'a Value>, most: usize) {
+    if out.len() > most {
+        return;
+    }
     out.push(value);
     match value {
-        Value::Array(list) => list.iter().for_each(|v| deep(v, out)),
-        Value::Object(map) => map.values().for_each(|v| deep(v, out)),
+        Value::Array(list) => list.iter().for_each(|v| deep(v, out, most)),
+        Value::Object(map) => map.values().for_each(|v| deep(v, out, most)),
         _ => {}
     }
 }
@@ -222,11 +256,13 @@ fn position(index: i64, len: usize) -> Option<usize> {
     usize::try_from(if index < 0 { len + index } else { index }).ok()
 }
 
-fn walk<'a>(path: &[Step], value: &'a Value) -> Vec<&'a Value> {
+/// `left`: values that may still be passed by; `None` when there are more.
+fn walk<'a>(path: &[Step], value: &'a Value, left: &mut usize) -> Option<Vec<&'a Value>> {
     let mut current = vec![value];
     for step in path {
         let mut next = Vec::new();
         for value in current {
+            let before = next.len();
             match (step, value) {
                 (Step::Field(name), Value::Object(map)) => next.extend(map.get(name)),
                 (Step::Index(i), Value::Array(list)) => {
@@ -239,19 +275,30 @@ fn walk<'a>(path: &[Step], value: &'a Value) -> Vec<&'a Value> {
                 }
                 (Step::All, Value::Array(list)) => next.extend(list),
                 (Step::All, Value::Object(map)) => next.extend(map.values()),
-                (Step::Union(paths), _) => next.extend(paths.iter().flat_map(|path| walk(path, value))),
-                (Step::Deep, _) => deep(value, &mut next),
-                (Step::Filter(left, test), Value::Array(list)) => next.extend(list.iter().filter(|item| {
-                    let found = walk(left, item);
-                    match test {
-                        None => !found.is_empty(),
-                        Some((op, right)) => found.iter().any(|l| compare(l, *op, right)),
+                (Step::Union(paths), _) => {
+                    for path in paths {
+                        next.extend(walk(path, value, left)?);
                     }
-                })),
+                }
+                (Step::Deep, _) => deep(value, &mut next, before + *left),
+                (Step::Filter(path, test), Value::Array(list)) => {
+                    for item in list {
+                        *left = left.checked_sub(1)?;
+                        let found = walk(path, item, left)?;
+                        let holds = match test {
+                            None => !found.is_empty(),
+                            Some((op, right)) => found.iter().any(|l| compare(l, *op, right)),
+                        };
+                        if holds {
+                            next.push(item);
+                        }
+                    }
+                }
                 _ => {}
             }
+            *left = left.checked_sub(next.len() - before)?;
         }
         current = next;
     }
-    current
+    Some(current)
 }

@@ -91,10 +91,25 @@ fn json_paths() {
         ".spec[0:1:0]",
         ".spec[?(size)]",
         "{range .a}{end}",
+        &format!(".a{}", "[?(@.a".repeat(17) + &")]".repeat(17)),
+        &".a".repeat(2049),
     ] {
         let parsed = JsonPath::parse(path);
         assert!(parsed.is_err() || path == ".a..", "{path}: {parsed:?}");
     }
+}
+
+#[test]
+fn a_path_that_leads_on_and_on_ends() {
+    let deep = (0..60).fold(json!({"a": 1}), |inner, _| json!({"b": inner, "a": 2}));
+    for (path, found) in [("..a", true), ("...a", true), ("........a", false)] {
+        let parsed = JsonPath::parse(path).unwrap();
+        assert_eq!(!parsed.find(&deep).is_empty(), found, "{path}");
+    }
+    let wide = json!({"l": (0..1000).collect::<Vec<_>>()});
+    let unions = format!(".l{}", "[*,*]".repeat(20));
+    assert!(JsonPath::parse(&unions).unwrap().find(&wide).is_empty());
+    assert_eq!(JsonPath::parse(".l[*]").unwrap().find(&wide).len(), 1000);
 }
 
 #[test]

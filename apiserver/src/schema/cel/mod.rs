@@ -36,6 +36,8 @@ use std::sync::{Arc, LazyLock};
 
 /// Longest rule or message expression, in bytes.
 const LONGEST_EXPRESSION: usize = 16 << 10;
+/// How deep an expression may be: parsing and all that follows go down by recursion.
+const DEEPEST: usize = 500;
 /// Longest message an expression may make, in bytes (apiextensions `MaxEvaluatedMessageExpressionSizeBytes`).
 const LONGEST_MESSAGE: usize = 5 << 10;
 /// Steps one rule may take on one value, by the bound computed beforehand.
@@ -69,6 +71,12 @@ fn parse(text: &str) -> Result<Arc<IdedExpr>, String> {
     if text.len() > LONGEST_EXPRESSION {
         return Err(format!("expression is longer than {LONGEST_EXPRESSION} bytes"));
     }
+    let depth = depth(text);
+    if depth > DEEPEST {
+        return Err(format!(
+            "expression is {depth} operators deep, {DEEPEST} are allowed"
+        ));
+    }
     // The generated parser is not proven free of panics, and the text is a stranger's.
     match catch_unwind(|| Parser::default().enable_optional_syntax(true).parse(text)) {
         Ok(Ok(expression)) => rewrite::expanded(expression).map(Arc::new),
@@ -78,6 +86,41 @@ fn parse(text: &str) -> Result<Arc<IdedExpr>, String> {
         }
         Err(_) => Err("ERROR: <input>:1:1: Syntax error: the expression can not be parsed".into()),
     }
+}
+
+/// A bound for how deep an expression is: what is in brackets is below all that is beside it in the same ones, and chains of
+/// operators and selections go down with every link.
+fn depth(text: &str) -> usize {
+    // Of each bracket that is open, what is in it so far; `above`: of all but the last.
+    let (mut open, mut above, mut here, mut deepest) = (Vec::new(), 0, 0usize, 0);
+    let mut quote = None;
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match quote {
+            Some(_) if byte == b'\\' => drop(bytes.next()),
+            Some(end) if byte == end => quote = None,
+            Some(_) => {}
+            None => match byte {
+                b'"' | b'\'' => quote = Some(byte),
+                b'(' | b'[' | b'{' => {
+                    open.push(here);
+                    above += here;
+                    here = 1;
+                }
+                b')' | b']' | b'}' => {
+                    // `a[1][2]` is a chain as well.
+                    let outer = open.pop().unwrap_or_default();
+                    above -= outer;
+                    here = outer + 1;
+                }
+                b',' => here = 1,
+                _ if b".+-*/%&|?!<>=".contains(&byte) => here += 1,
+                _ => {}
+            },
+        }
+        deepest = deepest.max(above + here);
+    }
+    deepest
 }
 
 /// Whether expressions are refused that may cost too much.

@@ -357,6 +357,53 @@ fn rules_see_the_name_and_no_other_metadata() {
     assert!(rules(&schema("has(self.metadata.labels)")).is_err());
 }
 
+#[test]
+fn what_is_too_deep_for_the_stack_is_refused() {
+    let thread = std::thread::Builder::new().stack_size(crate::STACK);
+    thread.spawn(too_deep_for_the_stack).unwrap().join().unwrap();
+}
+
+fn too_deep_for_the_stack() {
+    let deep = |n: usize| {
+        [
+            vec!["1"; n].join("+") + " > 1",
+            vec!["true"; n].join("&&"),
+            vec!["true ? true"; n].join(" : ") + " : true",
+            format!("self{} == 1", ".a".repeat(n)),
+            format!("self{} == 1", "[1]".repeat(n)),
+            format!("{}true", "!".repeat(n)),
+            format!("{}-1 < 1", "-".repeat(n)),
+            format!("{}true{}", "(".repeat(n), ")".repeat(n)),
+            format!("{}1{} != null", "[".repeat(n), "]".repeat(n)),
+            format!("{}1{} != null", "{'a':".repeat(n), "}".repeat(n)),
+            format!("{}true{}", "[1].all(x, ".repeat(n), ")".repeat(n)),
+        ]
+    };
+    let schema = |rule: &str| {
+        json!({"type": "object", "properties": {"spec": {"type": "object",
+            "x-kubernetes-preserve-unknown-fields": true, "x-kubernetes-validations": [{"rule": rule}]}}})
+    };
+    let scope = free::Scope::new(&["object"]);
+    for n in [100, DEEPEST - 20, DEEPEST + 1, 3000] {
+        for rule in deep(n) {
+            if let Ok((_, rules)) = rules(&schema(&rule)) {
+                rules.check(&json!({"spec": {"a": 1}}), None);
+            }
+            let _ = scope.compile(&rule.replace("self", "object"), free::Gives::Anything);
+        }
+    }
+    let (refused, words) = (deep(DEEPEST + 1), "operators deep, 500 are allowed");
+    for rule in refused {
+        let errors = scope.compile(&rule, free::Gives::Anything).unwrap_err();
+        assert!(errors.contains(words), "{errors}");
+    }
+    let quoted = format!("object.matches('{}\\'')", ".".repeat(600));
+    assert!(depth(&quoted) < 5, "what is in texts is no operator");
+    let wide = vec!["has(object.a) && (object.a.b == 1 || object.c.exists(x, x == 'y'))"; 40].join(" && ");
+    assert!(depth(&wide) < DEEPEST, "{}", depth(&wide));
+    assert!(depth(&format!("[{}].size() == 1", vec!["a.b.c"; 400].join(", "))) < 10);
+}
+
 proptest::proptest! {
     #[test]
     fn no_expression_and_no_value_panics(rule in "[a-z.()!&|=<>'0-9 \\[\\]?:+,-]{0,24}", n in proptest::prelude::any::<i64>()) {
