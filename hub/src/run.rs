@@ -94,7 +94,7 @@ async fn begin(
 ) -> Result<(), Error> {
     let mut policies = false;
     if options.install_crds {
-        policies = install::definitions(writer, &options.gates()).await?;
+        policies = install::definitions(writer, &options.gates(), &options.namespace).await?;
     }
     let stamped = admission::lead(webhook, writer, policies, stop, tasks).await?;
     if options.install_crds {

@@ -53,6 +53,8 @@ pub const CSR_AUTO_APPROVED: &str = "AutoApprovedByHubCSRApprovingController";
 pub const CSR_TOKEN_REFUSED: &str = "JoinTokenRefused";
 /// JoinRefused, Muster's own: it got a certificate meanwhile.
 pub const CERTIFICATE_ISSUED: &str = "CertificateIssued";
+/// Denied, and JoinRefused, Muster's own: no cluster can have that name.
+pub const CSR_CLUSTER_NAME_RESERVED: &str = "ClusterNameReserved";
 /// Denied, Muster's own: another agent of that cluster is alive.
 pub const CSR_CLUSTER_NAME_TAKEN: &str = "ClusterNameTaken";
 /// Denied, Muster's own: the hub's administrator keeps the cluster out.

@@ -11,6 +11,8 @@ use muster_crds::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::registration::accept;
+
 use super::review::{Attributes, Check, Decision, Question, Refusal, User};
 
 /// What the rules look at. Whether the rest makes sense, the schema says.
@@ -135,7 +137,8 @@ fn stamps(new: &Cluster, old: Option<&Cluster>, now: Timestamp) -> Result<Vec<Va
 }
 
 /// What a cluster may be called, where its API server may be, and who may let it in or put it into a set.
-pub fn validate(user: &User, new: &Cluster, old: Option<&Cluster>) -> Decision {
+/// `hub` is the namespace that the hub itself is in.
+pub fn validate(user: &User, new: &Cluster, old: Option<&Cluster>, hub: &str) -> Decision {
     let name = &new.metadata.name;
     let mut wrong = Vec::new();
     // A name stays as it is: what was once let through may still be changed.
@@ -149,6 +152,9 @@ pub fn validate(user: &User, new: &Cluster, old: Option<&Cluster>) -> Decision {
     }
     if !wrong.is_empty() {
         return Err(Refusal::bad_request(wrong.join("\n")));
+    }
+    if let Some(why) = old.is_none().then(|| accept::refuse(name, Some(hub))).flatten() {
+        return Err(Refusal::forbidden("managedclusters", name, why));
     }
     let mut checks = Vec::new();
     if new.spec.hub_accepts_client && !old.is_some_and(|old| old.spec.hub_accepts_client) {

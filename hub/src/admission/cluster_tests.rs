@@ -19,6 +19,10 @@ fn jane() -> User {
     }
 }
 
+fn validate(user: &User, new: &Cluster, old: Option<&Cluster>) -> Decision {
+    super::validate(user, new, old, "hub")
+}
+
 /// The questions, each as a line, and the no that goes with each.
 fn asked(decision: Decision) -> Vec<(String, String)> {
     let line = |question: &Question| match question {
@@ -85,6 +89,14 @@ fn names_and_urls_are_refused_in_the_words_of_kubernetes() {
     }
     for urls in [&[][..], &["https://a.b:6443"], &["https://[::1]:1/x"]] {
         assert_eq!(validate(&jane(), &with("c1", urls), None), Ok(Vec::new()));
+    }
+    for name in ["default", "kube-system", "work", "registration", "hub"] {
+        let refusal = validate(&jane(), &with(name, &[]), None).unwrap_err();
+        assert!(refusal.message().contains("is reserved"), "{name}: {refusal:?}");
+        assert_eq!(
+            validate(&jane(), &with(name, &[]), Some(&with(name, &[]))),
+            Ok(Vec::new())
+        );
     }
     // A name that is there may stay; a URL is looked at with every change.
     let old = with("a.b", &[]);

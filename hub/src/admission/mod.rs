@@ -45,6 +45,8 @@ struct Rules {
     client: Client,
     default_set: bool,
     limits: work::Limits,
+    /// The namespace that the hub itself is in.
+    namespace: String,
 }
 
 impl Rules {
@@ -56,6 +58,7 @@ impl Rules {
                 manifests: options.webhook.manifest_limit,
                 nil_executor: gates.enabled(Feature::NilExecutorValidating),
             },
+            namespace: options.namespace.clone(),
         }
     }
 
@@ -100,7 +103,9 @@ impl Rules {
                 let patch = cluster::mutate(&new, old.as_ref(), self.default_set, Timestamp::now())?;
                 return Ok(Verdict::Changed(patch));
             }
-            admission::VALIDATE_CLUSTER => decide(request, |new, old| cluster::validate(user, new, old))?,
+            admission::VALIDATE_CLUSTER => decide(request, |new, old| {
+                cluster::validate(user, new, old, &self.namespace)
+            })?,
             admission::VALIDATE_BINDING => decide(request, |new, old| binding::validate(user, new, old))?,
             _ => decide(request, |new, old| {
                 work::validate(user, &request.namespace, new, old, self.limits)

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use crate::{
     admission::SPEC_CHANGES,
     error::Error,
+    registration::accept,
     writer::{FIELD_MANAGER, Writer, what},
 };
 
@@ -43,8 +44,8 @@ struct Policy {
     own: usize,
 }
 
-fn policies(nil_executor: bool) -> [Policy; 4] {
-    [clusters(), bindings(), works(nil_executor), requests()]
+fn policies(nil_executor: bool, hub: &str) -> [Policy; 4] {
+    [clusters(hub), bindings(), works(nil_executor), requests()]
 }
 
 /// Agents count the requests that are there for their cluster, and ask for no certificate when there are too many
@@ -79,7 +80,12 @@ fn requests() -> Policy {
     }
 }
 
-fn clusters() -> Policy {
+fn clusters(hub: &str) -> Policy {
+    let reserved: Vec<String> = accept::reserved(Some(hub))
+        .iter()
+        .map(|name| format!("'{name}'"))
+        .collect();
+    let reserved = reserved.join(", ");
     let set = labels::CLUSTER_SET;
     let label = |object: &str| {
         format!(
@@ -182,6 +188,14 @@ fn clusters() -> Policy {
                 "messageExpression": "'user \"' + request.userInfo.username + '\" cannot add/remove a ManagedCluster to/from ManagedClusterSet \"' + variables.oldSet + '\"'",
                 "reason": "Forbidden",
             },
+            // A name stays as it is: what was once let through may still be changed.
+            {
+                "expression": format!(
+                    "oldObject != null || !(object.metadata.name in [{reserved}] || object.metadata.name.startsWith('kube-'))"
+                ),
+                "messageExpression": "'the name \"' + object.metadata.name + '\" is reserved: no cluster can have it'",
+                "reason": "Forbidden",
+            },
             // What works and sets go by is not for the cluster itself to choose: neither as it comes nor later.
             {
                 "expression": format!(
@@ -212,7 +226,7 @@ fn clusters() -> Policy {
                 "reason": "Forbidden",
             },
         ]),
-        own: 2,
+        own: 3,
     }
 }
 
@@ -314,7 +328,7 @@ fn works(nil_executor: bool) -> Policy {
 /// The expression, without variables, that a policy refuses a write by a rule that is OCM's too: what the webhook can say
 /// in OCM's words.
 pub fn refuses(name: &str, nil_executor: bool) -> Option<String> {
-    let policy = policies(nil_executor)
+    let policy = policies(nil_executor, "")
         .into_iter()
         .find(|policy| policy.name == name)?;
     let list = |value: &Value, field: &str| -> Vec<(String, String)> {
@@ -382,8 +396,8 @@ fn objects(policy: &Policy) -> (Value, Value) {
 }
 
 /// Installs the policies, or brings them up to date, where the server has such. Whether it holds all of them now: what it
-/// does not hold, the webhook has to say.
-pub async fn install(writer: &Writer, nil_executor: bool) -> Result<bool, Error> {
+/// does not hold, the webhook has to say. `hub` is the namespace that the hub itself is in.
+pub async fn install(writer: &Writer, nil_executor: bool, hub: &str) -> Result<bool, Error> {
     let client = writer.client();
     let served = writer.bounded(
         format!("discover {GROUP_VERSION}"),
@@ -401,7 +415,7 @@ pub async fn install(writer: &Writer, nil_executor: bool) -> Result<bool, Error>
         return Ok(false);
     }
     let mut all = true;
-    for policy in policies(nil_executor) {
+    for policy in policies(nil_executor, hub) {
         let (object, binding) = objects(&policy);
         let applied = async {
             apply::<ValidatingAdmissionPolicy>(writer, policy.name, &object).await?;
@@ -443,7 +457,7 @@ mod tests {
 
     #[test]
     fn policies_are_whole_and_say_why_they_refuse() {
-        for policy in policies(false).into_iter().chain(policies(true)) {
+        for policy in policies(false, "hub").into_iter().chain(policies(true, "hub")) {
             let (object, binding) = objects(&policy);
             let read: ValidatingAdmissionPolicy = serde_json::from_value(object).unwrap();
             let spec = read.spec.unwrap();

@@ -17,14 +17,14 @@ use crate::{
 
 /// Installs or updates definitions and policies, and comes back when they are served. An API server that is away is
 /// waited for. Whether the server holds the policies.
-pub async fn definitions(writer: &Writer, gates: &FeatureGates) -> Result<bool, Error> {
+pub async fn definitions(writer: &Writer, gates: &FeatureGates, namespace: &str) -> Result<bool, Error> {
     let mut wanted = muster_crds::crds::hub();
     if gates.enabled(Feature::ClusterProfile) {
         wanted.push(muster_crds::crds::cluster_profile());
     }
     until_done("definitions", || async {
         crds::install(writer, wanted.clone()).await?;
-        admission::install(writer, gates.enabled(Feature::NilExecutorValidating)).await
+        admission::install(writer, gates.enabled(Feature::NilExecutorValidating), namespace).await
     })
     .await
 }

@@ -1,5 +1,7 @@
 //! What accepting, and denying, a cluster comes to (ocm-wire §2.4, §2.5).
 
+use std::sync::Arc;
+
 use jiff::{Timestamp, Unit};
 use muster_crds::{
     conditions::{NewCondition, Status},
@@ -14,7 +16,7 @@ use super::{
     plan::{Observed, Plan, Policy, Write, delete, keep, release, set_conditions},
     rbac::{self, Kind},
     taints,
-    view::ClusterView,
+    view::{ClusterView, ObjectView},
 };
 
 /// What to do about a cluster at `now`.
@@ -32,18 +34,19 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
         return plan;
     }
     let mut new = Vec::new();
-    if cluster.accepts {
-        if let Some(reason) = refused {
+    if let Some(reason) = refused {
+        if cluster.accepts || observed.was_let_in() {
+            plan.stage(revoke(observed));
             new.push(accepted(Status::False, reasons::ERROR, &reason));
             plan.notes.push(format!("not accepted: {reason}"));
-        } else {
-            grant(observed, now, policy, &mut plan);
-            new.push(accepted(
-                Status::True,
-                reasons::HUB_ACCEPTED,
-                "Accepted by hub cluster admin",
-            ));
         }
+    } else if cluster.accepts {
+        grant(observed, now, policy, &mut plan);
+        new.push(accepted(
+            Status::True,
+            reasons::HUB_ACCEPTED,
+            "Accepted by hub cluster admin",
+        ));
     } else if observed.was_let_in() {
         deny(observed, policy, &mut plan);
         new.push(accepted(
@@ -86,21 +89,31 @@ pub fn refuse(name: &str, hub: Option<&str>) -> Option<String> {
     if let Err(why) = naming::validate_cluster_name(name) {
         return Some(format!("the name {name:?} cannot be a cluster's: it {why}"));
     }
-    let shared = [names::REGISTRATION_CLUSTER_ROLE, names::WORK_CLUSTER_ROLE];
-    if shared.contains(&naming::cluster_role(name).as_str()) {
+    if rbac::is_shared(&naming::cluster_role(name)) {
         return Some(format!(
             "the name {name:?} is reserved: its ClusterRole would be the one all clusters share"
         ));
     }
-    let system = name == "default" || name.starts_with("kube-");
-    let own = [
+    (name.starts_with("kube-") || reserved(hub).contains(&name))
+        .then(|| format!("the name {name:?} is reserved: the namespace of that name is not a cluster's"))
+}
+
+/// The names that no cluster may have, beside those that begin with `kube-`.
+pub fn reserved(hub: Option<&str>) -> Vec<&str> {
+    let roles = [names::REGISTRATION_CLUSTER_ROLE, names::WORK_CLUSTER_ROLE];
+    let namespaces = [
+        "default",
         names::OPERATOR_NAMESPACE,
         names::HUB_NAMESPACE,
         names::AGENT_NAMESPACE,
         names::ADDON_NAMESPACE,
     ];
-    (system || own.contains(&name) || hub == Some(name))
-        .then(|| format!("the name {name:?} is reserved: the namespace of that name is not a cluster's"))
+    roles
+        .into_iter()
+        .filter_map(|role| role.strip_prefix(names::MANAGED_CLUSTER_ROLE_PREFIX))
+        .chain(namespaces)
+        .chain(hub.filter(|name| !name.is_empty()))
+        .collect()
 }
 
 /// One patch of metadata and spec for everything that is to change there.
@@ -180,7 +193,7 @@ fn grant(observed: &Observed, now: Timestamp, policy: &Policy, plan: &mut Plan) 
     let mut first = keep(rbac::namespace(name, extra), observed.namespace.as_deref());
     first.extend(keep(
         rbac::cluster_role(name, true, extra),
-        observed.role.as_deref(),
+        observed.own_role().map(Arc::as_ref),
     ));
     first.extend(keep(
         rbac::cluster_role_binding(name, &observed.holders(), extra),
@@ -210,13 +223,40 @@ fn grant(observed: &Observed, now: Timestamp, policy: &Policy, plan: &mut Plan) 
 /// Leaves a denied cluster the right to see that it is denied and, as long as it has works, to finish them.
 fn deny(observed: &Observed, policy: &Policy, plan: &mut Plan) {
     let (name, extra) = (observed.cluster.name.as_str(), &policy.labels);
-    let mut writes = keep(rbac::cluster_role(name, false, extra), observed.role.as_deref());
+    let mut writes = keep(
+        rbac::cluster_role(name, false, extra),
+        observed.own_role().map(Arc::as_ref),
+    );
     writes.extend(keep(
         rbac::cluster_role_binding(name, &observed.holders(), extra),
         observed.role_binding.as_deref(),
     ));
     writes.extend(withdraw(observed));
     plan.stage(writes);
+}
+
+/// Deletes what says that it is the cluster's of all that gives it rights.
+pub fn revoke(observed: &Observed) -> Vec<Write> {
+    let name = observed.cluster.name.as_str();
+    let role = naming::cluster_role(name);
+    let own = |view: &&Arc<ObjectView>| view.is_of(name);
+    let mut writes: Vec<Write> = [
+        (Kind::ClusterRole, observed.own_role()),
+        (Kind::ClusterRoleBinding, observed.role_binding.as_ref()),
+    ]
+    .into_iter()
+    .filter_map(|(kind, view)| {
+        let view = view.filter(own).filter(|view| !view.deleting)?;
+        Some(delete(kind, "", &role, view))
+    })
+    .collect();
+    let bindings = Observed {
+        registration: observed.registration.clone().filter(|view| own(&view)),
+        work: observed.work.clone().filter(|view| own(&view)),
+        ..observed.clone()
+    };
+    writes.extend(withdraw(&bindings));
+    writes
 }
 
 /// Deletes both RoleBindings; the one for works vanishes with the last work.

@@ -140,6 +140,11 @@ impl World {
             finalizers: serde_json::from_value(finalizers).unwrap(),
             content: desired.content,
             role_ref: desired.role_ref,
+            cluster: desired
+                .body
+                .pointer("/metadata/labels")
+                .and_then(|all| all[labels::CLUSTER_NAME].as_str())
+                .map(str::to_owned),
             former: desired
                 .body
                 .pointer("/metadata/annotations")
@@ -376,6 +381,64 @@ fn names_that_would_give_rights_elsewhere_are_refused() {
         assert_eq!(refuse(name, Some("muster")), None);
     }
     assert!(refuse("muster", Some("muster")).is_some(), "the hub's own");
+}
+
+/// A cluster of such a name has a ClusterRole of its name beside it, which is all clusters'.
+#[test]
+fn a_cluster_named_like_a_shared_role_neither_gets_nor_changes_it() {
+    for (name, role) in [
+        ("work", names::WORK_CLUSTER_ROLE),
+        ("registration", names::REGISTRATION_CLUSTER_ROLE),
+    ] {
+        let none = BTreeMap::new();
+        let shared = rbac::shared_roles(&none)
+            .into_iter()
+            .find(|one| one.name == role)
+            .unwrap();
+        let there = |world: &mut World| {
+            world.put(&shared);
+            world.observed.role.clone()
+        };
+        // Nobody let it in: it has nothing, and nothing is written but its set and its taint.
+        let mut world = World::new(name, false);
+        let before = there(&mut world);
+        assert_eq!(world.settle(1000, &policy()), 1, "{name}");
+        assert_eq!(world.observed.role, before, "{name}");
+        assert!(!world.observed.was_let_in());
+        assert_eq!(world.condition(conditions::HUB_ACCEPTED), None);
+        // What an earlier hub bound for it goes, whatever its ManagedCluster says.
+        for (accepts, deleting) in [(false, false), (true, false), (false, true)] {
+            let mut world = World::new(name, accepts);
+            let before = there(&mut world);
+            world.cluster().finalizers = vec![finalizers::MANAGED_CLUSTER.to_owned()];
+            world.cluster().deleting = deleting;
+            let holders = rbac::Holders::Group;
+            for desired in [
+                rbac::cluster_role_binding(name, &holders, &none),
+                rbac::registration_binding(name, &holders, &none),
+                rbac::work_binding(name, &holders, &none),
+            ] {
+                world.put(&desired);
+            }
+            world.settle(1000, &policy());
+            assert_eq!(world.observed.role, before, "{name} {accepts} {deleting}");
+            let left = [
+                &world.observed.role_binding,
+                &world.observed.registration,
+                &world.observed.work,
+            ];
+            assert!(
+                left.into_iter().all(Option::is_none),
+                "{name} {accepts} {deleting}"
+            );
+            if !deleting {
+                assert_eq!(
+                    world.condition(conditions::HUB_ACCEPTED),
+                    Some(("False", reasons::ERROR))
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -94,6 +94,8 @@ pub struct Context {
     pub writer: Arc<Writer>,
     /// Whose first requests are approved.
     pub trusted: Trusted,
+    /// The namespace that the hub itself is in, which is no cluster's.
+    pub namespace: Option<String>,
     /// Uses of tokens are counted one by one: the next decision sees the last count.
     pub counting: tokio::sync::Mutex<()>,
 }
@@ -203,6 +205,7 @@ impl Context {
             token: token.as_deref(),
             cluster: cluster.as_deref(),
             superseded,
+            hub: self.namespace.as_deref(),
         };
         let decision = decide(observed, &self.trusted, Timestamp::now());
         let version = cluster.as_ref().map(|cluster| cluster.resource_version.clone());

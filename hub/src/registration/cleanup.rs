@@ -53,8 +53,8 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
     if cluster.has_finalizer(finalizers::MANAGED_CLUSTER) {
         let role = naming::cluster_role(&cluster.name);
         for (kind, view) in [
-            (Kind::ClusterRole, &observed.role),
-            (Kind::ClusterRoleBinding, &observed.role_binding),
+            (Kind::ClusterRole, observed.own_role()),
+            (Kind::ClusterRoleBinding, observed.role_binding.as_ref()),
         ] {
             writes.extend(
                 view.iter()
@@ -75,7 +75,7 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
         let is_remembered = remembered.is_none();
         writes.extend(remembered);
         if is_remembered
-            && observed.role.is_none()
+            && observed.own_role().is_none()
             && observed.role_binding.is_none()
             && observed.registration.is_none()
             && observed.work.is_none()

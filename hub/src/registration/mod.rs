@@ -100,6 +100,7 @@ pub fn start(
         waiting,
         writer: writer.clone(),
         trusted,
+        namespace: policy.namespace.clone(),
         counting: tokio::sync::Mutex::default(),
     });
     let (queue, stop) = (queues.requests, shutdown.clone());

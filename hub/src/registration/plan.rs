@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use muster_crds::conditions::{NewCondition, set_condition};
+use muster_crds::{
+    conditions::{NewCondition, set_condition},
+    names as naming,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -49,7 +52,7 @@ pub struct Observed {
     pub cluster: Arc<ClusterView>,
     /// Its namespace.
     pub namespace: Option<Arc<ObjectView>>,
-    /// Its ClusterRole.
+    /// The ClusterRole of its name, which may be none of its: see [`Observed::own_role`].
     pub role: Option<Arc<ObjectView>>,
     /// Its ClusterRoleBinding.
     pub role_binding: Option<Arc<ObjectView>>,
@@ -80,7 +83,14 @@ impl Observed {
         self.cluster.was_let_in()
             || [&self.role, &self.role_binding, &self.registration, &self.work]
                 .into_iter()
-                .any(Option::is_some)
+                .flatten()
+                .any(|one| one.is_of(&self.cluster.name))
+    }
+
+    /// Its ClusterRole: never one that all clusters share, whatever the cluster is called.
+    pub fn own_role(&self) -> Option<&Arc<ObjectView>> {
+        let name = naming::cluster_role(&self.cluster.name);
+        self.role.as_ref().filter(|_| !rbac::is_shared(&name))
     }
 
     /// Who has the cluster's rights.

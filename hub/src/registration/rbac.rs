@@ -261,6 +261,11 @@ pub fn work_binding(cluster: &str, holders: &Holders, extra: &BTreeMap<String, S
     )
 }
 
+/// Whether that is the name of a ClusterRole that all clusters share.
+pub fn is_shared(role: &str) -> bool {
+    [names::REGISTRATION_CLUSTER_ROLE, names::WORK_CLUSTER_ROLE].contains(&role)
+}
+
 /// The two ClusterRoles that all clusters' RoleBindings name.
 pub fn shared_roles(extra: &BTreeMap<String, String>) -> [Desired; 2] {
     let addon = muster_crds::addon::GROUP;

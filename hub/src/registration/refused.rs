@@ -12,7 +12,8 @@ use super::view::ClusterView;
 /// not at a cluster that is kept out, which says that already.
 pub fn told(cluster: &ClusterView, reason: &'static str, message: &str) -> Option<NewCondition> {
     let nobodys = cluster.agent.is_none();
-    (nobodys && reason == reasons::CSR_TOKEN_REFUSED)
+    let told = [reasons::CSR_TOKEN_REFUSED, reasons::CSR_CLUSTER_NAME_RESERVED];
+    (nobodys && told.contains(&reason))
         .then(|| NewCondition::new(JOIN_REFUSED, Status::True, reason, message))
 }
 
@@ -43,6 +44,7 @@ mod tests {
         };
         for (cluster, reason, wanted) in [
             (&nobodys, reasons::CSR_TOKEN_REFUSED, true),
+            (&nobodys, reasons::CSR_CLUSTER_NAME_RESERVED, true),
             (&nobodys, reasons::CSR_CLUSTER_DENIED, false),
             (&somebodys, reasons::CSR_TOKEN_REFUSED, false),
             (&somebodys, reasons::CSR_CLUSTER_NAME_TAKEN, false),

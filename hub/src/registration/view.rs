@@ -221,6 +221,8 @@ impl LeaseView {
 pub struct ObjectView {
     /// Its uid.
     pub uid: String,
+    /// The cluster it says it is for; empty for what all clusters share.
+    pub cluster: Option<String>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Its finalizers.
@@ -238,12 +240,18 @@ impl ObjectView {
     pub fn of(metadata: &ObjectMeta, data: &Value, label_keys: &BTreeSet<String>) -> Self {
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
+            cluster: entry(metadata.labels.as_ref(), labels::CLUSTER_NAME).map(str::to_owned),
             deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
             content: content(metadata.labels.as_ref(), data, label_keys),
             role_ref: role_ref(data),
             former: former(metadata),
         }
+    }
+
+    /// Whether it says that it is this cluster's.
+    pub fn is_of(&self, cluster: &str) -> bool {
+        self.cluster.as_deref() == Some(cluster)
     }
 }
 

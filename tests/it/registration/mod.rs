@@ -9,6 +9,7 @@ mod forged;
 mod join;
 mod proxies;
 mod rebootstrap;
+mod reserved;
 mod returning;
 mod rights;
 mod room;

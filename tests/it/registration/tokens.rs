@@ -472,7 +472,7 @@ async fn a_token_brings_no_certificate_for_a_name_that_is_no_clusters() -> Resul
     let holder = super::believed(&fleet, &token).await?;
     holder.create(CSRS, &honest("kube-public", "a1")?).await?;
     let (reason, message) = denied_csr(&hub, "kube-public").await?;
-    assert_eq!(reason, reasons::CSR_TOKEN_REFUSED);
+    assert_eq!(reason, reasons::CSR_CLUSTER_NAME_RESERVED);
     assert!(message.contains("is reserved"), "{message}");
     Ok(())
 }

@@ -29,6 +29,8 @@ pub struct Observed<'a> {
     pub cluster: Option<&'a ClusterView>,
     /// A later request of the same cluster is approved.
     pub superseded: bool,
+    /// The namespace that the hub itself is in.
+    pub hub: Option<&'a str>,
 }
 
 /// What a join token's holder gets.
@@ -115,6 +117,13 @@ pub fn decide(observed: Observed<'_>, trusted: &Trusted, now: Timestamp) -> Deci
         Ok(agent) => agent,
         Err(reason) => return Decision::Leave(reason.to_string()),
     };
+    // Whoever asks, and before the certificate is signed: nobody is to hold one for a name that no cluster can have.
+    if let Some(message) = accept::refuse(&agent.cluster, observed.hub) {
+        return Decision::Deny {
+            reason: reasons::CSR_CLUSTER_NAME_RESERVED,
+            message,
+        };
+    }
     if csr.user == agent.user() {
         // Rights go by the cluster's group: a former agent of the name still has a certificate in it, but gets no other.
         return match cluster.and_then(|cluster| cluster.agent.as_ref()) {
@@ -181,13 +190,6 @@ fn admit(
     now: Timestamp,
 ) -> Decision {
     let name = agent.cluster.as_str();
-    // Before the certificate is signed: nobody is to hold one for a name that no cluster can have.
-    if let Some(message) = accept::refuse(name, None) {
-        return Decision::Deny {
-            reason: reasons::CSR_TOKEN_REFUSED,
-            message,
-        };
-    }
     let grant = match token.check(name, now) {
         Ok(grant) => grant,
         Err(why) => {

@@ -17,19 +17,22 @@ fn agent(name: &str) -> Agent {
 
 /// A request of agent `a1` of cluster `burst-1`, made by `user`.
 fn csr(user: &str) -> CsrView {
+    csr_of(&agent("a1"), user)
+}
+
+/// A request of that agent, made by `user`.
+fn csr_of(agent: &Agent, user: &str) -> CsrView {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, agent("a1").user());
+    params.distinguished_name.push(DnType::CommonName, agent.user());
     params.distinguished_name.push(
         DnType::OrganizationName,
-        muster_crds::names::cluster_group("burst-1"),
+        muster_crds::names::cluster_group(&agent.cluster),
     );
     let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
     CsrView {
         uid: "u".to_owned(),
-        cluster: Some("burst-1".to_owned()),
+        cluster: Some(agent.cluster.clone()),
         signer: names::KUBE_API_SERVER_CLIENT_SIGNER.to_owned(),
         request: request.pem().unwrap().into_bytes(),
         usages: vec!["digital signature".to_owned(), "client auth".to_owned()],
@@ -96,6 +99,7 @@ fn ask(csr: &CsrView, token: Option<&TokenView>, cluster: Option<&ClusterView>, 
         token,
         cluster,
         superseded: false,
+        hub: Some("muster"),
     };
     decide(
         observed,
@@ -444,6 +448,7 @@ fn who_got_the_last_certificate_is_written_down_once() {
             token: None,
             cluster,
             superseded,
+            hub: None,
         };
         decide(observed, &Trusted::default(), Timestamp::UNIX_EPOCH)
     };
@@ -533,6 +538,7 @@ fn who_got_the_last_certificate_is_written_down_once() {
             token: None,
             cluster: Some(&cluster),
             superseded: false,
+            hub: None,
         };
         let decision = decide(observed, &Trusted::default(), at(100 + seconds));
         let wanted = match wanted {
@@ -579,27 +585,44 @@ fn who_got_the_last_certificate_is_written_down_once() {
 }
 
 #[test]
-fn no_token_lets_in_a_name_that_no_cluster_can_have() {
+fn nobody_gets_a_certificate_for_a_name_that_no_cluster_can_have() {
     let mut any = grant();
     any.clusters = vec!["*".to_owned()];
     let any = token(any, &[]);
-    for name in ["kube-system", "kube-public", "default", "open-cluster-management"] {
+    for name in [
+        "kube-system",
+        "kube-public",
+        "default",
+        "open-cluster-management",
+        "work",
+        "registration",
+        "muster",
+    ] {
         let agent = Agent {
             cluster: name.to_owned(),
             agent: "a1".to_owned(),
         };
         let cluster = ClusterView {
             name: name.to_owned(),
+            accepts: true,
             ..ClusterView::default()
         };
-        // Also before the cluster is there: it will not get another answer.
-        for cluster in [Some(&cluster), None] {
-            match admit(agent.clone(), "abcdef", &any, cluster, Timestamp::UNIX_EPOCH) {
-                Decision::Deny { reason, message } => {
-                    assert_eq!(reason, reasons::CSR_TOKEN_REFUSED);
-                    assert!(message.contains("reserved"), "{message}");
+        for (user, token) in [
+            (TOKEN.to_owned(), Some(&any)),
+            (TOKEN.to_owned(), None),
+            ("trusted".to_owned(), None),
+            (agent.user(), None),
+        ] {
+            let csr = csr_of(&agent, &user);
+            // Also before the cluster is there: it will not get another answer.
+            for cluster in [Some(&cluster), None] {
+                match ask(&csr, token, cluster, 0) {
+                    Decision::Deny { reason, message } => {
+                        assert_eq!(reason, reasons::CSR_CLUSTER_NAME_RESERVED);
+                        assert!(message.contains("reserved"), "{message}");
+                    }
+                    other => panic!("{name} for {user}: {other:?}"),
                 }
-                other => panic!("{name}: {other:?}"),
             }
         }
     }
