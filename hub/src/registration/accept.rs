@@ -54,6 +54,9 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
             reasons::HUB_DENIED,
             "Denied by hub cluster admin",
         ));
+    } else {
+        // What a former cluster of that name left gives this one nothing.
+        plan.stage(revoke(observed));
     }
     let mut silent = false;
     if observed.was_let_in() || cluster.accepts {
@@ -69,6 +72,7 @@ pub fn decide(observed: &Observed, now: Timestamp, policy: &Policy) -> Plan {
         new.extend(lease::clock(observed, policy.lease_grace_factor));
     }
     plan.stage(set_conditions(cluster, new, now).into_iter().collect());
+    plan.doubt = silent;
     if silent {
         let note = "The cluster's agent stopped updating its lease.".to_owned();
         plan.stage(vec![Write::Event {

@@ -299,6 +299,92 @@ fn a_denial_holds_though_the_cluster_took_its_condition_away() {
     assert_eq!(world.condition(conditions::HUB_ACCEPTED), None);
 }
 
+/// Somebody took the finalizer of a ManagedCluster off and made another of its name before the hub looked.
+#[test]
+fn what_a_former_cluster_left_goes_and_denies_nobody() {
+    let mut world = World::new("c1", true);
+    world.settle(1000, &policy());
+    let observed = &mut world.observed;
+    for view in [
+        &mut observed.role,
+        &mut observed.role_binding,
+        &mut observed.registration,
+        &mut observed.work,
+    ] {
+        Arc::make_mut(view.as_mut().unwrap()).created = Some(at(1000));
+    }
+    for (made, accepts, works) in [
+        (1001, false, 0),
+        (1001, true, 0),
+        (1000, false, 0),
+        (1001, false, 1),
+    ] {
+        let mut next = World::new("c1", accepts);
+        next.cluster().created = Some(at(made));
+        let former = &world.observed;
+        next.observed = Observed {
+            cluster: next.observed.cluster.clone(),
+            works,
+            ..former.clone()
+        };
+        next.settle(1002, &policy());
+        let left = [
+            next.observed.role.is_some(),
+            next.observed.role_binding.is_some(),
+            next.observed.registration.is_some(),
+            next.observed.work.is_some(),
+        ];
+        let (wanted, condition) = match (made, accepts) {
+            (1001, false) => ([false, false, false, works > 0], None),
+            (_, true) => ([true; 4], Some(("True", reasons::HUB_ACCEPTED))),
+            _ => ([true, true, false, false], Some(("False", reasons::HUB_DENIED))),
+        };
+        assert_eq!(left, wanted, "{made} {accepts} {works}");
+        assert_eq!(
+            next.condition(conditions::HUB_ACCEPTED),
+            condition,
+            "{made} {accepts}"
+        );
+    }
+}
+
+#[test]
+fn of_a_cluster_that_is_gone_nothing_is_left_but_the_way_out_of_its_works() {
+    let mut world = World::new("c1", true);
+    world.settle(1000, &policy());
+    world.observed.cluster = Arc::new(ClusterView {
+        name: "c1".to_owned(),
+        ..ClusterView::default()
+    });
+    world.observed.works = 1;
+    let revoke = |world: &mut World| {
+        let writes = revoke(&world.observed);
+        writes.iter().cloned().for_each(|write| world.write(write));
+        writes.len()
+    };
+    assert_eq!(revoke(&mut world), 4);
+    assert_eq!(revoke(&mut world), 0, "its agent has a work to take away");
+    world.observed.works = 0;
+    assert_eq!(revoke(&mut world), 1);
+    assert!(world.observed.work.is_none());
+    // What is not said to be a cluster's is not the hub's to delete.
+    for cluster in [None, Some(""), Some("c2")] {
+        let other = ObjectView {
+            cluster: cluster.map(str::to_owned),
+            ..ObjectView::default()
+        };
+        let other = Some(Arc::new(other));
+        let observed = Observed {
+            role: other.clone(),
+            role_binding: other.clone(),
+            registration: other.clone(),
+            work: other,
+            ..world.observed.clone()
+        };
+        assert_eq!(super::revoke(&observed), [], "{cluster:?}");
+    }
+}
+
 #[test]
 fn a_denied_cluster_keeps_its_work_binding_until_its_last_work_is_gone() {
     let mut world = World::new("c1", true);
@@ -460,6 +546,22 @@ fn a_silent_cluster_becomes_unknown_once_and_is_tainted() {
         muster_crds::constants::taints::UNREACHABLE
     );
     assert_eq!(world.settle(9999, &policy()), 0);
+}
+
+#[test]
+fn a_cluster_is_taken_for_lost_only_after_a_look_at_its_lease() {
+    let mut world = World::new("c1", true);
+    world.settle(1000, &policy());
+    world.available(1000);
+    world.settle(1000, &policy());
+    for (now, doubt) in [(1299, false), (1300, true)] {
+        assert_eq!(decide(&world.observed, at(now), &policy()).doubt, doubt, "{now}");
+    }
+    world.settle(1300, &policy());
+    assert!(
+        !decide(&world.observed, at(9999), &policy()).doubt,
+        "it is Unknown already"
+    );
 }
 
 fn items(names: &[(&str, u8)]) -> Vec<(String, Arc<ItemView>)> {

@@ -287,11 +287,11 @@ impl Caches {
 /// The one key of the queue of shared roles.
 pub const SHARED: &str = "shared";
 
-/// What is in a cluster's namespace matters only when the cluster goes, or is kept out.
+/// What is in a cluster's namespace matters only when the cluster goes, is gone, or is kept out.
 fn matters(clusters: &Cache<ManagedCluster, ClusterView>, queue: &Queue, cluster: &str) {
     if clusters
         .get("", cluster)
-        .is_some_and(|cluster| cluster.deleting || !cluster.accepts)
+        .is_none_or(|cluster| cluster.deleting || !cluster.accepts)
     {
         queue.add(cluster);
     }

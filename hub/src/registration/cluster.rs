@@ -51,11 +51,20 @@ pub struct Context {
 impl Context {
     /// Brings one cluster a step further.
     pub async fn reconcile(&self, name: &str) -> Result<Next, Error> {
-        let Some(observed) = self.observe(name) else {
-            return Ok(Next::Idle);
+        let Some(mut observed) = self.observe(name) else {
+            return self.forget(name).await;
         };
-        let now = Timestamp::now();
-        let plan = accept::decide(&observed, now, &self.policy);
+        let mut now = Timestamp::now();
+        let mut plan = accept::decide(&observed, now, &self.policy);
+        if plan.doubt {
+            self.look_at_lease(name).await?;
+            observed = match self.observe(name) {
+                Some(observed) => observed,
+                None => return Ok(Next::Now),
+            };
+            now = Timestamp::now();
+            plan = accept::decide(&observed, now, &self.policy);
+        }
         for note in &plan.notes {
             tracing::debug!(cluster = name, "{note}");
         }
@@ -67,9 +76,54 @@ impl Context {
         })
     }
 
+    /// Reads the lease itself: the watch may be behind, or stand still.
+    async fn look_at_lease(&self, name: &str) -> Result<(), Error> {
+        let api = Api::<Lease>::namespaced(self.writer.client(), name);
+        let read = api.get_opt(names::CLUSTER_LEASE);
+        let subject = format!("read {}", what::<Lease>(name));
+        if let Some(lease) = self.writer.bounded(subject, read).await? {
+            self.caches.leases.wrote(&lease);
+        }
+        Ok(())
+    }
+
+    /// Takes away the rights of a cluster that is not there any more: somebody took its finalizer off, or no hub ran that
+    /// was to wait for it.
+    async fn forget(&self, name: &str) -> Result<Next, Error> {
+        let nobody = ClusterView {
+            name: name.to_owned(),
+            ..ClusterView::default()
+        };
+        let observed = self.observe_of(Arc::new(nobody));
+        let writes = accept::revoke(&observed);
+        if writes.is_empty() {
+            return Ok(Next::Idle);
+        }
+        // What is to end somebody's rights is not decided by a list alone.
+        let api = Api::<ManagedCluster>::all(self.writer.client());
+        let read = api.get_metadata_opt(name);
+        let subject = format!("read {}", what::<ManagedCluster>(name));
+        if self.writer.bounded(subject, read).await?.is_some() {
+            return Ok(Next::Idle);
+        }
+        tracing::info!(
+            cluster = name,
+            "its ManagedCluster is gone: its rights are taken away"
+        );
+        let mut plan = Plan::default();
+        plan.stage(writes);
+        self.execute(&observed, &plan).await?;
+        Ok(Next::Idle)
+    }
+
     fn observe(&self, name: &str) -> Option<Observed> {
+        Some(self.observe_of(self.caches.clusters.get("", name)?))
+    }
+
+    fn observe_of(&self, cluster: Arc<ClusterView>) -> Observed {
         let caches = &self.caches;
-        let cluster = caches.clusters.get("", name)?;
+        let name = cluster.name.clone();
+        let name = name.as_str();
         let role = naming::cluster_role(name);
         let remaining = if cluster.deleting {
             caches
@@ -85,7 +139,7 @@ impl Context {
         } else {
             Vec::new()
         };
-        Some(Observed {
+        Observed {
             cluster,
             namespace: caches.namespaces.get("", name),
             role: caches.roles.get("", &role),
@@ -98,7 +152,7 @@ impl Context {
             works: caches.works.count(name),
             room_since: self.writer.room_since(),
             remaining,
-        })
+        }
     }
 
     async fn execute(&self, observed: &Observed, plan: &Plan) -> Result<(), Error> {
@@ -162,10 +216,7 @@ impl Context {
                     let api = Api::<RoleBinding>::namespaced(client, &desired.namespace);
                     self.create(&api, desired, &caches.bindings).await
                 }
-                Kind::Lease => {
-                    let api = Api::<Lease>::namespaced(client, &desired.namespace);
-                    self.create(&api, desired, &caches.leases).await
-                }
+                Kind::Lease => self.create_lease(desired).await,
             },
             Write::Update(desired, uid) => {
                 let mut patch = guarded(desired.body.clone(), uid, None);
@@ -248,6 +299,22 @@ impl Context {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Creates a lease. One that is there already lost the label it is watched by: it gets it back, and stays as it is.
+    async fn create_lease(&self, desired: &Desired) -> Result<(), Error> {
+        let api = Api::<Lease>::namespaced(self.writer.client(), &desired.namespace);
+        let lease: Lease = read(desired)?;
+        match self.writer.create(&api, &lease, &subject(desired)).await {
+            Ok(answer) => self.caches.leases.wrote(&answer),
+            Err(error) if error.status().is_some_and(kube::core::Status::is_already_exists) => {
+                let patch = json!({"metadata": {"labels": desired.body["metadata"]["labels"]}});
+                self.patch(Kind::Lease, &desired.namespace, &desired.name, &patch)
+                    .await?;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     async fn create_namespace(&self, desired: &Desired) -> Result<(), Error> {

@@ -50,8 +50,11 @@ pub fn heard(observed: &Observed, now: Timestamp, factor: f64) -> Heard {
     let skewed = is_false(&cluster.conditions, conditions::CLOCK_SYNCED) && lease.offset.is_none();
     let told = match (lease.renewed, lease.found) {
         (_, Some(found)) if skewed => Some(found),
-        // Nobody renewed it after it was found.
-        (Some(renewed), Some(found)) => Some(renewed.min(found)),
+        // Nobody renewed it after it was found. A clock that is a little behind is known from renewals that were seen.
+        (Some(renewed), Some(found)) => {
+            let renewed = renewed.checked_add(lease.lag).unwrap_or(found);
+            Some(renewed.min(found))
+        }
         (renewed, _) => renewed,
     };
     let Some(last) = lease.seen.or_else(|| told.max(cluster.created)) else {
@@ -215,6 +218,7 @@ mod tests {
             seen: Some(at(1001)),
             found: Some(at(1000)),
             offset: None,
+            lag: SignedDuration::ZERO,
         };
         // Whatever the agent's clock says, it was heard of now.
         assert_eq!(
@@ -317,6 +321,36 @@ mod tests {
         );
     }
 
+    /// The hub's watch was interrupted: what it finds afterwards was renewed a moment ago.
+    #[test]
+    fn no_cluster_is_silent_because_the_hub_did_not_see_its_last_renewal() {
+        let lease = |renewed: i64, found: i64, lag: i64| {
+            Some(LeaseView {
+                renewed: Some(at(renewed)),
+                found: Some(at(found)),
+                lag: SignedDuration::from_secs(lag),
+                ..LeaseView::default()
+            })
+        };
+        for (what, lease, wanted) in [
+            (
+                "as the clocks agree",
+                lease(8990, 9000, 0),
+                Heard::Until(at(9140)),
+            ),
+            // 100 s behind, renewed 55 s ago.
+            (
+                "a clock a little behind",
+                lease(8845, 9000, 100),
+                Heard::Until(at(9095)),
+            ),
+            ("a clock ahead", lease(9100, 9000, 0), Heard::Until(at(9150))),
+            ("lost before that", lease(8800, 9000, 10), Heard::Silent),
+        ] {
+            assert_eq!(heard(&observed(lease), at(9000), 2.5), wanted, "{what}");
+        }
+    }
+
     #[test]
     fn the_skew_is_told_and_does_not_flicker() {
         for (seconds, wanted) in [
@@ -374,6 +408,7 @@ mod tests {
                 seen: Some(at(2001)),
                 found: Some(at(1000)),
                 offset: Some(offset),
+                lag: SignedDuration::ZERO,
             };
             let condition = clock(&observed(Some(lease)), 2.5).unwrap();
             (condition.status, condition.message)

@@ -84,7 +84,14 @@ impl Observed {
             || [&self.role, &self.role_binding, &self.registration, &self.work]
                 .into_iter()
                 .flatten()
-                .any(|one| one.is_of(&self.cluster.name))
+                .any(|one| one.is_of(&self.cluster.name) && !self.is_former(one))
+    }
+
+    /// Whether it was made for a former cluster of that name: the ManagedCluster is younger.
+    fn is_former(&self, object: &ObjectView) -> bool {
+        object
+            .created
+            .is_some_and(|made| self.cluster.created.is_some_and(|cluster| made < cluster))
     }
 
     /// Its ClusterRole: never one that all clusters share, whatever the cluster is called.
@@ -136,6 +143,8 @@ pub struct Plan {
     pub again: bool,
     /// When time alone will make a difference.
     pub next: Option<Timestamp>,
+    /// It takes the cluster for lost, by what the watch brought: the lease itself is to be looked at first.
+    pub doubt: bool,
     /// Why something was not done, or what was: for the log.
     pub notes: Vec<String>,
 }

@@ -5,7 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{certificates::v1::CertificateSigningRequest, coordination::v1::Lease},
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
@@ -183,8 +183,11 @@ pub struct LeaseView {
     pub renewed: Option<Timestamp>,
     /// When the hub, by its own clock, saw that renewal happen; none when it was only found so.
     pub seen: Option<Timestamp>,
-    /// When it came into the hub's view, by the hub's clock.
+    /// When that renewal came into the hub's view without being seen to happen, by the hub's clock; before any did, when the
+    /// lease did.
     pub found: Option<Timestamp>,
+    /// How much later than the agent's clock said the hub's did when a renewal was last seen to happen; zero where it was not.
+    pub lag: SignedDuration,
     /// The hub's time minus the cluster's, in seconds, where the agent says so; then it renews by the hub's time.
     pub offset: Option<i64>,
 }
@@ -197,18 +200,23 @@ impl LeaseView {
             .as_ref()
             .and_then(|spec| spec.renew_time.as_ref())
             .map(|time| time.0);
-        let seen = match (before, sighting) {
-            (Some(before), _) if before.renewed == renewed => before.seen,
+        let lag = before.map_or(SignedDuration::ZERO, |before| before.lag);
+        let (seen, found, lag) = match (before, sighting) {
+            (Some(before), _) if before.renewed == renewed => (before.seen, before.found, lag),
             // One that was just made says as little as a listed one: its maker's clock is the hub's.
-            (Some(_), Sighting::Watched) => Some(now),
-            _ => None,
+            (Some(before), Sighting::Watched) => {
+                let lag = renewed.map_or(lag, |renewed| now.duration_since(renewed));
+                (Some(now), before.found, lag.max(SignedDuration::ZERO))
+            }
+            // Nobody looked for a while. It was renewed meanwhile, and no later than now.
+            _ => (None, Some(now), lag),
         };
-        let found = before.map_or(Some(now), |before| before.found);
         let offset = entry(lease.metadata.annotations.as_ref(), annotations::CLOCK_OFFSET);
         Self {
             renewed,
             seen,
             found,
+            lag,
             offset: offset
                 .and_then(|seconds| seconds.parse().ok())
                 .filter(|seconds: &i64| seconds.unsigned_abs() <= LONGEST_OFFSET),
@@ -223,6 +231,8 @@ pub struct ObjectView {
     pub uid: String,
     /// The cluster it says it is for; empty for what all clusters share.
     pub cluster: Option<String>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Its finalizers.
@@ -241,6 +251,7 @@ impl ObjectView {
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
             cluster: entry(metadata.labels.as_ref(), labels::CLUSTER_NAME).map(str::to_owned),
+            created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             deleting: metadata.deletion_timestamp.is_some(),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
             content: content(metadata.labels.as_ref(), data, label_keys),
@@ -416,4 +427,82 @@ impl CsrView {
 
 fn entry<'a>(map: Option<&'a BTreeMap<String, String>>, key: &str) -> Option<&'a str> {
     map?.get(key).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::{api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    /// How a lease is known after it came into view so: how, its renewal, when.
+    fn known(sightings: &[(Sighting, i64, i64)]) -> LeaseView {
+        let mut view = None;
+        for (sighting, renewed, now) in sightings {
+            let lease = Lease {
+                spec: Some(LeaseSpec {
+                    renew_time: Some(MicroTime(at(*renewed))),
+                    ..LeaseSpec::default()
+                }),
+                ..Lease::default()
+            };
+            view = Some(LeaseView::of(&lease, view.as_ref(), *sighting, at(*now)));
+        }
+        view.unwrap()
+    }
+
+    #[test]
+    fn a_renewal_counts_from_when_it_was_seen_or_found() {
+        use Sighting::{Listed, Watched};
+        let view = |renewed, seen: Option<i64>, found, lag| LeaseView {
+            renewed: Some(at(renewed)),
+            seen: seen.map(at),
+            found: Some(at(found)),
+            lag: SignedDuration::from_secs(lag),
+            offset: None,
+        };
+        let seen = [(Listed, 100, 110), (Watched, 160, 163)];
+        let with = |more: &[(Sighting, i64, i64)]| known(&[&seen[..], more].concat());
+        for (what, view, wanted) in [
+            ("found", known(&seen[..1]), view(100, None, 110, 0)),
+            (
+                "just made",
+                known(&[(Watched, 100, 101)]),
+                view(100, None, 101, 0),
+            ),
+            ("renewed", known(&seen), view(160, Some(163), 110, 3)),
+            (
+                "listed again as it was",
+                with(&[(Listed, 160, 500)]),
+                view(160, Some(163), 110, 3),
+            ),
+            (
+                "listed again, renewed meanwhile",
+                with(&[(Listed, 220, 230)]),
+                view(220, None, 230, 3),
+            ),
+            (
+                "and once more",
+                with(&[(Listed, 220, 230), (Listed, 220, 250)]),
+                view(220, None, 230, 3),
+            ),
+            (
+                "and renewed",
+                with(&[(Listed, 220, 230), (Watched, 280, 281)]),
+                view(280, Some(281), 230, 1),
+            ),
+            // The answer to a write of the hub's own, which did not know of the last renewal.
+            ("written", with(&[(Listed, 220, 221)]), view(220, None, 221, 3)),
+            (
+                "a clock ahead",
+                known(&[(Listed, 100, 100), (Watched, 190, 160)]),
+                view(190, Some(160), 100, 0),
+            ),
+        ] {
+            assert_eq!(view, wanted, "{what}");
+        }
+    }
 }

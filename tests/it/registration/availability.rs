@@ -90,17 +90,6 @@ async fn a_healthy_cluster_whose_lease_is_made_shorter_stays_available() -> Resu
         (age > 6.0).then_some(()).ok_or_else(|| format!("{age:.1} s"))
     })
     .await?;
-    let available = |object: &serde_json::Value| {
-        let all = object["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let found = all
-            .into_iter()
-            .find(|one| one["type"] == conditions::CLUSTER_AVAILABLE);
-        let found = found.unwrap_or_default();
-        (found["status"].clone(), found["lastTransitionTime"].clone())
-    };
     let before = available(&hub.get(&cluster_path(&name)).await?);
     assert_eq!(before.0, "True");
     // Somebody else writes the lease: the agent's next renewal is refused, and must not wait for that.
@@ -179,6 +168,100 @@ async fn a_hub_that_was_away_takes_nobody_for_lost_who_is_not() -> Result {
         .await?;
     let object = hub.get(&cluster_path(&name)).await?;
     has_condition(Some(&object), conditions::CLUSTER_AVAILABLE, "True").map_err(anyhow::Error::msg)
+}
+
+/// When the condition last became what it is, and what that is.
+fn available(object: &serde_json::Value) -> (String, String) {
+    let all = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let found = all
+        .into_iter()
+        .find(|one| one["type"] == conditions::CLUSTER_AVAILABLE)
+        .unwrap_or_default();
+    let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+    (text("status"), text("lastTransitionTime"))
+}
+
+/// The hub's watch of leases is interrupted, and they are renewed before it is there again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_whose_api_server_starts_again_takes_no_healthy_cluster_for_lost() -> Result {
+    if !embedded_only() {
+        return Ok(());
+    }
+    let fleet = Fleet::start(FleetOptions {
+        clusters: 3,
+        durable_hub: true,
+        ..FleetOptions::default()
+    })
+    .await?;
+    fleet.until_available().await?;
+    let hub = fleet.kube();
+    for cluster in &fleet.clusters {
+        lease_of(&hub, &cluster.name, 4).await?;
+    }
+    let renewed = async |since: Timestamp| {
+        for cluster in &fleet.clusters {
+            let name = &cluster.name;
+            eventually(SOON, &format!("{name} renews"), async || {
+                let lease = hub.get(&lease_path(name)).await.map_err(|e| e.to_string())?;
+                let last = lease["spec"]["renewTime"].as_str().unwrap_or_default();
+                let last: Timestamp = last.parse().map_err(|e| format!("{last:?}: {e}"))?;
+                (last > since).then_some(()).ok_or_else(|| last.to_string())
+            })
+            .await?;
+        }
+        anyhow::Ok(())
+    };
+    // Longer than they may be silent, so that what the hub found at first is long ago.
+    let begun = Timestamp::now();
+    renewed(begun.checked_add(SignedDuration::from_secs(11))?).await?;
+    let mut before = Vec::new();
+    for cluster in &fleet.clusters {
+        before.push(available(&hub.get(&cluster_path(&cluster.name)).await?));
+    }
+    assert!(before.iter().all(|(status, _)| status == "True"), "{before:?}");
+    for _ in 0..3 {
+        fleet.hub.plane.stop().await;
+        fleet.hub.plane.start_again().await?;
+        renewed(Timestamp::now()).await?;
+        for (cluster, before) in fleet.clusters.iter().zip(&before) {
+            let object = hub.get(&cluster_path(&cluster.name)).await?;
+            assert_eq!(available(&object), *before, "{object}");
+            let taints = object["spec"]["taints"].to_string();
+            assert!(!taints.contains(taints::UNREACHABLE), "{taints}");
+        }
+    }
+    Ok(())
+}
+
+/// What the hub finds leases by was taken off one: it is put back, and the cluster is heard of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_lost_its_label_gets_it_back_and_loses_nobody() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let (hub, name) = (fleet.kube(), fleet.clusters[0].name.clone());
+    lease_of(&hub, &name, 1).await?;
+    let before = available(&hub.get(&cluster_path(&name)).await?);
+    let label = muster_crds::constants::labels::CLUSTER_NAME;
+    let gone = serde_json::json!({"metadata": {"labels": {label: null}}});
+    hub.merge(&lease_path(&name), &gone).await?;
+    hub.until(&lease_path(&name), SOON, "its label is back", |lease| {
+        let labels = lease
+            .map(|lease| lease["metadata"]["labels"].clone())
+            .unwrap_or_default();
+        (labels[label] == name.as_str())
+            .then_some(())
+            .ok_or_else(|| labels.to_string())
+    })
+    .await?;
+    // Longer than the hub waits for one that is lost.
+    stays(Duration::from_secs(5), "availability flaps", async || {
+        let object = hub.get(&cluster_path(&name)).await?;
+        anyhow::ensure!(available(&object) == before, "{object}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

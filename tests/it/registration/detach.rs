@@ -2,6 +2,7 @@
 
 use super::{lease_path, lose, stays, until_available, until_said};
 use crate::{MUSTER, Result};
+use jiff::Timestamp;
 use muster_crds::constants::{annotations, conditions};
 use muster_crds::names as naming;
 use muster_tests::fleet::Hub;
@@ -10,7 +11,7 @@ use muster_tests::objects::{
 };
 use muster_tests::program::Run;
 use muster_tests::wait::{SOON, eventually};
-use muster_tests::{Fleet, FleetOptions, Program};
+use muster_tests::{Fleet, FleetOptions, Program, tokens};
 use serde_json::json;
 use std::time::Duration;
 
@@ -23,6 +24,11 @@ async fn detach(fleet: &Fleet, index: usize, flags: &[&str]) -> anyhow::Result<R
 
 /// That nothing at the hub gives the cluster a right any more, and nothing of it is left but its namespace.
 async fn nothing_is_left(fleet: &Fleet, cluster: &str) -> Result {
+    fleet.kube().until_gone(&lease_path(cluster), SOON).await?;
+    nothing_but_the_lease_is_left(fleet, cluster).await
+}
+
+async fn nothing_but_the_lease_is_left(fleet: &Fleet, cluster: &str) -> Result {
     let hub = fleet.kube();
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let role = naming::cluster_role(cluster);
@@ -38,7 +44,6 @@ async fn nothing_is_left(fleet: &Fleet, cluster: &str) -> Result {
             "{rbac}/namespaces/{cluster}/rolebindings/{}",
             naming::work_role_binding(cluster)
         ),
-        lease_path(cluster),
     ] {
         hub.until_gone(&path, SOON).await?;
     }
@@ -291,4 +296,85 @@ async fn a_cluster_comes_back_under_its_name_to_a_hub_of_another_ca_and_url() ->
             muster_tests::objects::is_applied,
         )
         .await
+}
+
+/// Somebody takes the finalizers off a ManagedCluster that goes, while no hub runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_go_with_a_managed_cluster_that_is_gone_and_the_next_of_its_name_is_not_denied() -> Result {
+    let mut fleet = Fleet::prepare(FleetOptions {
+        auto_approve: false,
+        ..FleetOptions::default()
+    })
+    .await?;
+    let hub = fleet.kube();
+    let token = tokens::make(&hub, &["--accept"]).await?;
+    let address = fleet.clusters[0].link.address();
+    let file = fleet.hub.plane.token_kubeconfig(&token, address)?;
+    let cluster = &mut fleet.clusters[0];
+    cluster.options.bootstrap_kubeconfig = Some(file);
+    cluster.start();
+    let name = cluster.name.clone();
+    until_available(&hub, &name).await?;
+    let agent = cluster.at_hub().await?;
+    cluster.stop().await?;
+    let role = format!(
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles/{}",
+        naming::cluster_role(&name)
+    );
+    let may = async |wanted: bool| {
+        eventually(SOON, &format!("it may see its works: {wanted}"), async || {
+            let may = agent.list(&works_path(&name)).await.is_ok();
+            (may == wanted).then_some(()).ok_or_else(|| may.to_string())
+        })
+        .await
+    };
+    for made_anew_at_once in [false, true] {
+        may(true).await?;
+        fleet.hub.stop().await?;
+        let released = json!({"metadata": {"finalizers": null}});
+        hub.merge(&cluster_path(&name), &released).await?;
+        hub.delete(&cluster_path(&name)).await?;
+        hub.until_gone(&cluster_path(&name), SOON).await?;
+        let made = hub.get(&role).await?["metadata"]["creationTimestamp"].clone();
+        let made: Timestamp = made.as_str().unwrap_or_default().parse()?;
+        let anew = json!({"apiVersion": "cluster.open-cluster-management.io/v1", "kind": "ManagedCluster",
+            "metadata": {"name": name}, "spec": {"hubAcceptsClient": false}});
+        if made_anew_at_once {
+            // Times of objects are in whole seconds.
+            eventually(SOON, "the next second", async || {
+                let now = Timestamp::now();
+                (now.as_second() > made.as_second())
+                    .then_some(())
+                    .ok_or_else(|| now.to_string())
+            })
+            .await?;
+            hub.create(muster_tests::objects::CLUSTERS, &anew).await?;
+        }
+        fleet.hub.start();
+        hub.until_gone(&role, SOON).await?;
+        may(false).await?;
+        if !made_anew_at_once {
+            nothing_but_the_lease_is_left(&fleet, &name).await?;
+            hub.create(muster_tests::objects::CLUSTERS, &anew).await?;
+        }
+        hub.until(&cluster_path(&name), SOON, "the hub looked at it", |object| {
+            let taints = object.map(|object| object["spec"]["taints"].clone());
+            taints
+                .is_some_and(|taints| taints.is_array())
+                .then_some(())
+                .ok_or_else(|| format!("{object:?}"))
+        })
+        .await?;
+        stays(Duration::from_secs(1), "it is denied", async || {
+            let object = hub.get(&cluster_path(&name)).await?;
+            anyhow::ensure!(
+                muster_tests::objects::condition(&object, conditions::HUB_ACCEPTED).is_none(),
+                "{object}"
+            );
+            Ok(())
+        })
+        .await?;
+        super::accept(&hub, &name, true).await?;
+    }
+    may(true).await
 }

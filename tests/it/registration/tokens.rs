@@ -539,3 +539,47 @@ async fn of_two_that_ask_for_one_name_at_once_one_gets_it() -> Result {
     );
     Ok(())
 }
+
+/// Whoever holds a token that lets nobody in does not come in a lost cluster's place; one with a token that does takes it over,
+/// and leaves what it is chosen by as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_clusters_name_is_had_with_a_token_that_lets_clusters_in() -> Result {
+    let mut fleet = strict(1).await?;
+    let hub = fleet.kube();
+    let first = tokens::make(&hub, &["--accept", "--label", "env=prod"]).await?;
+    give(&mut fleet, 0, &first)?;
+    fleet.clusters[0].start();
+    let cluster = fleet.clusters[0].name.clone();
+    until_available(&hub, &cluster).await?;
+    super::lose(&fleet, 0).await?;
+    let agent = |object: &Value| object["metadata"]["annotations"][annotations::AGENT].clone();
+    let before = agent(&hub.get(&cluster_path(&cluster)).await?);
+
+    let plain = tokens::make(&hub, &["--label", "env=test"]).await?;
+    let holder = super::believed(&fleet, &plain).await?;
+    let csr = holder.create(CSRS, &honest(&cluster, "other")?).await?;
+    let path = format!("{CSRS}/{}", name(&csr));
+    super::stays(
+        std::time::Duration::from_secs(2),
+        "it is left to a person",
+        async || {
+            let csr = hub.get(&path).await?;
+            anyhow::ensure!(csr["status"]["conditions"].is_null(), "{csr}");
+            let object = hub.get(&cluster_path(&cluster)).await?;
+            anyhow::ensure!(agent(&object) == before, "{object}");
+            anyhow::ensure!(object["metadata"]["labels"]["env"] == "prod", "{object}");
+            Ok(())
+        },
+    )
+    .await?;
+    hub.delete(&path).await?;
+
+    let accepting = tokens::make(&hub, &["--accept", "--label", "env=test"]).await?;
+    let holder = super::believed(&fleet, &accepting).await?;
+    let csr = holder.create(CSRS, &honest(&cluster, "other")?).await?;
+    super::until_signed(&hub, name(&csr)).await?;
+    let object = hub.get(&cluster_path(&cluster)).await?;
+    assert_eq!(agent(&object), "other");
+    assert_eq!(object["metadata"]["labels"]["env"], "prod");
+    Ok(())
+}

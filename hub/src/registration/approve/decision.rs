@@ -135,6 +135,7 @@ pub fn decide(observed: Observed<'_>, trusted: &Trusted, now: Timestamp) -> Deci
             _ if cluster.is_some_and(|cluster| !cluster.accepts) => {
                 Decision::Wait("the hub does not let its cluster in".to_owned())
             }
+            _ if cluster.is_none() => Decision::Wait("its cluster is not there".to_owned()),
             _ => Decision::AskRenewal(agent),
         };
     }
@@ -216,6 +217,12 @@ fn admit(
             message: format!("the hub's administrator keeps cluster {name} out"),
         };
     }
+    // It is let in already, by somebody who did not mean this agent: only a token that lets clusters in brings another.
+    if cluster.accepts && !grant.accept && !is_known(cluster, &agent, id) {
+        return Decision::Leave(format!(
+            "a person has to approve it: cluster {name} is accepted already, and the join token {id} accepts none"
+        ));
+    }
     let used_by = (grant.uses.is_some() && !token.used_by.contains(name)).then(|| {
         let mut all = token.used_by.clone();
         all.insert(name.to_owned());
@@ -230,13 +237,23 @@ fn admit(
     })
 }
 
-/// What is to change at the ManagedCluster; what the token brings, it brings once: an administrator may change it.
+/// Whether it is the agent that the cluster has, with the token that it came with.
+fn is_known(cluster: &ClusterView, agent: &Agent, id: &str) -> bool {
+    cluster.agent.as_ref() == Some(&agent.agent) && cluster.token.as_deref() == Some(id)
+}
+
+/// What is to change at the ManagedCluster; what the token brings, it brings once, and where there is nothing yet: an
+/// administrator may choose otherwise.
 fn bring(grant: &Grant, id: &str, cluster: &ClusterView, agent: &Agent) -> Option<Value> {
     let mut metadata = serde_json::Map::new();
     let mut patch = serde_json::Map::new();
     if cluster.token.as_deref() != Some(id) {
+        let chosen = cluster.labels.keys().any(|key| key != labels::CLUSTER_SET);
         let mut wanted = grant.labels.clone();
-        if let Some(set) = &grant.set {
+        wanted.retain(|_, _| !chosen);
+        let set = cluster.set.as_deref().unwrap_or_default();
+        let nowhere = set.is_empty() || set == names::DEFAULT_CLUSTER_SET;
+        if let Some(set) = grant.set.as_ref().filter(|_| nowhere) {
             wanted.insert(labels::CLUSTER_SET.to_owned(), set.clone());
         }
         if !wanted.is_empty() {

@@ -331,6 +331,84 @@ fn whoever_takes_a_name_over_leaves_the_former_agent_on_record() {
 }
 
 #[test]
+fn who_is_let_in_already_is_not_replaced_by_a_token_that_lets_nobody_in() {
+    let plain = Grant {
+        accept: false,
+        ..grant()
+    };
+    let (plain, accepting) = (token(plain, &[]), token(grant(), &[]));
+    let imported = ClusterView {
+        accepts: true,
+        ..new_cluster()
+    };
+    let came_with = |by: &str, id: &str, available: &str| ClusterView {
+        token: Some(id.to_owned()),
+        ..joined(by, available)
+    };
+    for (what, cluster, by_plain) in [
+        ("another's, lost", joined("a2", "Unknown"), false),
+        (
+            "another's with this token, lost",
+            came_with("a2", "abcdef", "Unknown"),
+            false,
+        ),
+        ("nobody's yet", imported, false),
+        (
+            "its own, with another token",
+            came_with("a1", "fedcba", "Unknown"),
+            false,
+        ),
+        ("its own", came_with("a1", "abcdef", "Unknown"), true),
+        ("not let in", new_cluster(), true),
+    ] {
+        let ask = |token: &TokenView| ask(&csr(TOKEN), Some(token), Some(&cluster), 0);
+        assert!(matches!(ask(&accepting), Decision::Admit(_)), "{what}");
+        match ask(&plain) {
+            Decision::Admit(_) if by_plain => {}
+            Decision::Leave(why) if !by_plain => {
+                assert!(
+                    why.contains("the join token abcdef accepts none"),
+                    "{what}: {why}"
+                );
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_token_brings_set_and_labels_only_where_there_are_none() {
+    let all = |labels: &[(&str, &str)]| -> BTreeMap<String, String> {
+        labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let set = labels::CLUSTER_SET;
+    let token = token(grant(), &[]);
+    for (there, wanted) in [
+        (vec![], vec![("env", "test"), (set, "burst")]),
+        (vec![(set, "default")], vec![("env", "test"), (set, "burst")]),
+        (vec![(set, "")], vec![("env", "test"), (set, "burst")]),
+        (vec![(set, "prod")], vec![("env", "test")]),
+        (vec![("env", "prod")], vec![(set, "burst")]),
+        (vec![("tier", "edge"), (set, "prod")], vec![]),
+    ] {
+        let cluster = ClusterView {
+            labels: all(&there),
+            set: all(&there).get(set).cloned(),
+            ..new_cluster()
+        };
+        let Decision::Admit(admission) = ask(&csr(TOKEN), Some(&token), Some(&cluster), 0) else {
+            panic!("{there:?}: not admitted")
+        };
+        let brought = admission.patch.unwrap()["metadata"]["labels"].clone();
+        let brought: BTreeMap<String, String> = serde_json::from_value(brought).unwrap_or_default();
+        assert_eq!(brought, all(&wanted), "{there:?}");
+    }
+}
+
+#[test]
 fn members_of_a_trusted_group_get_in_but_by_a_join_token() {
     let member = |user: &str| CsrView {
         groups: vec!["trusted-group".to_owned(), names::BOOTSTRAP_GROUP.to_owned()],
@@ -375,7 +453,8 @@ fn only_the_agent_that_has_the_name_renews() {
     for cluster in [new_cluster(), denied] {
         assert!(matches!(ask(Some(&cluster)), Decision::Wait(_)));
     }
-    assert_eq!(ask(None), Decision::AskRenewal(agent("a1")));
+    // Somebody deleted it: whatever rights are left, they are taken away.
+    assert!(matches!(ask(None), Decision::Wait(_)));
     // A former agent of the name, that comes back with a certificate that is still good.
     for available in ["True", "Unknown"] {
         let decision = ask(Some(&joined("a2", available)));
