@@ -72,7 +72,7 @@ const GATES: &[Gate] = &[
         Feature::ManifestWorkReplicaSet,
         "ManifestWorkReplicaSet",
         false,
-        false,
+        true,
     ),
     gate(
         Feature::CleanUpCompletedManifestWork,

@@ -51,7 +51,11 @@ fn contains(there: &Value, wanted: &Value, at: &str) {
 async fn the_rights_are_enough_to_join_work_and_leave() -> Result {
     let fleet = Fleet::start(FleetOptions {
         deployed: true,
-        gates: vec![Feature::ClusterProfile, Feature::CleanUpCompletedManifestWork],
+        gates: vec![
+            Feature::ClusterProfile,
+            Feature::CleanUpCompletedManifestWork,
+            Feature::ManifestWorkReplicaSet,
+        ],
         ..FleetOptions::default()
     })
     .await?;
@@ -81,6 +85,9 @@ async fn the_rights_are_enough_to_join_work_and_leave() -> Result {
     cluster.kube().until_there(&path, SOON).await?;
     hub.delete(&objects::work_path(&name, "app")).await?;
     cluster.kube().until_gone(&path, SOON).await?;
+
+    // A replica set, and its end.
+    replica_set(&fleet, &name, &ns).await?;
 
     // Sets and profiles.
     let binding = json!({"apiVersion": "cluster.open-cluster-management.io/v1beta2", "kind": "ManagedClusterSetBinding",
@@ -118,6 +125,55 @@ async fn the_rights_are_enough_to_join_work_and_leave() -> Result {
         .await?;
     hub.until_gone(&profile, SOON).await?;
     hub.delete(&format!("{bindings}/global")).await?;
+    Ok(())
+}
+
+async fn replica_set(fleet: &Fleet, cluster: &str, ns: &str) -> Result {
+    let hub = fleet.kube();
+    fleet
+        .hub
+        .plane
+        .until_served("manifestworkreplicasets.work.open-cluster-management.io")
+        .await?;
+    // Nobody else's, also on a shared server.
+    let placement = format!("of-{cluster}");
+    let root = "/apis/cluster.open-cluster-management.io/v1beta1/namespaces/default";
+    hub.create(
+        &format!("{root}/placements"),
+        &json!({"apiVersion": "cluster.open-cluster-management.io/v1beta1", "kind": "Placement",
+            "metadata": {"name": placement}, "spec": {}}),
+    )
+    .await?;
+    let decision = json!({"apiVersion": "cluster.open-cluster-management.io/v1beta1", "kind": "PlacementDecision",
+        "metadata": {"name": placement, "labels": {"cluster.open-cluster-management.io/placement": placement}}});
+    hub.create(&format!("{root}/placementdecisions"), &decision)
+        .await?;
+    let decisions = json!({"status": {"decisions": [{"clusterName": cluster, "reason": ""}]}});
+    let path = format!("{root}/placementdecisions/{placement}/status");
+    hub.merge(&path, &decisions).await?;
+    let sets = "/apis/work.open-cluster-management.io/v1alpha1/namespaces/default/manifestworkreplicasets";
+    let mut set = json!({"apiVersion": "work.open-cluster-management.io/v1alpha1", "kind": "ManifestWorkReplicaSet",
+        "metadata": {"name": placement},
+        "spec": {"placementRefs": [{"name": placement}], "cascadeDeletionPolicy": "Foreground",
+            "manifestWorkTemplate": {"workload": {"manifests": [configmap(ns, "many", "1")]}}}});
+    hub.create(sets, &set).await?;
+    let path = format!("{sets}/{placement}");
+    let done = async |hub: &muster_tests::Kube| {
+        hub.until(&path, SOON, "its work is done", |set| {
+            objects::has_condition(set, "PlacementRolledOut", "True")
+        })
+        .await
+    };
+    done(&hub).await?;
+    set["spec"]["manifestWorkTemplate"]["workload"]["manifests"][0]["data"]["value"] = "2".into();
+    let template = json!({"spec": {"manifestWorkTemplate": set["spec"]["manifestWorkTemplate"]}});
+    hub.merge(&path, &template).await?;
+    done(&hub).await?;
+    hub.delete(&path).await?;
+    hub.until_gone(&path, SOON).await?;
+    hub.delete(&format!("{root}/placementdecisions/{placement}"))
+        .await?;
+    hub.delete(&format!("{root}/placements/{placement}")).await?;
     Ok(())
 }
 

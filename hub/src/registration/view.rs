@@ -300,7 +300,7 @@ pub fn role_ref(data: &Value) -> u64 {
 }
 
 /// Hashes a value whatever the order of its fields.
-fn hash(value: &Value, hasher: &mut DefaultHasher) {
+pub(crate) fn hash(value: &Value, hasher: &mut DefaultHasher) {
     match value {
         Value::Array(items) => {
             ("[", items.len()).hash(hasher);

@@ -1,6 +1,7 @@
 //! What the hub does about works. The klusterlets do the rest.
 
 pub mod completed;
+pub mod replicaset;
 
 use std::sync::Arc;
 
@@ -16,15 +17,27 @@ pub fn start(
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<()>,
 ) {
-    if !options.gates().enabled(Feature::CleanUpCompletedManifestWork) {
-        return;
+    let (gates, workers) = (options.gates(), usize::from(options.workers));
+    if gates.enabled(Feature::ManifestWorkReplicaSet) {
+        replicaset::start(writer, workers, shutdown, tasks);
     }
+    if gates.enabled(Feature::CleanUpCompletedManifestWork) {
+        start_completed(writer, workers, shutdown, tasks);
+    }
+}
+
+fn start_completed(
+    writer: &Arc<Writer>,
+    workers: usize,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) {
     let queue = Queue::new();
     writer.metrics().follow("completed ManifestWork", &queue);
     let context = Arc::new(completed::Context::new(writer.clone()));
     let (watching, named, stop) = (context.clone(), queue.clone(), shutdown.clone());
     tasks.spawn(async move { watching.follow(&named, stop).await });
-    let (workers, stop) = (usize::from(options.workers), shutdown.clone());
+    let stop = shutdown.clone();
     tasks.spawn(async move {
         let reconcile = |key: Arc<str>| {
             let context = context.clone();

@@ -9,6 +9,7 @@ mod drift;
 mod health;
 mod property;
 mod removal;
+mod replicaset;
 mod statusfeedback;
 mod strangers;
 mod takeover;
