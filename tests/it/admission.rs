@@ -9,7 +9,8 @@ use muster_hub::{Feature, FeatureGate, HubOptions};
 use muster_tests::control_plane::EXTERNAL;
 use muster_tests::kube::Refused;
 use muster_tests::objects::{
-    CLUSTERS, WEBHOOKS, cluster_path, configmap, namespace, work, work_path, work_with, works_path,
+    CLUSTERS, REPLICA_SET_WEBHOOKS, WEBHOOKS, cluster_path, configmap, namespace, work, work_path, work_with,
+    works_path,
 };
 use muster_tests::wait::{SOON, eventually};
 use muster_tests::{Fleet, FleetOptions, Kube};
@@ -29,6 +30,8 @@ fn writes() -> Vec<Value> {
         json!({"apiGroups": ["cluster.open-cluster-management.io"], "verbs": ["*"],
             "resources": ["managedclusters", "managedclustersetbindings"]}),
         json!({"apiGroups": ["work.open-cluster-management.io"], "resources": ["manifestworks"],
+            "verbs": ["create", "get", "update", "patch", "delete"]}),
+        json!({"apiGroups": ["work.open-cluster-management.io"], "resources": ["manifestworkreplicasets"],
             "verbs": ["create", "get", "update", "patch", "delete"]}),
     ]
 }
@@ -649,13 +652,94 @@ async fn works_without_an_executor_are_checked_where_that_is_wanted() -> Result 
     Ok(())
 }
 
+fn with_replica_sets() -> HubOptions {
+    HubOptions {
+        feature_gates: vec![FeatureGate {
+            feature: Feature::ManifestWorkReplicaSet,
+            enabled: true,
+        }],
+        ..HubOptions::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_sets_are_judged_by_their_template() -> Result {
+    if skipped() {
+        return Ok(());
+    }
+    let mut hub = Hub::start(with_replica_sets()).await?;
+    let ns = hub.namespace("sets").await?;
+    let sets =
+        format!("/apis/work.open-cluster-management.io/v1alpha1/namespaces/{ns}/manifestworkreplicasets");
+    let set = |name: &str, manifests: &[Value], executor: Option<&str>| {
+        let mut template = work(&ns, name, manifests)["spec"].clone();
+        if let Some((namespace, name)) = executor.and_then(|executor| executor.split_once('/')) {
+            template["executor"] = json!({"subject": {"type": "ServiceAccount",
+                "serviceAccount": {"namespace": namespace, "name": name}}});
+        }
+        json!({"apiVersion": "work.open-cluster-management.io/v1alpha1", "kind": "ManifestWorkReplicaSet",
+            "metadata": {"name": name}, "spec": {"placementRefs": [{"name": "p"}], "manifestWorkTemplate": template}})
+    };
+    let (nobody, may) = (hub.user(&[]).await?, hub.user(&[execute_as("ns:app")]).await?);
+    let map = configmap("default", "a", "1");
+    eventually(SOON, "replica sets are judged", async || {
+        let answer = nobody
+            .create(&format!("{sets}?dryRun=All"), &set("try", &[], None))
+            .await;
+        refused(answer, 400, "BadRequest", "manifests should not be empty").map_err(|e| e.to_string())
+    })
+    .await?;
+    let twice = set("twice", &[map.clone(), map.clone()], None);
+    refused(
+        nobody.create(&sets, &twice).await,
+        400,
+        "BadRequest",
+        "duplicate manifest for resource default/a with resource type v1.ConfigMap",
+    )?;
+    let executed = set("run", std::slice::from_ref(&map), Some("ns/app"));
+    let words = "cannot manipulate the ManifestWorkReplicaSet with executor ns/app in all namespaces";
+    refused(nobody.create(&sets, &executed).await, 400, "BadRequest", words)?;
+    may.create(&sets, &executed).await?;
+    let run = format!("{sets}/run");
+    nobody
+        .merge(&run, &json!({"metadata": {"labels": {"a": "b"}}}))
+        .await?;
+    nobody
+        .create(&sets, &set("plain", std::slice::from_ref(&map), None))
+        .await?;
+    let executor = json!({"spec": {"manifestWorkTemplate": executed["spec"]["manifestWorkTemplate"]}});
+    let plain = format!("{sets}/plain");
+    refused(nobody.merge(&plain, &executor).await, 400, "BadRequest", words)?;
+    let empty = json!({"spec": {"manifestWorkTemplate": {"workload": {"manifests": []}}}});
+    refused(
+        nobody.merge(&plain, &empty).await,
+        400,
+        "BadRequest",
+        "manifests should not be empty",
+    )?;
+    // Without the hub the policy says it.
+    for name in ["run", "plain"] {
+        hub.admin.delete(&format!("{sets}/{name}")).await?;
+        hub.admin.until_gone(&format!("{sets}/{name}"), SOON).await?;
+    }
+    hub.fleet.hub.stop().await?;
+    eventually(SOON, "the policy refuses executors", async || {
+        refused(nobody.create(&sets, &executed).await, 403, "Forbidden", words).map_err(|e| e.to_string())
+    })
+    .await?;
+    may.create(&sets, &executed).await?;
+    hub.admin.delete(&run).await?;
+    hub.admin.delete(&format!("/api/v1/namespaces/{ns}")).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_changed_or_deleted_comes_back() -> Result {
     if skipped() {
         return Ok(());
     }
-    let hub = Hub::start(HubOptions::default()).await?;
-    for path in WEBHOOKS {
+    let hub = Hub::start(with_replica_sets()).await?;
+    for path in WEBHOOKS.iter().chain(&REPLICA_SET_WEBHOOKS) {
         let wanted = hub.admin.get(path).await?["webhooks"].clone();
         // What the policies hold too is only foretold.
         let foretells = wanted[0]["reinvocationPolicy"].is_string() && !path.contains("mutators.");

@@ -174,7 +174,8 @@ impl Hub {
             None
         };
         // Servers that tests share keep what a hub that was dropped left: its webhook answers no more.
-        for path in objects::WEBHOOKS.iter().filter(|_| !plane.is_embedded()) {
+        let all = objects::WEBHOOKS.iter().chain(&objects::REPLICA_SET_WEBHOOKS);
+        for path in all.filter(|_| !plane.is_embedded()) {
             match plane.kube().delete(path).await {
                 Err(refused) if refused.code != 404 => return Err(refused.into()),
                 _ => {}

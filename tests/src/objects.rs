@@ -21,6 +21,12 @@ pub const WEBHOOKS: [&str; 6] = [
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/manifestworkvalidators.admission.work.open-cluster-management.io",
 ];
 
+/// What it tells beside that with the gate ManifestWorkReplicaSet.
+pub const REPLICA_SET_WEBHOOKS: [&str; 2] = [
+    "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/manifestworkreplicasetvalidators.admission.work.open-cluster-management.io",
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/manifestworkreplicasetvalidators.admission.work.open-cluster-management.io",
+];
+
 /// Path of a ManagedCluster.
 pub fn cluster_path(name: &str) -> String {
     format!("{CLUSTERS}/{name}")

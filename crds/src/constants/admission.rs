@@ -12,6 +12,9 @@ pub const REQUEST_VALIDATORS: &str =
     "certificaterequestvalidators.admission.muster.open-cluster-management.io";
 /// Refuses ManifestWorks: policy, webhook and configuration.
 pub const WORK_VALIDATORS: &str = "manifestworkvalidators.admission.work.open-cluster-management.io";
+/// Refuses ManifestWorkReplicaSets: policy, webhook and configuration. OCM has the webhook, and configures it nowhere.
+pub const REPLICA_SET_VALIDATORS: &str =
+    "manifestworkreplicasetvalidators.admission.work.open-cluster-management.io";
 
 /// Path of the webhook that refuses ManagedClusters.
 pub const VALIDATE_CLUSTER: &str = "/validate-cluster-open-cluster-management-io-v1-managedcluster";
@@ -22,6 +25,9 @@ pub const VALIDATE_BINDING: &str =
     "/validate-cluster-open-cluster-management-io-v1beta2-managedclustersetbinding";
 /// Path of the webhook that refuses ManifestWorks.
 pub const VALIDATE_WORK: &str = "/validate-work-open-cluster-management-io-v1-manifestwork";
+/// Path of the webhook that refuses ManifestWorkReplicaSets.
+pub const VALIDATE_REPLICA_SET: &str =
+    "/validate-work-open-cluster-management-io-v1alpha1-manifestworkreplicaset";
 
 /// The verb one must have on a service account's user name to have a work applied on its behalf.
 pub const EXECUTE_AS: &str = "execute-as";

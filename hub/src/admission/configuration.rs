@@ -35,6 +35,8 @@ pub struct Terms<'a> {
     pub default_set: bool,
     /// Works without an executor are checked too.
     pub nil_executor: bool,
+    /// There are replica sets.
+    pub replica_sets: bool,
 }
 
 /// The two kinds of configuration.
@@ -59,6 +61,7 @@ impl Configuration for ValidatingWebhookConfiguration {
         admission::CLUSTER_VALIDATORS,
         admission::BINDING_VALIDATORS,
         admission::WORK_VALIDATORS,
+        admission::REPLICA_SET_VALIDATORS,
     ];
 
     fn webhook(name: &str, terms: &Terms<'_>) -> Option<Value> {
@@ -93,6 +96,10 @@ fn validator(name: &str, conditions: Vec<Value>, terms: &Terms<'_>) -> Value {
             admission::VALIDATE_BINDING,
             rule(cluster::GROUP, "v1beta2", "managedclustersetbindings"),
         ),
+        admission::REPLICA_SET_VALIDATORS => (
+            admission::VALIDATE_REPLICA_SET,
+            rule(work::GROUP, "*", "manifestworkreplicasets"),
+        ),
         _ => (admission::VALIDATE_WORK, rule(work::GROUP, "*", "manifestworks")),
     };
     webhook(name, path, &rule, conditions, terms)
@@ -112,6 +119,7 @@ impl Configuration for MutatingWebhookConfiguration {
         admission::CLUSTER_VALIDATORS,
         admission::BINDING_VALIDATORS,
         admission::WORK_VALIDATORS,
+        admission::REPLICA_SET_VALIDATORS,
     ];
 
     fn webhook(name: &str, terms: &Terms<'_>) -> Option<Value> {
@@ -158,7 +166,7 @@ fn foretells(name: &str, terms: &Terms<'_>) -> Option<Value> {
         return None;
     }
     let refuses = condition("is-refused", &refuses(name, terms.nil_executor)?);
-    let conditions = if name == admission::WORK_VALIDATORS {
+    let conditions = if [admission::WORK_VALIDATORS, admission::REPLICA_SET_VALIDATORS].contains(&name) {
         vec![condition("spec-changes", SPEC_CHANGES), refuses]
     } else {
         vec![refuses]
@@ -212,6 +220,12 @@ fn webhook(name: &str, path: &str, rule: &Value, conditions: Vec<Value>, terms: 
     webhook
 }
 
+/// Whether a configuration of that name is a concern of this hub at all. One that was left from when there were replica
+/// sets has them refused, as OCM does: the webhook says that they are off.
+pub fn concerns(name: &str, terms: &Terms<'_>) -> bool {
+    terms.replica_sets || name != admission::REPLICA_SET_VALIDATORS
+}
+
 /// What a configuration is to be.
 pub fn wanted<K: Configuration>(name: &str, terms: &Terms<'_>) -> Option<Value> {
     K::webhook(name, terms).map(|webhook| {
@@ -259,6 +273,7 @@ mod tests {
             policies,
             default_set: true,
             nil_executor: false,
+            replica_sets: true,
         }
     }
 
@@ -291,7 +306,7 @@ mod tests {
             let resource = webhook["rules"][0]["resources"].as_array().unwrap();
             assert!(resource.len() == 1 && !resource[0].as_str().unwrap().contains(['/', '*']));
             let conditions = webhook["matchConditions"].as_array().map_or(0, Vec::len);
-            let more = foretells && *name == admission::WORK_VALIDATORS;
+            let more = foretells && name.starts_with("manifestwork");
             assert_eq!(conditions, usize::from(policies) + usize::from(more), "{name}");
             for change in [json!({"webhooks": []}), json!({"metadata": {"labels": null}})] {
                 let mut other = serde_json::to_value(&object).unwrap();
@@ -314,10 +329,10 @@ mod tests {
             host: "h".to_owned(),
         };
         for place in [service(), url] {
-            assert_eq!(check::<MutatingWebhookConfiguration>(&place, true).len(), 4);
+            assert_eq!(check::<MutatingWebhookConfiguration>(&place, true).len(), 5);
             assert_eq!(check::<MutatingWebhookConfiguration>(&place, false).len(), 1);
-            assert_eq!(check::<ValidatingWebhookConfiguration>(&place, true).len(), 2);
-            assert_eq!(check::<ValidatingWebhookConfiguration>(&place, false).len(), 3);
+            assert_eq!(check::<ValidatingWebhookConfiguration>(&place, true).len(), 3);
+            assert_eq!(check::<ValidatingWebhookConfiguration>(&place, false).len(), 4);
         }
     }
 

@@ -56,6 +56,7 @@ pub struct Keeper {
     namespace: String,
     default_set: bool,
     nil_executor: bool,
+    replica_sets: bool,
     /// The API server goes with this hub: nobody else serves at this place.
     beside: bool,
     lives: Lives,
@@ -98,6 +99,7 @@ impl Keeper {
             namespace: options.namespace.clone(),
             default_set: options.gates().enabled(Feature::DefaultClusterSet),
             nil_executor: options.gates().enabled(Feature::NilExecutorValidating),
+            replica_sets: options.gates().enabled(Feature::ManifestWorkReplicaSet),
             beside: options.webhook.webhook_beside,
             lives: options.webhook.lives,
             repairs: Mutex::default(),
@@ -263,6 +265,7 @@ impl Keeper {
             policies,
             default_set: self.default_set,
             nil_executor: self.nil_executor,
+            replica_sets: self.replica_sets,
         };
         let validating = self.configure::<ValidatingWebhookConfiguration>(&terms).await?;
         let mutating = self.configure::<MutatingWebhookConfiguration>(&terms).await?;
@@ -382,7 +385,10 @@ impl Keeper {
     async fn configure<K: Configuration>(&self, terms: &Terms<'_>) -> Result<bool, Error> {
         let api = Api::<K>::all(self.writer.client());
         let mut all = true;
-        for name in K::NAMES {
+        for name in K::NAMES
+            .iter()
+            .filter(|name| configuration::concerns(name, terms))
+        {
             let subject = what::<K>(name);
             let there = self
                 .writer

@@ -47,6 +47,7 @@ struct Rules {
     limits: work::Limits,
     /// The namespace that the hub itself is in.
     namespace: String,
+    replica_sets: bool,
 }
 
 impl Rules {
@@ -59,6 +60,7 @@ impl Rules {
                 nil_executor: gates.enabled(Feature::NilExecutorValidating),
             },
             namespace: options.namespace.clone(),
+            replica_sets: gates.enabled(Feature::ManifestWorkReplicaSet),
         }
     }
 
@@ -67,7 +69,8 @@ impl Rules {
             admission::VALIDATE_CLUSTER
             | admission::MUTATE_CLUSTER
             | admission::VALIDATE_BINDING
-            | admission::VALIDATE_WORK => path,
+            | admission::VALIDATE_WORK
+            | admission::VALIDATE_REPLICA_SET => path,
             _ => return Reply::NoSuchPath,
         };
         let read = std::str::from_utf8(body)
@@ -107,6 +110,12 @@ impl Rules {
                 cluster::validate(user, new, old, &self.namespace)
             })?,
             admission::VALIDATE_BINDING => decide(request, |new, old| binding::validate(user, new, old))?,
+            admission::VALIDATE_REPLICA_SET if !self.replica_sets => {
+                return Err(Refusal::bad_request("ManifestWorkReplicaSet feature is disabled"));
+            }
+            admission::VALIDATE_REPLICA_SET => decide(request, |new, old| {
+                work::validate_replica_set(user, new, old, self.limits)
+            })?,
             _ => decide(request, |new, old| {
                 work::validate(user, &request.namespace, new, old, self.limits)
             })?,

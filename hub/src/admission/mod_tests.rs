@@ -15,7 +15,10 @@ fn rules(allowed: bool, phase: &'static str) -> Rules {
             answer.to_string().into_bytes(),
         )))
     });
-    let options = HubOptions::default();
+    let options = HubOptions {
+        feature_gates: vec!["ManifestWorkReplicaSet=true".parse().unwrap()],
+        ..HubOptions::default()
+    };
     Rules::new(Client::new(service, "default"), &options, &options.gates())
 }
 
@@ -43,6 +46,7 @@ async fn every_path_has_its_rule() {
     let account =
         json!({"subject": {"type": "ServiceAccount", "serviceAccount": {"namespace": "n", "name": "s"}}});
     let work = json!({"spec": {"workload": {"manifests": [map]}, "executor": account}});
+    let set = json!({"spec": {"manifestWorkTemplate": work["spec"]}});
     for (path, object, message) in [
         (
             admission::VALIDATE_CLUSTER,
@@ -59,6 +63,11 @@ async fn every_path_has_its_rule() {
             &work,
             "user jane cannot manipulate the Manifestwork with executor n/s",
         ),
+        (
+            admission::VALIDATE_REPLICA_SET,
+            &set,
+            "user jane cannot manipulate the ManifestWorkReplicaSet with executor n/s",
+        ),
     ] {
         let yes = response(&rules(true, "Active"), path, object).await;
         assert_eq!(yes, json!({"uid": "u", "allowed": true}), "{path}");
@@ -69,6 +78,15 @@ async fn every_path_has_its_rule() {
             "{no}"
         );
     }
+    let off = Rules {
+        replica_sets: false,
+        ..rules(true, "Active")
+    };
+    let no = response(&off, admission::VALIDATE_REPLICA_SET, &set).await;
+    assert_eq!(
+        no["status"]["message"],
+        "ManifestWorkReplicaSet feature is disabled"
+    );
     let going = response(&rules(true, "Terminating"), admission::VALIDATE_CLUSTER, &cluster).await;
     let message = going["status"]["message"].as_str().unwrap();
     assert!(

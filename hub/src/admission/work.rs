@@ -1,4 +1,4 @@
-//! What is refused of ManifestWorks (ocm-wire §8).
+//! What is refused of ManifestWorks, and of ManifestWorkReplicaSets, whose template is one (ocm-wire §8).
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -14,6 +14,21 @@ use super::review::{Check, Decision, Question, Refusal, User, works};
 pub struct Work<'a> {
     #[serde(borrow)]
     spec: Spec<'a>,
+}
+
+/// What the rules look at of a replica set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ReplicaSet<'a> {
+    #[serde(borrow)]
+    spec: ReplicaSetSpec<'a>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ReplicaSetSpec<'a> {
+    #[serde(borrow)]
+    manifest_work_template: Spec<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,11 +108,49 @@ pub fn validate(
     old: Option<&Work<'_>>,
     limits: Limits,
 ) -> Decision {
-    manifests(&new.spec.workload.manifests, limits.manifests).map_err(Refusal::bad_request)?;
-    if old.is_some_and(|old| old.spec.executor == new.spec.executor) {
+    check(
+        &new.spec,
+        old.map(|old| &old.spec),
+        limits,
+        namespace,
+        |executor| {
+            format!(
+                "user {} cannot manipulate the Manifestwork with executor {executor} in namespace {namespace}",
+                user.username
+            )
+        },
+    )
+}
+
+/// The same of a replica set. Its works are made by the hub, on clusters that nobody knows yet: who names an executor must
+/// have the right to in all namespaces.
+pub fn validate_replica_set(
+    user: &User,
+    new: &ReplicaSet<'_>,
+    old: Option<&ReplicaSet<'_>>,
+    limits: Limits,
+) -> Decision {
+    let old = old.map(|old| &old.spec.manifest_work_template);
+    check(&new.spec.manifest_work_template, old, limits, "", |executor| {
+        format!(
+            "user {} cannot manipulate the ManifestWorkReplicaSet with executor {executor} in all namespaces",
+            user.username
+        )
+    })
+}
+
+fn check(
+    new: &Spec<'_>,
+    old: Option<&Spec<'_>>,
+    limits: Limits,
+    namespace: &str,
+    why: impl FnOnce(String) -> String,
+) -> Decision {
+    manifests(&new.workload.manifests, limits.manifests).map_err(Refusal::bad_request)?;
+    if old.is_some_and(|old| old.executor == new.executor) {
         return Ok(Vec::new());
     }
-    let (of, name) = match &new.spec.executor {
+    let (of, name) = match &new.executor {
         None if !limits.nil_executor => return Ok(Vec::new()),
         None => ("", admission::DEFAULT_EXECUTOR),
         Some(executor) => match &executor.subject.service_account {
@@ -112,10 +165,7 @@ pub fn validate(
     );
     Ok(vec![Check {
         question: Question::May(right),
-        refusal: Refusal::bad_request(format!(
-            "user {} cannot manipulate the Manifestwork with executor {of}/{name} in namespace {namespace}",
-            user.username
-        )),
+        refusal: Refusal::bad_request(why(format!("{of}/{name}"))),
     }])
 }
 
@@ -324,5 +374,45 @@ mod tests {
         let nobody = json!({"subject": {"type": "ServiceAccount"}});
         let refusal = decide(&spec(&[map("n", "a")], Some(&nobody)), None, LIMITS).unwrap_err();
         assert_eq!(refusal.message(), "executor service account can not be nil");
+    }
+
+    #[test]
+    fn a_replica_set_is_judged_by_its_template_and_for_all_namespaces() {
+        let set = |manifests: &[Value], executor: Option<&Value>| {
+            let work: Value = serde_json::from_str(&spec(manifests, executor)).unwrap();
+            json!({"spec": {"placementRefs": [{"name": "p"}], "manifestWorkTemplate": work["spec"]}})
+                .to_string()
+        };
+        let decide = |new: &str, old: Option<&str>| {
+            let old = old.map(|old| serde_json::from_str::<ReplicaSet<'_>>(old).unwrap());
+            validate_replica_set(&jane(), &serde_json::from_str(new).unwrap(), old.as_ref(), LIMITS)
+        };
+        for (manifests, message) in [
+            (vec![], "manifests should not be empty"),
+            (
+                vec![map("n", "a"), map("n", "a")],
+                "duplicate manifest for resource n/a with resource type v1.ConfigMap",
+            ),
+        ] {
+            assert_eq!(
+                decide(&set(&manifests, None), None).unwrap_err().message(),
+                message
+            );
+        }
+        assert!(decide("{}", None).is_err(), "no template, no manifests");
+        let plain = set(&[map("n", "a")], None);
+        assert_eq!(decide(&plain, None), Ok(Vec::new()));
+        let named = set(&[map("n", "a")], Some(&account("ns", "a")));
+        assert_eq!(decide(&named, Some(&named)), Ok(Vec::new()));
+        let asked = decide(&named, Some(&plain)).unwrap();
+        assert_eq!(
+            asked,
+            [Check {
+                question: Question::May(works("execute-as", "", "system:serviceaccount:ns:a".to_owned())),
+                refusal: Refusal::bad_request(
+                    "user jane cannot manipulate the ManifestWorkReplicaSet with executor ns/a in all namespaces"
+                ),
+            }]
+        );
     }
 }

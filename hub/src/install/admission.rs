@@ -44,9 +44,49 @@ struct Policy {
     own: usize,
 }
 
-fn policies(nil_executor: bool, hub: &str) -> [Policy; 4] {
-    [clusters(hub), bindings(), works(nil_executor), requests()]
+fn policies(nil_executor: bool, hub: &str) -> [Policy; 5] {
+    [
+        clusters(hub),
+        bindings(),
+        works(&WORKS, nil_executor),
+        works(&REPLICA_SETS, nil_executor),
+        requests(),
+    ]
 }
+
+/// A kind that has manifests.
+struct Works {
+    name: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    /// Where what a work says is, from the object on.
+    spec: &'static [&'static str],
+    /// In CEL, the namespace of the works; a replica set's are everywhere.
+    namespace: &'static str,
+    /// The same in words.
+    place: &'static str,
+}
+
+const WORKS: Works = Works {
+    name: admission::WORK_VALIDATORS,
+    version: "v1",
+    kind: "Manifestwork",
+    plural: "manifestworks",
+    spec: &["spec"],
+    namespace: ".namespace(object.metadata.namespace)",
+    place: "'namespace ' + object.metadata.namespace",
+};
+
+const REPLICA_SETS: Works = Works {
+    name: admission::REPLICA_SET_VALIDATORS,
+    version: "v1alpha1",
+    kind: "ManifestWorkReplicaSet",
+    plural: "manifestworkreplicasets",
+    spec: &["spec", "manifestWorkTemplate"],
+    namespace: "",
+    place: "'all namespaces'",
+};
 
 /// Agents count the requests that are there for their cluster, and ask for no certificate when there are too many
 /// (ocm-wire §2.3): nobody else's agent is to make some.
@@ -261,12 +301,17 @@ fn bindings() -> Policy {
     }
 }
 
-fn works(nil_executor: bool) -> Policy {
-    let executor = |object: &str| {
-        format!(
-            "{object} != null && has({object}.spec) && has({object}.spec.executor) ? {object}.spec.executor : null"
-        )
+fn works(of: &Works, nil_executor: bool) -> Policy {
+    // A field of what a work says, if everything on the way there is.
+    let field = |object: &str, path: &[&str], none: &str| {
+        let (mut there, mut at) = (Vec::new(), object.to_owned());
+        for step in of.spec.iter().chain(path) {
+            at = format!("{at}.{step}");
+            there.push(format!("has({at})"));
+        }
+        format!("{} ? {at} : {none}", there.join(" && "))
     };
+    let executor = |object: &str| format!("{object} != null && {}", field(object, &["executor"], "null"));
     let account = "variables.executor.subject.serviceAccount";
     let of_nobody = if nil_executor {
         format!("'/{}'", admission::DEFAULT_EXECUTOR)
@@ -274,13 +319,13 @@ fn works(nil_executor: bool) -> Policy {
         "''".to_owned()
     };
     Policy {
-        name: admission::WORK_VALIDATORS,
+        name: of.name,
         group: work::GROUP,
-        version: "v1",
-        plural: "manifestworks",
+        version: of.version,
+        plural: of.plural,
         conditions: json!([{"name": "spec-changes", "expression": SPEC_CHANGES}]),
         variables: json!([
-            {"name": "manifests", "expression": "has(object.spec) && has(object.spec.workload) && has(object.spec.workload.manifests) ? object.spec.workload.manifests : []"},
+            {"name": "manifests", "expression": field("object", &["workload", "manifests"], "[]")},
             {"name": "executor", "expression": executor("object")},
             {"name": "oldExecutor", "expression": executor("oldObject")},
             {"name": "kept", "expression": "oldObject != null && variables.executor == variables.oldExecutor"},
@@ -313,11 +358,13 @@ fn works(nil_executor: bool) -> Policy {
             {
                 "expression": format!(
                     "variables.kept || variables.who == '' || authorizer.group('{}').resource('manifestworks')\
-                     .namespace(object.metadata.namespace).name('system:serviceaccount:' + variables.who.replace('/', ':'))\
-                     .check('{}').allowed()",
-                    work::GROUP, admission::EXECUTE_AS
+                     {}.name('system:serviceaccount:' + variables.who.replace('/', ':')).check('{}').allowed()",
+                    work::GROUP, of.namespace, admission::EXECUTE_AS
                 ),
-                "messageExpression": "'user ' + request.userInfo.username + ' cannot manipulate the Manifestwork with executor ' + variables.who + ' in namespace ' + object.metadata.namespace",
+                "messageExpression": format!(
+                    "'user ' + request.userInfo.username + ' cannot manipulate the {} with executor ' + variables.who + ' in ' + {}",
+                    of.kind, of.place
+                ),
                 "reason": "Forbidden",
             },
         ]),
@@ -397,7 +444,12 @@ fn objects(policy: &Policy) -> (Value, Value) {
 
 /// Installs the policies, or brings them up to date, where the server has such. Whether it holds all of them now: what it
 /// does not hold, the webhook has to say. `hub` is the namespace that the hub itself is in.
-pub async fn install(writer: &Writer, nil_executor: bool, hub: &str) -> Result<bool, Error> {
+pub async fn install(
+    writer: &Writer,
+    nil_executor: bool,
+    replica_sets: bool,
+    hub: &str,
+) -> Result<bool, Error> {
     let client = writer.client();
     let served = writer.bounded(
         format!("discover {GROUP_VERSION}"),
@@ -415,7 +467,8 @@ pub async fn install(writer: &Writer, nil_executor: bool, hub: &str) -> Result<b
         return Ok(false);
     }
     let mut all = true;
-    for policy in policies(nil_executor, hub) {
+    let wanted = |policy: &Policy| replica_sets || policy.name != admission::REPLICA_SET_VALIDATORS;
+    for policy in policies(nil_executor, hub).into_iter().filter(wanted) {
         let (object, binding) = objects(&policy);
         let applied = async {
             apply::<ValidatingAdmissionPolicy>(writer, policy.name, &object).await?;
@@ -482,6 +535,7 @@ mod tests {
             admission::CLUSTER_VALIDATORS,
             admission::BINDING_VALIDATORS,
             admission::WORK_VALIDATORS,
+            admission::REPLICA_SET_VALIDATORS,
         ] {
             let text = refuses(name, true).unwrap();
             assert!(text.starts_with("!((") && !text.contains("variables"), "{text}");

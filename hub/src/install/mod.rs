@@ -24,7 +24,8 @@ pub async fn definitions(writer: &Writer, gates: &FeatureGates, namespace: &str)
     }
     until_done("definitions", || async {
         crds::install(writer, wanted.clone()).await?;
-        admission::install(writer, gates.enabled(Feature::NilExecutorValidating), namespace).await
+        let (nil, sets) = (Feature::NilExecutorValidating, Feature::ManifestWorkReplicaSet);
+        admission::install(writer, gates.enabled(nil), gates.enabled(sets), namespace).await
     })
     .await
 }

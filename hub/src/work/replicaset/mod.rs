@@ -1,7 +1,7 @@
 //! ManifestWorkReplicaSets: one work on every cluster that placements select (gate ManifestWorkReplicaSet, ocm-wire §4).
 //!
 //! `rollout` says which clusters a change reaches next, `deploy` what that comes to, `status` what is told of it: all of
-//! them purely, from what `outline` keeps. `controller` reads and writes. Templates are read when they are written, and
+//! them purely, from what `outline` keeps. `controller` looks and decides, `writes` does it. Templates are read when they are written, and
 //! kept nowhere.
 
 mod controller;
@@ -9,6 +9,7 @@ mod deploy;
 mod outline;
 mod rollout;
 mod status;
+mod writes;
 
 use std::sync::Arc;
 
