@@ -132,6 +132,103 @@ async fn an_executor_needs_every_right_and_what_changes_counts_at_once() -> Resu
     spoke.until_gone(&configmap_path(&ns, "owned"), SOON).await
 }
 
+/// As klusterlets are without the gate: nothing is remembered, and what is not allowed is tried again when the work changes or
+/// a minute has passed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_needs_every_right_also_where_nothing_is_remembered() -> Result {
+    let fleet = with_gates(&[]).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let maps = |value: &str| [configmap(&ns, "one", value), configmap(&ns, "two", value)];
+    fleet
+        .create(&executed(name, &ns, "app", &maps("0"), &json!({})))
+        .await?;
+    let account = format!("{ns}/{ACCOUNT}");
+    refused(
+        &fleet,
+        "app",
+        "one",
+        &["not allowed to apply the resource", &account, "may not"],
+    )
+    .await?;
+    assert!(spoke.find(&configmap_path(&ns, "one")).await?.is_none());
+
+    // What is there when each right is missing, and that each is asked for by its name.
+    let all = ["create", "update", "patch", "get", "delete"];
+    for (number, missing) in all.into_iter().enumerate() {
+        let verbs: Vec<&str> = all.into_iter().filter(|verb| *verb != missing).collect();
+        allow(&spoke, &ns, &json!([rule("", &CONFIGMAPS, &verbs)])).await?;
+        until_may(&spoke, &ns, missing, false).await?;
+        fleet
+            .set_manifests(name, "app", &maps(&number.to_string()))
+            .await?;
+        for map in ["one", "two"] {
+            refused(&fleet, "app", map, &[&format!("may not {missing} it")]).await?;
+        }
+    }
+    assert!(spoke.find(&configmap_path(&ns, "one")).await?.is_none());
+
+    // To delete is not needed of what outlives the work, and is of the rest.
+    let some = json!({"spec": {"deleteOption": {"propagationPolicy": "SelectivelyOrphan", "selectivelyOrphans": {
+        "orphaningRules": [{"group": "", "resource": "configmaps", "namespace": ns, "name": "one"}]}}}});
+    let path = muster_tests::objects::work_path(name, "app");
+    fleet.kube().merge(&path, &some).await?;
+    spoke.until_there(&configmap_path(&ns, "one"), SOON).await?;
+    refused(&fleet, "app", "two", &["may not delete it"]).await?;
+    let one = spoke.get(&configmap_path(&ns, "one")).await?;
+    assert!(one["metadata"]["ownerReferences"].is_null(), "{one}");
+    assert!(spoke.find(&configmap_path(&ns, "two")).await?.is_none());
+    let orphan =
+        json!({"spec": {"deleteOption": {"propagationPolicy": "Orphan", "selectivelyOrphans": null}}});
+    fleet.kube().merge(&path, &orphan).await?;
+    fleet.until_applied(name, "app").await?;
+
+    // With the right, they are the work's again, and go with it.
+    allow(&spoke, &ns, &json!([rule("", &CONFIGMAPS, &all)])).await?;
+    until_may(&spoke, &ns, "delete", true).await?;
+    let own = json!({"spec": {"deleteOption": {"propagationPolicy": "Foreground"}}});
+    fleet.kube().merge(&path, &own).await?;
+    fleet.until_applied(name, "app").await?;
+    fleet.set_manifests(name, "app", &maps("last")).await?;
+    fleet.until_applied(name, "app").await?;
+    assert_eq!(
+        spoke.get(&configmap_path(&ns, "two")).await?["data"]["value"],
+        "last"
+    );
+    // Everything taken away, what is there stays as it is, and is not written.
+    allow(&spoke, &ns, &json!([])).await?;
+    until_may(&spoke, &ns, "get", false).await?;
+    fleet.set_manifests(name, "app", &maps("never")).await?;
+    refused(&fleet, "app", "one", &["may not"]).await?;
+    assert_eq!(
+        spoke.get(&configmap_path(&ns, "one")).await?["data"]["value"],
+        "last"
+    );
+    fleet.kube().delete(&path).await?;
+    for map in ["one", "two"] {
+        spoke.until_gone(&configmap_path(&ns, map), SOON).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the API server itself says that the account may do this with ConfigMaps, or may not: its own knowledge of roles
+/// lags behind.
+async fn until_may(spoke: &Kube, namespace: &str, verb: &str, may: bool) -> Result {
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
+        "user": format!("system:serviceaccount:{namespace}:{ACCOUNT}"),
+        "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{namespace}"), "system:authenticated"],
+        "resourceAttributes": {"verb": verb, "group": "", "version": "v1", "resource": "configmaps",
+            "namespace": namespace, "name": "one"}}});
+    muster_tests::eventually(SOON, "the server knows the role", async || {
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        let answer = spoke.create(path, &review).await.map_err(|e| e.to_string())?;
+        (answer["status"]["allowed"] == may)
+            .then_some(())
+            .ok_or_else(|| answer["status"].to_string())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_executor_gives_no_rights_that_it_does_not_have() -> Result {
     let fleet = with_gates(&["ExecutorValidatingCaches"]).await?;

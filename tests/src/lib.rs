@@ -19,6 +19,7 @@ pub mod proxy;
 pub mod seed;
 pub mod tokens;
 pub mod wait;
+pub mod webhook;
 
 pub use control_plane::ControlPlane;
 pub use faults::Faults;
@@ -30,3 +31,4 @@ pub use program::Program;
 pub use proxy::Proxy;
 pub use seed::Seed;
 pub use wait::eventually;
+pub use webhook::{Does, Webhook};

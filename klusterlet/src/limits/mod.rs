@@ -18,6 +18,9 @@ use window::{May, Window};
 /// A server that has too much to do is asked again for this long, before whoever asked is told so.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A request that has lasted so long makes room for others: a webhook that does not answer must not hold them up.
+const LONG: Duration = Duration::from_secs(1);
+
 /// An API server and the limits that all who ask it share.
 #[derive(Clone)]
 #[must_use]
@@ -130,7 +133,17 @@ impl Server {
         let deadline = Instant::now() + self.patience;
         loop {
             let mut permit = self.limits.enter(&self.whose, deadline).await?;
-            let result = make().await;
+            let result = {
+                let mut made = std::pin::pin!(make());
+                tokio::select! {
+                    biased;
+                    result = &mut made => result,
+                    () = tokio::time::sleep(LONG) => {
+                        permit.put_aside();
+                        made.await
+                    }
+                }
+            };
             let answer = judge(&result);
             permit.answer = Some(answer);
             drop(permit);
@@ -160,6 +173,16 @@ struct Permit {
     limits: Arc<Limits>,
     began: Instant,
     answer: Option<Answer>,
+    aside: bool,
+}
+
+impl Permit {
+    /// Its request lasts long: others may go meanwhile.
+    fn put_aside(&mut self) {
+        self.aside = true;
+        self.limits.lock().window.put_aside();
+        self.limits.let_in(Instant::now());
+    }
 }
 
 impl Drop for Permit {
@@ -169,7 +192,11 @@ impl Drop for Permit {
         let may = {
             let mut inner = limits.lock();
             let before = inner.window.size();
-            inner.window.end(self.began, now, self.answer);
+            if self.aside {
+                inner.window.end_aside(self.began, now, self.answer);
+            } else {
+                inner.window.end(self.began, now, self.answer);
+            }
             let after = inner.window.size();
             if after < before {
                 tracing::debug!(server = limits.name, requests = after, "fewer requests at a time");
@@ -239,6 +266,7 @@ impl Limits {
                     limits: self.clone(),
                     began: now,
                     answer: None,
+                    aside: false,
                 };
                 if let Err(permit) = tell.send(permit) {
                     nobody.push(permit);
@@ -324,6 +352,32 @@ mod tests {
         tokio::time::advance(Duration::from_secs(55)).await;
         assert_eq!(server.run(fine, || async {}).await, Ok(()));
         assert_eq!(began.elapsed(), long);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_answer_holds_up_nobody() {
+        let server = server();
+        let (hanging, one) = (server.of("hanging"), server.of("one"));
+        let never = futures::future::join_all((0..200).map(|_| {
+            let hang = || tokio::time::sleep(Duration::from_secs(30));
+            hanging.run(|()| Answer::Fine, hang)
+        }));
+        let began = Instant::now();
+        let others = async {
+            let mut longest = Duration::ZERO;
+            for _ in 0..20 {
+                let asked = Instant::now();
+                let quick = || tokio::time::sleep(Duration::from_millis(10));
+                one.run(|()| Answer::Fine, quick).await.unwrap();
+                longest = longest.max(asked.elapsed());
+            }
+            longest
+        };
+        let (all, longest) = tokio::join!(never, others);
+        assert!(longest <= LONG + Duration::from_millis(10), "{longest:?}");
+        assert!(all.iter().all(Result::is_ok));
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+        assert_eq!(server.limits.lock().window.may(Instant::now()), May::Go);
     }
 
     #[tokio::test(start_paused = true)]

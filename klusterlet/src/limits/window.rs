@@ -16,6 +16,8 @@ const SLOWER: u32 = 4;
 const SLACK: Duration = Duration::from_millis(50);
 /// Answers that make a round, at least.
 const ROUND: u32 = 8;
+/// Requests that have lasted long and wait beside the others, at most.
+const ASIDE: usize = 256;
 /// A server that refuses without saying for how long is left alone this long, doubled each time up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 /// Longest pause a server can ask for: nobody may silence the agent for good.
@@ -48,6 +50,8 @@ pub enum May {
 pub struct Window {
     size: f64,
     in_flight: usize,
+    /// Of those, they have lasted long.
+    aside: usize,
     /// All of it was in use, and most of it still is.
     used: bool,
     /// Requests that began before it shrank tell of the time before.
@@ -63,6 +67,7 @@ impl Default for Window {
         Self {
             size: SIZE.0,
             in_flight: 0,
+            aside: 0,
             used: false,
             shrunk: None,
             held: None,
@@ -84,22 +89,38 @@ impl Window {
     pub fn may(&self, now: Instant) -> May {
         match self.held {
             Some(until) if now < until => May::After(until),
-            _ if self.in_flight < self.size() => May::Go,
+            _ if self.counted() < self.size() => May::Go,
             _ => May::Full,
         }
+    }
+
+    /// Requests that take up room.
+    fn counted(&self) -> usize {
+        self.in_flight - self.aside.min(ASIDE)
+    }
+
+    /// One has lasted long, as where a webhook hangs: it makes room for others and waits on.
+    pub fn put_aside(&mut self) {
+        self.aside += 1;
     }
 
     /// One begins.
     pub fn begin(&mut self) {
         self.in_flight += 1;
-        self.used |= self.in_flight >= self.size();
+        self.used |= self.counted() >= self.size();
+    }
+
+    /// One that was put aside ends like any other.
+    pub fn end_aside(&mut self, began: Instant, now: Instant, answer: Option<Answer>) {
+        self.aside = self.aside.saturating_sub(1);
+        self.end(began, now, answer);
     }
 
     /// One that began at `began` has ended; `None`: nobody waited for its answer.
     pub fn end(&mut self, began: Instant, now: Instant, answer: Option<Answer>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let used = self.used;
-        self.used &= self.in_flight >= self.size() / 2;
+        self.used &= self.counted() >= self.size() / 2;
         match answer {
             None => {}
             Some(Answer::Fine) => {
@@ -232,6 +253,25 @@ mod tests {
             Some(Answer::Refused(Some(Duration::from_secs(9999)))),
         );
         assert_eq!(window.may(later), May::After(later + LONGEST_PAUSE));
+    }
+
+    #[test]
+    fn what_lasts_long_makes_room_for_so_many() {
+        let (mut window, now) = (Window::default(), Instant::now());
+        let mut going = 0;
+        while window.may(now) == May::Go {
+            window.begin();
+            window.put_aside();
+            going += 1;
+        }
+        assert_eq!(going, ASIDE + 32);
+        let later = now + Duration::from_secs(30);
+        window.end_aside(now, later, Some(Answer::Fine));
+        assert_eq!(window.may(later), May::Go);
+        for _ in 1..going {
+            window.end_aside(now, later, None);
+        }
+        assert_eq!((window.in_flight, window.aside), (0, 0));
     }
 
     #[test]

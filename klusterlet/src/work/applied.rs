@@ -128,20 +128,29 @@ pub async fn remove(
     entry: &AppliedManifestResourceMeta,
     applied_uid: &str,
 ) -> Result<bool, RequestError> {
-    let served = match mapper
-        .by_plural(spoke, &entry.group, &entry.version, &entry.resource)
-        .await
-    {
-        Ok(served) => served,
-        // The kind itself is gone, and its objects with it.
-        Err(RequestError::UnknownKind(_)) => return Ok(true),
-        Err(error) => return Err(error),
-    };
-    let path = served.object(&entry.namespace, &entry.name);
-    let live = match objects::get(spoke, &path).await {
-        Ok(live) => Some(live),
-        Err(error) if error.is_not_found() => None,
-        Err(error) => return Err(error),
+    let mut asked_anew = false;
+    let (path, live) = loop {
+        let served = match mapper
+            .by_plural(spoke, &entry.group, &entry.version, &entry.resource)
+            .await
+        {
+            Ok(served) => served,
+            // The kind itself is gone, and its objects with it.
+            Err(RequestError::UnknownKind(_)) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let path = served.object(&entry.namespace, &entry.name);
+        match objects::get(spoke, &path).await {
+            Ok(live) => break (path, Some(live)),
+            // What was known of the kind was of before.
+            Err(error) if error.is_unserved() && !asked_anew => {
+                mapper.forget_group(&entry.group);
+                asked_anew = true;
+            }
+            Err(error) if error.is_unserved() => return Ok(false),
+            Err(error) if error.is_not_found() => break (path, None),
+            Err(error) => return Err(error),
+        }
     };
     match (removal(&entry.uid, live.as_ref(), applied_uid), live) {
         (Removal::Leave, _) | (_, None) => Ok(true),

@@ -15,8 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// No single request may hold a worker longer than this: a link that is cut without a word gives no other sign.
+/// No single request may last longer than this: a link that is cut without a word gives no other sign.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is written may meet a webhook that does not answer. The server gives up on that after 30 s at most, and then has
+/// something to say about it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Why a request to the managed cluster or the hub gave no object.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +76,16 @@ impl RequestError {
     /// The object, or the resource, is not there.
     pub fn is_not_found(&self) -> bool {
         self.code() == 404
+    }
+
+    /// The resource itself is not there, or not there: it is served no more, or under another name or scope. What misses an
+    /// object, or a namespace, names it.
+    pub fn is_unserved(&self) -> bool {
+        let Self::Kube(error) = self else { return false };
+        let kube::Error::Api(status) = &**error else {
+            return false;
+        };
+        status.code == 404 && status.details.as_ref().is_none_or(|d| d.name.is_empty())
     }
 
     /// Somebody wrote in between.
@@ -180,6 +193,11 @@ pub async fn request(
     } else {
         Cow::Borrowed(path)
     };
+    let limit = if method == http::Method::GET {
+        REQUEST_TIMEOUT
+    } else {
+        WRITE_TIMEOUT
+    };
     let (client, method, asked, bytes) = (way.client(), &method, &*asked, &bytes);
     let make = move || async move {
         let request = http::Request::builder()
@@ -189,7 +207,7 @@ pub async fn request(
             .header(http::header::ACCEPT, JSON)
             .body(Body::from(bytes.clone()))
             .map_err(|e| (RequestError::Build(e), None))?;
-        match tokio::time::timeout(REQUEST_TIMEOUT, send(client, request)).await {
+        match tokio::time::timeout(limit, send(client, request)).await {
             Ok(answer) => answer.map_err(|(e, pause)| (RequestError::Kube(Box::new(e)), pause)),
             Err(_) => Err((RequestError::Timeout, None)),
         }

@@ -257,8 +257,12 @@ impl State {
         let mut others: Vec<String> = works.iter().filter(|w| *w != work).cloned().collect();
         others.sort_unstable();
         let manifests = self.works.get_mut(work).map(|w| &mut w.manifests);
-        if let Some(manifest) = manifests.and_then(|m| m.get_mut(ordinal)) {
-            manifest.key = Some(key.clone());
+        let former = manifests
+            .and_then(|m| m.get_mut(ordinal))
+            .and_then(|manifest| manifest.key.replace(key.clone()));
+        // Its kind has got another plural, or scope.
+        if let Some(former) = former.filter(|former| former != key) {
+            self.disown(&former, work);
         }
         others
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What one watch covers.
@@ -47,6 +47,7 @@ pub struct Watches {
 #[derive(Debug)]
 struct Running {
     sight: watch::Receiver<Sight>,
+    hurry: Arc<Notify>,
     stop: CancellationToken,
 }
 
@@ -79,14 +80,14 @@ impl Watches {
             return found.sight.clone();
         }
         let (tx, sight) = watch::channel(Sight::Not);
-        let stop = CancellationToken::new();
+        let (stop, hurry) = (CancellationToken::new(), Arc::<Notify>::default());
         let task = follow(
             self.client.clone(),
             key.0.clone(),
             key.1.clone(),
             self.state.clone(),
             self.notify.clone(),
-            tx,
+            (tx, hurry.clone()),
         );
         let token = stop.clone();
         tokio::spawn(async move { token.run_until_cancelled(task).await });
@@ -94,6 +95,7 @@ impl Watches {
             key,
             Running {
                 sight: sight.clone(),
+                hurry,
                 stop,
             },
         );
@@ -103,6 +105,13 @@ impl Watches {
     /// How many run.
     pub fn count(&self) -> usize {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Those of a group that failed are tried again at once: it may be served now.
+    pub fn hurry(&self, group: &str) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_group = running.iter().filter(|((served, _), _)| served.group == group);
+        of_group.for_each(|(_, running)| running.hurry.notify_waiters());
     }
 
     /// Ends the watches that no work needs any more.
@@ -118,7 +127,7 @@ async fn follow(
     scope: Coverage,
     state: Arc<Mutex<State>>,
     notify: tokio::sync::mpsc::UnboundedSender<String>,
-    sight: watch::Sender<Sight>,
+    (sight, hurry): (watch::Sender<Sight>, Arc<Notify>),
 ) {
     let resource = ApiResource {
         group: served.group.clone(),
@@ -176,7 +185,7 @@ async fn follow(
                         s.unwatched(|key| covers(&served, &scope, key))
                     }));
                 }
-                backoff.watch_again(&error).await;
+                tokio::select! { () = backoff.watch_again(&error) => {}, () = hurry.notified() => {} }
                 continue;
             }
         };

@@ -1,9 +1,9 @@
 //! What OCM's work/deleteoption shows: objects that works share, and objects that works leave behind.
 
-use super::{applied_work, delete, owners, patch, uid};
+use super::{applied_work, delete, owners, patch, uid, until_manifest};
 use crate::Result;
 use muster_tests::Fleet;
-use muster_tests::objects::{APPLIED_WORKS, configmap, configmap_path, work, work_path, work_with};
+use muster_tests::objects::{APPLIED_WORKS, configmap, configmap_path, strategy, work, work_path, work_with};
 use muster_tests::wait::SOON;
 use serde_json::json;
 
@@ -118,6 +118,78 @@ async fn a_shared_object_stays_when_one_work_lets_it_go() -> Result {
         .await?;
     assert_eq!(uid(&spoke.get(&path).await?), uid(&made));
     assert!(recorded(&applied_work(&fleet, 0, "second").await?).contains(&shared));
+    Ok(())
+}
+
+/// A reference whose UID ends in `-` takes an owner off, as in OCM: also one that the object was made without.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_with_a_minus_is_taken_off() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let maps = format!("/api/v1/namespaces/{ns}/configmaps");
+    let parent = spoke.create(&maps, &configmap(&ns, "parent", "1")).await?;
+    let owner = |suffix: &str| {
+        json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "parent",
+            "uid": format!("{}{suffix}", uid(&parent))}])
+    };
+    let mut theirs = configmap(&ns, "there", "1");
+    theirs["metadata"]["ownerReferences"] = owner("");
+    spoke.create(&maps, &theirs).await?;
+    let apply = json!({"manifestConfigs": [strategy("", "configmaps", &ns, "applied", &json!({"type": "ServerSideApply"}))]});
+    let manifests = ["there", "made", "applied"].map(|map| {
+        let mut map = configmap(&ns, map, "1");
+        map["metadata"]["ownerReferences"] = owner("-");
+        map
+    });
+    fleet.create(&work_with(name, "app", &manifests, &apply)).await?;
+    fleet.until_applied(name, "app").await?;
+    let record = uid(&applied_work(&fleet, 0, "app").await?);
+    for map in ["there", "made", "applied"] {
+        let object = spoke.get(&configmap_path(&ns, map)).await?;
+        let list = &object["metadata"]["ownerReferences"];
+        assert_eq!(
+            (owners(&object), &list[0]["uid"]),
+            (1, &json!(record)),
+            "{map}: {list}"
+        );
+    }
+    // The parent's end is nothing to them.
+    spoke.delete(&configmap_path(&ns, "parent")).await?;
+    spoke.until_gone(&configmap_path(&ns, "parent"), SOON).await?;
+    delete(&fleet, name, "app").await
+}
+
+/// An object that is to outlive its work does, also where its manifest can not be applied when that is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orphan_that_can_not_be_applied_stays_all_the_same() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns, spoke) = (&cluster.name, cluster.namespace(), cluster.kube());
+    let apply = json!({"manifestConfigs": [strategy("", "configmaps", &ns, "map", &json!({"type": "ServerSideApply"}))]});
+    fleet
+        .create(&work_with(name, "app", &[configmap(&ns, "map", "1")], &apply))
+        .await?;
+    fleet.until_applied(name, "app").await?;
+    let path = configmap_path(&ns, "map");
+    let edit = json!({"data": {"value": "theirs"}});
+    spoke
+        .merge(&format!("{path}?fieldManager=somebody"), &edit)
+        .await?;
+    let conflict = ("Applied", "False", "AppliedManifestFailed", "conflict");
+    until_manifest(&fleet, name, "app", "map", conflict).await?;
+    let orphan = json!({"spec": {"deleteOption": {"propagationPolicy": "Orphan"}}});
+    patch(&fleet, name, "app", &orphan).await?;
+    spoke
+        .until(&path, SOON, "it is free", |object| {
+            let found = owners(object.ok_or("it is gone")?);
+            (found == 0)
+                .then_some(())
+                .ok_or_else(|| format!("{found} owners"))
+        })
+        .await?;
+    delete(&fleet, name, "app").await?;
+    assert_eq!(spoke.get(&path).await?["data"]["value"], "theirs");
     Ok(())
 }
 

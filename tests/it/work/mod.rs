@@ -3,6 +3,7 @@
 
 mod badinput;
 mod conditionrules;
+mod definitions;
 mod deleteoption;
 mod docs;
 mod drift;
@@ -15,6 +16,7 @@ mod strangers;
 mod takeover;
 mod unmanaged_appliedwork;
 mod updatestrategy;
+mod webhooks;
 #[allow(clippy::module_inception)] // OCM's name
 mod work;
 

@@ -4,7 +4,7 @@ use super::{age, config, definition, delete, moved, until_manifest};
 use crate::Result;
 use muster_tests::control_plane::is_embedded;
 use muster_tests::objects::{
-    condition_in, configmap, configmap_path, deployment, feedback, work_path, work_with,
+    condition_in, configmap, configmap_path, deployment, feedback, manifest_status, work_path, work_with,
 };
 use muster_tests::{Fleet, FleetOptions};
 use serde_json::{Value, json};
@@ -342,13 +342,33 @@ async fn structures_come_as_json_where_the_gate_is_on() -> Result {
     let mut map = configmap(&ns, "told", "1");
     map["metadata"]["labels"] = json!({"a": "b"});
     let both = paths(&[("data", ".data"), ("each", ".data.*"), ("plain", ".data.value")]);
-    let configs = json!({"manifestConfigs": [rules("", "configmaps", &ns, "told", &both)]});
-    fleet.create(&work_with(&name, "app", &[map], &configs)).await?;
+    let configs = json!({"manifestConfigs": [
+        rules("", "configmaps", &ns, "told", &both), rules("apps", "deployments", &ns, "web", &lists())]});
+    let manifests = [map, two_containers(&ns)];
+    fleet
+        .create(&work_with(&name, "app", &manifests, &configs))
+        .await?;
     let wanted = [
         ("data", Some(json!(r#"{"value":"1"}"#))),
         ("plain", Some(json!("1"))),
     ];
     until_values(&fleet, &name, "app", "told", &wanted).await?;
+    // Of what a path finds several of, all come as one list; of what it finds one of, that.
+    let wanted = [
+        ("each", Some(json!(r#"["main","side"]"#))),
+        ("chosen", Some(json!("registry.example/side:1"))),
+        ("port", Some(json!("[8080,8081]"))),
+        ("none", None),
+    ];
+    let work = until_values(&fleet, &name, "app", "web", &wanted).await?;
+    let values = &manifest_status(&work, "web").cloned().unwrap_or_default()["statusFeedback"]["values"];
+    let kind = |name: &str| {
+        let mut list = values.as_array().into_iter().flatten();
+        list.find(|v| v["name"] == name)
+            .map(|v| v["fieldValue"]["type"].clone())
+    };
+    assert_eq!(kind("each"), Some(json!("JsonRaw")));
+    assert_eq!(kind("chosen"), Some(json!("String")));
     until_manifest(
         &fleet,
         &name,
@@ -358,6 +378,70 @@ async fn structures_come_as_json_where_the_gate_is_on() -> Result {
     )
     .await
     .map(drop)
+}
+
+/// A Deployment with two containers.
+fn two_containers(ns: &str) -> Value {
+    let mut web = deployment(ns, "web", 0);
+    web["spec"]["template"]["spec"]["containers"] = json!([
+        {"name": "main", "image": "registry.example/app:1", "ports": [{"containerPort": 8080}]},
+        {"name": "side", "image": "registry.example/side:1", "ports": [{"containerPort": 8081}]}]);
+    web
+}
+
+/// Paths that go through its lists.
+fn lists() -> Value {
+    paths(&[
+        ("each", ".spec.template.spec.containers[*].name"),
+        (
+            "chosen",
+            r#".spec.template.spec.containers[?(@.name=="side")].image"#,
+        ),
+        ("port", "..containerPort"),
+        (
+            "none",
+            r#".spec.template.spec.containers[?(@.name=="none")].image"#,
+        ),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_a_path_finds_several_of_the_first_comes_without_the_gate() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns) = (&cluster.name, cluster.namespace());
+    let configs = json!({"manifestConfigs": [rules("apps", "deployments", &ns, "web", &lists())]});
+    fleet
+        .create(&work_with(name, "app", &[two_containers(&ns)], &configs))
+        .await?;
+    let wanted = [
+        ("each", Some(json!("main"))),
+        ("chosen", Some(json!("registry.example/side:1"))),
+        ("port", Some(json!(8080))),
+        ("none", None),
+    ];
+    until_values(&fleet, name, "app", "web", &wanted).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_nothing_is_asked_for_is_told_too() -> Result {
+    let fleet = Fleet::joined(1).await?;
+    let cluster = &fleet.clusters[0];
+    let (name, ns) = (&cluster.name, cluster.namespace());
+    let configs = json!({"manifestConfigs": [rules("", "configmaps", &ns, "asked", &paths(&[("value", ".data.value")]))]});
+    let manifests = [configmap(&ns, "asked", "1"), configmap(&ns, "other", "1")];
+    fleet
+        .create(&work_with(name, "app", &manifests, &configs))
+        .await?;
+    let nothing = ("StatusFeedbackSynced", "True", "NoStatusFeedbackSynced", "");
+    let something = ("StatusFeedbackSynced", "True", "StatusFeedbackSynced", "");
+    until_manifest(&fleet, name, "app", "other", nothing).await?;
+    until_manifest(&fleet, name, "app", "asked", something).await?;
+    // The rule taken away, its values go with it.
+    super::patch(&fleet, name, "app", &json!({"spec": {"manifestConfigs": null}})).await?;
+    let work = until_manifest(&fleet, name, "app", "asked", nothing).await?;
+    assert_eq!(feedback(&work, "asked", "value"), None);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,11 @@
 //! AppliedManifestWorks whose work is gone from the hub: kept for a grace period, then removed (wire §3.7, law 3).
 
 use super::{Agent, ReconcileError};
-use crate::work::{applied, objects};
+use crate::work::{applied, dry_run, objects};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use muster_crds::conditions::is_true;
+use muster_crds::constants::conditions;
 use muster_crds::work::v1::AppliedManifestWork;
 use serde_json::json;
 use std::time::Duration;
@@ -69,6 +71,9 @@ impl Agent {
             missed,
         ) {
             Eviction::None => Ok(None),
+            Eviction::Clear if !self.is_judged(&applied) => Err(ReconcileError::NotYet(
+                "whether its work is the one that it was is not known yet".into(),
+            )),
             Eviction::Clear => self.set_eviction(&applied, None).await.map(|()| None),
             Eviction::Start(now) => {
                 tracing::info!(
@@ -87,6 +92,16 @@ impl Agent {
                 self.delete_applied(&applied).await.map(|()| None)
             }
         }
+    }
+
+    /// Whether the work of a record was looked at since it is back, or need not be: that it was gone is not forgotten before.
+    fn is_judged(&self, applied: &AppliedManifestWork) -> bool {
+        let (state, name) = (self.state(), &applied.spec.manifest_work_name);
+        let Some(known) = state.works.get(name) else {
+            return true;
+        };
+        let judged = state.told.get(name).map(|told| told.uid.as_str()) == known.work.metadata.uid.as_deref();
+        judged || dry_run::is_stopped(&known.work) || is_true(&known.status.conditions, conditions::COMPLETE)
     }
 
     pub(super) async fn set_eviction(

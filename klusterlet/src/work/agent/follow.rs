@@ -137,7 +137,7 @@ impl Agent {
                         backoff = Backoff::default();
                         let name = crd.name_any();
                         let group = name.split_once('.').map_or("", |(_, group)| group);
-                        self.applier.mapper.forget_group(group);
+                        self.applier.forget_group(group);
                         let works = self.state().missing_kinds(Some(group));
                         for work in works {
                             self.wake(Key::Work(work));

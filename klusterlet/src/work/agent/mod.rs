@@ -25,6 +25,8 @@ use super::state::State;
 use super::watches::Watches;
 use crate::limits::Server;
 use crate::metrics::{Counts, Figures};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use kube::Client;
 use muster_crds::conditions::find;
 use muster_crds::constants::conditions;
@@ -58,6 +60,9 @@ pub struct Settings {
     /// Which of the cluster's Events are told at the hub.
     pub events: WorkEvents,
 }
+
+/// A reconcile that takes longer does not keep its worker from others.
+const LONG: Duration = Duration::from_secs(1);
 
 /// Objects of one kind rank applied at the same time.
 const OBJECTS_AT_ONCE: usize = 16;
@@ -220,23 +225,46 @@ impl Agent {
         )
     }
 
+    /// Brings about what comes, one after the other. What takes long is looked after beside the next: a webhook that does not
+    /// answer must not hold up other works.
     async fn work(self: Arc<Self>) {
+        let mut slow = FuturesUnordered::new();
         loop {
-            let key = self.queue.next().await;
-            let result = match &key {
-                Key::Work(name) => self.reconcile_work(name).await,
-                Key::Applied(name) => self.reconcile_applied(name).await,
+            let key = tokio::select! {
+                key = self.queue.next() => key,
+                Some(()) = slow.next() => continue,
             };
-            match result {
-                Ok(None) => self.queue.done(&key),
-                Ok(Some(after)) => {
-                    self.queue.done(&key);
-                    self.queue.add_after(key, after);
+            let mut going = Box::pin(self.handle(key));
+            let long = tokio::time::sleep(LONG);
+            tokio::pin!(long);
+            let ended = loop {
+                tokio::select! {
+                    biased;
+                    () = &mut going => break true,
+                    () = &mut long => break false,
+                    Some(()) = slow.next() => {}
                 }
-                Err(error) => {
-                    let delay = self.queue.failed(&key);
-                    tracing::debug!(?key, %error, ?delay, "reconcile comes again");
-                }
+            };
+            if !ended {
+                slow.push(going);
+            }
+        }
+    }
+
+    async fn handle(&self, key: Key) {
+        let result = match &key {
+            Key::Work(name) => self.reconcile_work(name).await,
+            Key::Applied(name) => self.reconcile_applied(name).await,
+        };
+        match result {
+            Ok(None) => self.queue.done(&key),
+            Ok(Some(after)) => {
+                self.queue.done(&key);
+                self.queue.add_after(key, after);
+            }
+            Err(error) => {
+                let delay = self.queue.failed(&key);
+                tracing::debug!(?key, %error, ?delay, "reconcile comes again");
             }
         }
     }

@@ -61,13 +61,13 @@ impl Agent {
         let evicting = |a: &&Arc<AppliedManifestWork>| {
             a.status.as_ref().is_some_and(|s| s.eviction_start_time.is_some())
         };
-        if let Some(applied) = applied.as_ref().filter(evicting) {
-            // The work was gone and is back within the grace period.
-            self.queue.add(Key::Applied(applied.name_any()));
-        }
         let (applied, held) = match applied {
             Some(applied) => {
                 let held = self.hold(name, &known.work, &applied).await?;
+                if Some(&applied).filter(evicting).is_some() {
+                    // The work was gone and is back within the grace period.
+                    self.queue.add(Key::Applied(applied.name_any()));
+                }
                 // It may have been annotated.
                 let latest = self.state().applied.get(&applied.name_any()).cloned();
                 (latest.or(Some(applied)), held)
@@ -81,6 +81,7 @@ impl Agent {
         let todo = self.prepare(name, &known, frozen);
         let outcomes = self.apply_all(&known.work, &owner, todo).await;
         let mut again = Retry::No;
+        let moved;
         let (reports, uids, waiting) = {
             let mut state = self.state();
             let Some(current) = state.works.get_mut(name) else {
@@ -94,7 +95,7 @@ impl Agent {
             if current.work.metadata.generation != known.work.metadata.generation {
                 self.queue.add(Key::Work(name.to_owned()));
             }
-            let mut settled = Vec::new();
+            let (mut settled, mut former) = (Vec::new(), Vec::new());
             for (ordinal, outcome) in outcomes {
                 again = soonest(again, outcome.retry);
                 if state::misses_kind(&outcome.report) {
@@ -106,6 +107,9 @@ impl Agent {
                     settled.push((ordinal, key.clone(), revision.clone()));
                 }
                 if let Some(manifest) = current.manifests.get_mut(ordinal) {
+                    if outcome.key.is_none() {
+                        former.extend(manifest.key.take());
+                    }
                     manifest.key = outcome.key;
                     manifest.served = outcome.served;
                     manifest.uid = outcome.uid;
@@ -131,8 +135,16 @@ impl Agent {
             for (ordinal, key, revision) in settled {
                 state.settled(&key, name, ordinal, &revision);
             }
+            // Where it was, nothing is served any more.
+            moved = !former.is_empty();
+            for key in former {
+                state.disown(&key, name);
+            }
             (reports, uids, waiting)
         };
+        if moved {
+            self.drop_unneeded_watches();
+        }
         if waiting {
             return Err(ReconcileError::NotYet("not every manifest was looked at".into()));
         }
@@ -431,7 +443,7 @@ impl Agent {
                         .name
                         .split_once('.')
                         .map_or("", |(_, group)| group);
-                    self.applier.mapper.forget_group(group);
+                    self.applier.forget_group(group);
                 }
             }
             done.extend(outcomes);

@@ -151,7 +151,7 @@ impl Applier {
         }
         let live = objects::get(&target.spoke, &target.path).await?;
         match drift::decide(&target.required, &live, &target.marks) {
-            Decision::Replace(new) | Decision::ReplaceIfOther(new) => {
+            Decision::Replace(new) | Decision::ReplaceIfOther(new, _) => {
                 let path = format!("{}?dryRun=All", target.path);
                 objects::request(client, http::Method::PUT, &path, objects::JSON, Some(&new)).await
             }

@@ -155,6 +155,12 @@ impl Applier {
         f(&mut self.rights.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What the cluster serves of a group may be another now: it is found out anew.
+    pub fn forget_group(&self, group: &str) {
+        self.mapper.forget_group(group);
+        self.watches.hurry(group);
+    }
+
     /// What one manifest of a work is about; the outcome at once where it names no object that the cluster could have.
     async fn target<'a>(
         &self,
@@ -271,6 +277,7 @@ impl Applier {
                     }
                     outcome
                 }
+                Err(error) if error.is_unserved() => self.unserved(target),
                 Err(error) => target.unread(Applied::Kept, &error, Retry::Backoff),
             };
         }
@@ -285,6 +292,7 @@ impl Applier {
                 self.poll(&target, &mut outcome).await;
                 outcome
             }
+            Err(Failure::Request(error)) if error.is_unserved() => self.unserved(target),
             Err(Failure::Request(error)) => {
                 // A field of another manager needs a person, not a retry (wire §3.2).
                 let retry = if error.is_field_conflict() {
@@ -379,10 +387,12 @@ impl Applier {
         let wanted = match target.strategy() {
             UpdateStrategyType::Update => match drift::decide(&target.required, &live, &target.marks) {
                 Decision::Replace(wanted) => Some(wanted),
-                Decision::ReplaceIfOther(wanted) if self.would_change(target, &live, &wanted).await? => {
+                Decision::ReplaceIfOther(wanted, doubt)
+                    if self.would_change(target, &live, &wanted, doubt).await? =>
+                {
                     Some(wanted)
                 }
-                Decision::Keep | Decision::ReplaceIfOther(_) => None,
+                Decision::Keep | Decision::ReplaceIfOther(..) => None,
                 Decision::Recreate => Some(target.required.clone()),
             },
             UpdateStrategyType::ServerSideApply => self.foreseen(target, &live, look.trusted).await?,
@@ -429,6 +439,24 @@ impl Applier {
                 Err(error) if error.is_conflict() && tries < CONFLICT_RETRIES => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// An object that is to outlive its work must not be owned by it, also where its manifest can not be applied: it would go
+    /// with the work.
+    async fn let_outlive(
+        &self,
+        target: &Target<'_>,
+        live: Option<Arc<Value>>,
+    ) -> Result<Option<Arc<Value>>, RequestError> {
+        let record = target.marks.record();
+        match (&live, record.filter(|_| !target.owns && !target.is_rehearsal())) {
+            (Some(object), Some(record)) if applied::is_owned(object, record) => {
+                let object = Value::clone(object);
+                let object = applied::disown(&target.spoke, &target.path, object, record).await?;
+                Ok(Some(Arc::new(object)))
+            }
+            _ => Ok(live),
         }
     }
 
@@ -512,7 +540,7 @@ impl Applier {
         let new = match drift::decide(&target.required, live, &target.marks) {
             Decision::Keep => return Ok(Vec::new()),
             Decision::Recreate => drift::created(&target.required, &target.marks),
-            Decision::Replace(new) | Decision::ReplaceIfOther(new) => {
+            Decision::Replace(new) | Decision::ReplaceIfOther(new, _) => {
                 if difference::differences(live, &new).is_empty() {
                     return Ok(Vec::new());
                 }
@@ -570,9 +598,19 @@ impl Applier {
         }
     }
 
+    /// The resource is not where it was: its definition is gone, or was made anew with another plural or scope.
+    fn unserved(&self, target: Target<'_>) -> Outcome {
+        self.forget_group(&target.served.group);
+        let mut meta = target.meta;
+        meta.resource.clear();
+        let error = RequestError::UnknownKind(meta.kind.clone());
+        unusable(meta, error.to_string(), Retry::Backoff)
+    }
+
     async fn fetch(&self, target: &Target<'_>) -> Result<Option<Arc<Value>>, RequestError> {
         match objects::get(&target.spoke, &target.path).await {
             Ok(object) => Ok(Some(Arc::new(object))),
+            Err(error) if error.is_unserved() => Err(error),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -588,8 +626,21 @@ impl Applier {
     ) -> Outcome {
         let applied = Applied::No { reason, message };
         match self.fetch(target).await {
-            Ok(live) => target.outcome_as(applied, live, retry).await,
-            Err(error) => target.unread(applied, &error, retry),
+            Ok(live) => {
+                let (live, retry) = match self.let_outlive(target, live.clone()).await {
+                    Ok(live) => (live, retry),
+                    Err(error) => {
+                        tracing::debug!(object = target.path, %error, "the work still owns it");
+                        (live, Retry::Backoff)
+                    }
+                };
+                let mut outcome = target.outcome_as(applied, live, retry).await;
+                // It may have become so since it was judged: if a watch tells of just this version, it is judged again.
+                outcome.settled = None;
+                outcome
+            }
+            // Whatever the manifest waits for, what there is has to be read.
+            Err(error) => target.unread(applied, &error, Retry::Backoff),
         }
     }
 }

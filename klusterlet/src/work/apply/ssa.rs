@@ -178,7 +178,7 @@ async fn patch(
     mut wanted: Value,
 ) -> Result<Value, RequestError> {
     let owners = owners(&wanted, live, &target.marks, &config.field_manager);
-    if !owners.is_empty() {
+    if !owners.is_empty() || wanted["metadata"]["ownerReferences"].is_array() {
         wanted["metadata"]["ownerReferences"] = owners.into();
     }
     let path = format!(
@@ -241,7 +241,10 @@ async fn due(
     let confirmed = || trusted && target.fight().is_confirmed(&print(target, live, manager));
     let (reduced, hash) = reduced(target, config).await?;
     let Some(hash) = hash else {
-        let wanted = marked(reduced, None);
+        // Another work that applies it may leave fields to others: what it notes for that is kept, or both would go on writing.
+        let ours = ignore::owned(live, manager);
+        let noted = ours["metadata"]["annotations"][annotations::CONFIG_SPEC_HASH].as_str();
+        let wanted = marked(reduced, noted);
         let known = trusted && applied_by(live, manager);
         let ours = known || is_as_applied(live, &wanted, manager);
         if (ours && stands(live, &wanted, manager, drift::covers)) || confirmed() {
@@ -310,6 +313,7 @@ fn applied_part(live: &Value, wanted: &Value, manager: &str) -> Value {
 fn owners(wanted: &Value, live: Option<&Value>, marks: &Marks, manager: &str) -> Vec<Value> {
     let list = |object: &Value| object["metadata"]["ownerReferences"].as_array().cloned();
     let mut owners = list(wanted).unwrap_or_default();
+    owners.retain(|owner| drift::removed_owner(owner).is_none());
     let applied = live.map(|live| ignore::owned(live, manager));
     let applied = applied.as_ref().and_then(list).unwrap_or_default();
     let others = applied.iter().filter(|owner| {

@@ -2,7 +2,7 @@
 
 use super::{Applier, CONFLICT_RETRIES, Came, Failure, Known, Look, Target};
 use crate::work::contention::Verdict;
-use crate::work::drift::{self, Decision};
+use crate::work::drift::{self, Decision, Doubt};
 use crate::work::objects::{self, RequestError};
 use muster_crds::work::v1::UpdateStrategyType;
 use serde_json::Value;
@@ -54,13 +54,15 @@ impl Applier {
                         drift::decide(&target.required, object, &target.marks)
                     };
                     let other = match &decision {
-                        Decision::ReplaceIfOther(new) => self.would_change(target, object, new).await?,
+                        Decision::ReplaceIfOther(new, doubt) => {
+                            self.would_change(target, object, new, *doubt).await?
+                        }
                         _ => true,
                     };
                     match decision {
                         Decision::Keep => return Ok(Came::Settled(live)),
-                        Decision::ReplaceIfOther(_) if !other => return Ok(Came::Settled(live)),
-                        Decision::Replace(new) | Decision::ReplaceIfOther(new) => {
+                        Decision::ReplaceIfOther(..) if !other => return Ok(Came::Settled(live)),
+                        Decision::Replace(new) | Decision::ReplaceIfOther(new, _) => {
                             if look.trusted
                                 && tries == 1
                                 && let Verdict::Wait(wait) = target.drifted(object, &new)
@@ -103,15 +105,16 @@ impl Applier {
         target: &Target<'_>,
         live: &Value,
         new: &Value,
+        doubt: Doubt,
     ) -> Result<bool, RequestError> {
         match objects::replace(&target.writer.dry(), &target.path, new).await {
             Ok(made) => Ok(!drift::identical(&made, live)),
             // It has changed since: what is done next is found out by doing it.
             Err(error) if error.is_conflict() || error.is_not_found() => Ok(true),
-            // Who can not try it can not tell: what the manifest says is there, and it stays.
+            // Who can not try it can not tell: what the manifest says is there, and what is one with it stays.
             Err(error) if matches!(error.code(), 400 | 403 | 422) => {
                 tracing::debug!(object = target.path, %error, "whether it was added to is not known");
-                Ok(false)
+                Ok(doubt == Doubt::Beside)
             }
             Err(error) => Err(error),
         }

@@ -37,9 +37,18 @@ pub enum Decision {
     /// Write this (it carries the live resourceVersion).
     Replace(Value),
     /// Write this if the server says that it changes anything: what is beyond the manifest may be the server's default.
-    ReplaceIfOther(Value),
+    ReplaceIfOther(Value, Doubt),
     /// It can only become so by being made anew.
     Recreate,
+}
+
+/// Where what is beyond the manifest is. Who made an object has the server's defaults in its name, as if they were its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// In a list or map that is one value to the server, or empty.
+    Within,
+    /// In fields of their own.
+    Beside,
 }
 
 /// How a manifest's object is to be marked and owned.
@@ -66,6 +75,9 @@ pub fn created(required: &Value, marks: &Marks) -> Value {
     let metadata = map_at(&mut object, "metadata");
     clean_suffixed(metadata, "labels");
     clean_suffixed(metadata, "annotations");
+    for reference in list_of(metadata.remove("ownerReferences")) {
+        set_owner(metadata, &reference);
+    }
     if let Some(owner) = &marks.owner {
         set_owner(metadata, owner);
     }
@@ -84,14 +96,14 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
     }
     let plain = core && matches!(kind, "ConfigMap" | "Secret");
     let metadata_only = core && matches!(kind, "Pod" | "ServiceAccount");
-    let mut doubt = false;
+    let (mut doubt, mut covered) = (false, false);
     let mut target = if metadata_only {
         live.clone()
     } else if known.is_some_and(|k| k != hash) {
         typed::replaced(required, live)
     } else {
         let mut target = overlaid(live, required);
-        let covered = same(&target, live);
+        covered = same(&target, live);
         for entry in live["metadata"]["managedFields"].as_array().into_iter().flatten() {
             if is_foreign(entry) || (known.is_none() && is_former(entry, plain)) {
                 doubt |= take_back(&mut target, Some(required), &entry["fieldsV1"], true) && covered;
@@ -109,12 +121,14 @@ pub fn decide(required: &Value, live: &Value, marks: &Marks) -> Decision {
         object.remove("status");
     }
     if doubt && same(&target["metadata"], &live["metadata"]) {
-        Decision::ReplaceIfOther(target)
+        Decision::ReplaceIfOther(target, Doubt::Within)
     } else if same(&target, live) && keeps_empties(required) && !exactly(&target, live) {
         // Kinds that are served by others than Kubernetes may drop what is empty, too.
-        Decision::ReplaceIfOther(target)
+        Decision::ReplaceIfOther(target, Doubt::Within)
     } else if same(&target, live) {
         Decision::Keep
+    } else if covered && !plain && same(&target["metadata"], &live["metadata"]) {
+        Decision::ReplaceIfOther(target, Doubt::Beside)
     } else {
         Decision::Replace(target)
     }
@@ -172,15 +186,26 @@ fn apply_owner(metadata: &mut Map<String, Value>, marks: &Marks) {
 }
 
 fn set_owner(metadata: &mut Map<String, Value>, owner: &Value) {
-    let owners = metadata
-        .entry("ownerReferences")
-        .or_insert_with(|| Value::Array(Vec::new()));
-    if let Value::Array(owners) = owners {
-        if let Some(removed) = owner["uid"].as_str().and_then(|u| u.strip_suffix('-')) {
-            owners.retain(|o| o["uid"].as_str() != Some(removed));
-        } else if !owners.iter().any(|o| o["uid"] == owner["uid"]) {
-            owners.push(owner.clone());
-        }
+    let mut owners = list_of(metadata.remove("ownerReferences"));
+    if let Some(removed) = removed_owner(owner) {
+        owners.retain(|o| o["uid"].as_str() != Some(removed));
+    } else if !owners.iter().any(|o| o["uid"] == owner["uid"]) {
+        owners.push(owner.clone());
+    }
+    if !owners.is_empty() {
+        metadata.insert("ownerReferences".to_owned(), owners.into());
+    }
+}
+
+/// The UID of the owner that an owner reference of a manifest takes off: it ends in `-`, as keys of labels do.
+pub fn removed_owner(reference: &Value) -> Option<&str> {
+    reference["uid"].as_str()?.strip_suffix('-')
+}
+
+fn list_of(list: Option<Value>) -> Vec<Value> {
+    match list {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
     }
 }
 
@@ -318,7 +343,7 @@ mod tests {
             without("/spec/el"),
             added,
         ] {
-            let (Decision::ReplaceIfOther(target) | Decision::Replace(target)) =
+            let (Decision::ReplaceIfOther(target, _) | Decision::Replace(target)) =
                 decide(&required, &changed, &Marks::default())
             else {
                 panic!("kept {changed}")
@@ -384,10 +409,16 @@ mod tests {
         let fields = json!({"f:spec": {"f:paused": {}, "f:template": {"f:spec": {"f:containers": {
             "k:{\"name\":\"c\"}": {"f:env": {".": {}, "k:{\"name\":\"A\"}": {".": {}, "f:name": {}, "f:value": {}}}}}}}}});
         changed["metadata"]["managedFields"] = by("kubectl-edit", &fields);
-        let Decision::Replace(target) = decide(&required, &changed, &Marks::default()) else {
-            panic!("kept")
+        // Who made an object has the server's defaults in its name: whether it is one only the server knows.
+        let Decision::ReplaceIfOther(target, Doubt::Beside) = decide(&required, &changed, &Marks::default())
+        else {
+            panic!("kept, or not asked")
         };
         assert!(same(&target, &live), "{target}");
+        // What is other anyway is not asked about.
+        let other = edited(&changed, "/spec/template/spec/containers/0/image", json!("i:2"));
+        let decision = decide(&required, &other, &Marks::default());
+        assert!(matches!(decision, Decision::Replace(_)), "{decision:?}");
         changed["metadata"]["managedFields"] = by("kube-controller-manager", &fields);
         assert_eq!(decide(&required, &changed, &Marks::default()), Decision::Keep);
     }
@@ -403,7 +434,7 @@ mod tests {
             live["metadata"]["managedFields"] = by(manager, &json!({"f:rules": {}}));
             live
         };
-        let Decision::ReplaceIfOther(target) = decide(&role, &owned("somebody"), &Marks::default()) else {
+        let Decision::ReplaceIfOther(target, _) = decide(&role, &owned("somebody"), &Marks::default()) else {
             panic!("not asked")
         };
         assert_eq!(target["rules"], role["rules"]);
@@ -422,7 +453,7 @@ mod tests {
         wide["metadata"]["managedFields"] = by("somebody", &json!({"f:spec": {"f:ingress": {}}}));
         assert!(matches!(
             decide(&policy, &wide, &Marks::default()),
-            Decision::ReplaceIfOther(_)
+            Decision::ReplaceIfOther(..)
         ));
         // What is other for sure is not asked about.
         let mut more = owned("somebody");
@@ -466,6 +497,31 @@ mod tests {
         assert_eq!(target["spec"]["clusterIP"], "10.0.0.1");
         assert_eq!(target["spec"]["ports"][0]["nodePort"], 30001);
         assert_eq!(target["spec"]["selector"], json!({"a": "c"}));
+    }
+
+    #[test]
+    fn what_is_added_to_plain_data_is_no_default() {
+        let map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "1"}});
+        let mut live = live_of(&map);
+        live["data"]["added"] = json!("x");
+        live["metadata"]["managedFields"] = by("somebody", &json!({"f:data": {"f:added": {}}}));
+        let decision = decide(&map, &live, &Marks::default());
+        assert!(matches!(decision, Decision::Replace(_)), "{decision:?}");
+    }
+
+    #[test]
+    fn an_owner_with_a_minus_is_made_without_and_taken_off() {
+        let mut required = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+        let mut live = live_of(&required);
+        live["metadata"]["ownerReferences"] = json!([{"kind": "Thing", "uid": "u"}]);
+        required["metadata"]["ownerReferences"] = json!([{"kind": "Thing", "uid": "u-"}]);
+        let object = created(&required, &Marks::default());
+        assert!(object["metadata"].get("ownerReferences").is_none(), "{object}");
+        let Decision::Replace(target) = decide(&required, &live, &Marks::default()) else {
+            panic!("kept")
+        };
+        assert!(target["metadata"].get("ownerReferences").is_none(), "{target}");
     }
 
     #[test]

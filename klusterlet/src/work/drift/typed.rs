@@ -210,7 +210,7 @@ mod tests {
         edit(&mut live);
         match decide(required, &live, &Marks::default()) {
             Decision::Keep => None,
-            Decision::Replace(target) | Decision::ReplaceIfOther(target) => Some(target),
+            Decision::Replace(target) | Decision::ReplaceIfOther(target, _) => Some(target),
             Decision::Recreate => panic!("recreated"),
         }
     }
