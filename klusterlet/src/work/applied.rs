@@ -121,6 +121,51 @@ pub fn removal(recorded_uid: &str, live: Option<&Value>, applied_uid: &str) -> R
     }
 }
 
+/// A recorded object, as far as it can be found now.
+enum Found {
+    Gone,
+    /// Its resource is being changed.
+    NotNow,
+    At(String, Value),
+}
+
+async fn find(
+    spoke: &Server,
+    mapper: &Mapper,
+    entry: &AppliedManifestResourceMeta,
+) -> Result<Found, RequestError> {
+    let mut asked_anew = false;
+    loop {
+        let served = match mapper
+            .by_plural(spoke, &entry.group, &entry.version, &entry.resource)
+            .await
+        {
+            Ok(served) => served,
+            // The kind itself is gone, and its objects with it.
+            Err(RequestError::UnknownKind(_)) => return Ok(Found::Gone),
+            Err(error) => return Err(error),
+        };
+        let unserved = if served.namespaced == entry.namespace.is_empty() {
+            // It has another scope now: no object that it had before is left.
+            Found::Gone
+        } else {
+            let path = served.object(&entry.namespace, &entry.name);
+            match objects::get(spoke, &path).await {
+                Ok(live) => return Ok(Found::At(path, live)),
+                Err(error) if error.is_unserved() => Found::NotNow,
+                Err(error) if error.is_not_found() => return Ok(Found::Gone),
+                Err(error) => return Err(error),
+            }
+        };
+        if asked_anew {
+            return Ok(unserved);
+        }
+        // What was known of the kind may be of before.
+        mapper.forget_group(&entry.group);
+        asked_anew = true;
+    }
+}
+
 /// Ends the record of one object. True when there is nothing left to wait for.
 pub async fn remove(
     spoke: &Server,
@@ -128,35 +173,16 @@ pub async fn remove(
     entry: &AppliedManifestResourceMeta,
     applied_uid: &str,
 ) -> Result<bool, RequestError> {
-    let mut asked_anew = false;
-    let (path, live) = loop {
-        let served = match mapper
-            .by_plural(spoke, &entry.group, &entry.version, &entry.resource)
-            .await
-        {
-            Ok(served) => served,
-            // The kind itself is gone, and its objects with it.
-            Err(RequestError::UnknownKind(_)) => return Ok(true),
-            Err(error) => return Err(error),
-        };
-        let path = served.object(&entry.namespace, &entry.name);
-        match objects::get(spoke, &path).await {
-            Ok(live) => break (path, Some(live)),
-            // What was known of the kind was of before.
-            Err(error) if error.is_unserved() && !asked_anew => {
-                mapper.forget_group(&entry.group);
-                asked_anew = true;
-            }
-            Err(error) if error.is_unserved() => return Ok(false),
-            Err(error) if error.is_not_found() => break (path, None),
-            Err(error) => return Err(error),
-        }
+    let (path, live) = match find(spoke, mapper, entry).await? {
+        Found::Gone => return Ok(true),
+        Found::NotNow => return Ok(false),
+        Found::At(path, live) => (path, live),
     };
-    match (removal(&entry.uid, live.as_ref(), applied_uid), live) {
-        (Removal::Leave, _) | (_, None) => Ok(true),
-        (Removal::Wait, _) => Ok(false),
-        (Removal::Disown, Some(live)) => disown(spoke, &path, live, applied_uid).await.map(|_| true),
-        (Removal::Delete, Some(live)) => {
+    match removal(&entry.uid, Some(&live), applied_uid) {
+        Removal::Leave => Ok(true),
+        Removal::Wait => Ok(false),
+        Removal::Disown => disown(spoke, &path, live, applied_uid).await.map(|_| true),
+        Removal::Delete => {
             let uid = live["metadata"]["uid"].as_str().unwrap_or_default();
             match objects::delete(spoke, &path, uid).await {
                 // A Status: gone at once. The object: it has finalizers.
@@ -177,23 +203,13 @@ pub async fn let_go(
     entry: &AppliedManifestResourceMeta,
     applied_uid: &str,
 ) -> Result<(), RequestError> {
-    let served = mapper
-        .by_plural(spoke, &entry.group, &entry.version, &entry.resource)
-        .await;
-    let path = match served {
-        Ok(served) => served.object(&entry.namespace, &entry.name),
-        Err(RequestError::UnknownKind(_)) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let let_go = async {
-        let live = objects::get(spoke, &path).await?;
-        if is_owned(&live, applied_uid) {
-            disown(spoke, &path, live, applied_uid).await?;
+    match find(spoke, mapper, entry).await? {
+        Found::At(path, live) if is_owned(&live, applied_uid) => {
+            match disown(spoke, &path, live, applied_uid).await {
+                Err(error) if !error.is_not_found() => Err(error),
+                _ => Ok(()),
+            }
         }
-        Ok(())
-    };
-    match let_go.await {
-        Err(error) if !RequestError::is_not_found(&error) => Err(error),
         _ => Ok(()),
     }
 }

@@ -139,6 +139,7 @@ impl Agent {
             moved = !former.is_empty();
             for key in former {
                 state.disown(&key, name);
+                state.object_gone(&key);
             }
             (reports, uids, waiting)
         };
