@@ -1,12 +1,13 @@
-//! docs/work.md: every example on it, from top to bottom, against one fleet.
+//! docs/work.md and docs/replicaset.md: every example on a page, from top to bottom, against one fleet.
 //!
-//! The info string of a fenced block says what to do with it: `apply`, `edit`, `delete`, `expect` or `gone`, at the `hub` or
-//! on the `cluster`. What is expected must come to be; it may have more than the block says.
+//! The info string of a fenced block says what to do with it: `apply`, `edit`, `status`, `delete`, `expect` or `gone`, at the
+//! `hub` or on the `cluster`. What is expected must come to be; it may have more than the block says.
 
 use crate::Result;
 use anyhow::Context as _;
+use muster_hub::Feature;
 use muster_tests::wait::SOON;
-use muster_tests::{Fleet, Kube};
+use muster_tests::{Fleet, FleetOptions, Kube};
 use serde_json::Value;
 
 /// One block: what to do where, with which objects, and its line on the page.
@@ -104,6 +105,7 @@ async fn play(block: &Block, kube: &Kube) -> Result {
                 kube.merge(&format!("{path}?fieldManager=somebody"), object)
                     .await?;
             }
+            "status" => drop(kube.merge(&format!("{path}/status"), object).await?),
             "delete" => drop(kube.delete(&path).await?),
             "gone" => kube.until_gone(&path, SOON).await?,
             "expect" => {
@@ -125,14 +127,37 @@ async fn play(block: &Block, kube: &Kube) -> Result {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_does_what_the_page_says() -> Result {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/work.md");
-    let fleet = Fleet::joined(1).await?;
+    read("work.md", Fleet::joined(1).await?, 10).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_of_replica_sets_does_what_the_page_says() -> Result {
+    let fleet = Fleet::start(FleetOptions {
+        gates: vec![Feature::ManifestWorkReplicaSet],
+        ..FleetOptions::default()
+    })
+    .await?;
+    fleet.until_available().await?;
+    for crd in ["manifestworkreplicasets.work", "placementdecisions.cluster"] {
+        let crd = format!("{crd}.open-cluster-management.io");
+        fleet.hub.plane.until_served(&crd).await?;
+    }
+    read("replicaset.md", fleet, 3).await
+}
+
+/// Does what a page says, which has at least so many blocks; then takes away what it made at the hub.
+async fn read(page: &str, fleet: Fleet, at_least: usize) -> Result {
+    let path = format!("{}/../docs/{page}", env!("CARGO_MANIFEST_DIR"));
     let cluster = &fleet.clusters[0];
-    let page = std::fs::read_to_string(path)?.replace("cluster1", &cluster.name);
-    let blocks = blocks(&page)?;
-    anyhow::ensure!(blocks.len() > 10, "only {} blocks were found", blocks.len());
+    let text = std::fs::read_to_string(path)?.replace("cluster1", &cluster.name);
+    let blocks = blocks(&text)?;
+    anyhow::ensure!(
+        blocks.len() >= at_least,
+        "only {} blocks were found",
+        blocks.len()
+    );
     let (hub, spoke) = (fleet.kube(), cluster.kube());
-    let mut works = Vec::new();
+    let mut made = Vec::new();
     for block in &blocks {
         let kube = match block.side.as_str() {
             "hub" => &hub,
@@ -141,19 +166,19 @@ async fn every_example_does_what_the_page_says() -> Result {
         };
         play(block, kube)
             .await
-            .with_context(|| format!("docs/work.md, line {}", block.line))?;
+            .with_context(|| format!("docs/{page}, line {}", block.line))?;
         for object in block
             .objects
             .iter()
             .filter(|_| block.action == "apply" && block.side == "hub")
         {
-            works.push(path_of(&hub, object).await?);
+            made.push(path_of(&hub, object).await?);
         }
     }
-    for work in works {
-        if hub.find(&work).await?.is_some() {
-            hub.delete(&work).await?;
-            hub.until_gone(&work, SOON).await?;
+    for path in made.iter().rev() {
+        if hub.find(path).await?.is_some() {
+            hub.delete(path).await?;
+            hub.until_gone(path, SOON).await?;
         }
     }
     Ok(())

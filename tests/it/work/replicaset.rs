@@ -870,6 +870,110 @@ async fn a_cluster_without_a_namespace_holds_up_nobody() -> Result {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn works_that_another_controller_made_are_kept() -> Result {
+    let rig = Rig::start().await?;
+    rig.clusters(&["c1", "c2"]).await?;
+    let made = |cluster: &str, name: &str, placement: &str| {
+        let cluster = rig.cluster(cluster);
+        let labels = json!({OWNER: format!("{}.web", rig.home), PLACEMENT: placement, "team": "shop"});
+        json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
+            "metadata": {"name": name, "namespace": cluster, "labels": labels}, "spec": template("1")})
+    };
+    let mut kept = BTreeMap::new();
+    // One for each of two placements on the second cluster, as OCM's controller makes them.
+    for (cluster, name, placement, stays) in [
+        ("c1", "web7x2kp", "p", true),
+        ("c2", "webq9d4m", "q", false),
+        ("c2", "webz5t8w", "p", true),
+    ] {
+        let path = work_path(&rig.cluster(cluster), "");
+        let work = rig
+            .kube
+            .create(path.trim_end_matches('/'), &made(cluster, name, placement))
+            .await?;
+        if stays {
+            kept.insert(
+                cluster,
+                (
+                    work["metadata"]["uid"].clone(),
+                    work["metadata"]["generation"].clone(),
+                ),
+            );
+        }
+    }
+    rig.place("p", &[&["c1", "c2"]]).await?;
+    rig.create("web", &[("p", Value::Null)], "1").await?;
+    let works = rig.until_on("web", &["c1", "c2"], "1").await?;
+    let found: BTreeMap<&str, (Value, Value)> = works
+        .iter()
+        .map(|(cluster, work)| {
+            let metadata = &work["metadata"];
+            (
+                cluster.as_str(),
+                (metadata["uid"].clone(), metadata["generation"].clone()),
+            )
+        })
+        .collect();
+    assert_eq!(found, kept);
+    // A work that loses the label is no more the replica set's: another is made, beside it.
+    let lost = work_path(&rig.cluster("c1"), "web7x2kp");
+    rig.kube
+        .merge(&lost, &json!({"metadata": {"labels": {OWNER: null}}}))
+        .await?;
+    let works = rig.until_on("web", &["c1", "c2"], "1").await?;
+    let own = works["c1"]["metadata"]["name"].as_str().context("a name")?;
+    let path = work_path(&rig.cluster("c1"), own);
+    rig.kube
+        .merge(&path, &json!({"metadata": {"labels": {OWNER: null}}}))
+        .await?;
+    // Its name is taken then.
+    let third = rig
+        .until_works("web", "a third is made", |works| match works.get("c1") {
+            Some(work) if work["metadata"]["name"] != own => Ok(work["metadata"]["name"].clone()),
+            other => Err(format!("{other:?}")),
+        })
+        .await?;
+    assert!(
+        third.as_str().is_some_and(|name| name.starts_with("web-")),
+        "{third}"
+    );
+    rig.kube.get(&lost).await?;
+    rig.kube.get(&path).await?;
+    rig.end(&["web"], &["c1", "c2"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_takes_no_work_holds_up_nobody() -> Result {
+    let rig = Rig::start().await?;
+    rig.clusters(&["c1", "c2"]).await?;
+    // The first cluster's namespace has no room for works.
+    let quotas = format!("/api/v1/namespaces/{}/resourcequotas", rig.cluster("c1"));
+    let counted = "count/manifestworks.work.open-cluster-management.io";
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
+        "spec": {"hard": {counted: "0"}}});
+    rig.kube.create(&quotas, &quota).await?;
+    rig.kube
+        .until(&format!("{quotas}/none"), SOON, "it holds", |quota| {
+            let used = quota.map(|quota| quota["status"]["used"][counted].clone());
+            (used == Some(json!("0")))
+                .then_some(())
+                .ok_or_else(|| format!("{used:?}"))
+        })
+        .await?;
+    rig.place("p", &[&["c1", "c2"]]).await?;
+    let one = progressive(&json!({"maxConcurrency": 1}));
+    rig.create("web", &[("p", one)], "1").await?;
+    let works = rig.until_on("web", &["c2"], "1").await?;
+    rig.done(&works, "c2").await?;
+    let refused = format!("{}: cannot create ManifestWork", rig.cluster("c1"));
+    rig.until_condition("web", "ManifestworkApplied", "False", "NotAsExpected", &refused)
+        .await?;
+    rig.kube.delete(&format!("{quotas}/none")).await?;
+    rig.until_on("web", &["c1", "c2"], "1").await?;
+    rig.end(&["web"], &["c1", "c2"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hub_that_starts_again_writes_nothing() -> Result {
     let mut rig = Rig::start().await?;
     rig.clusters(&["c1", "c2"]).await?;

@@ -253,6 +253,10 @@ pub fn plan(
                 count(&mut placed.summary, &work.view);
             }
         }
+        if !placed.decided {
+            // What is there is all that is known to be wanted.
+            placed.clusters = usize::try_from(placed.summary.total).unwrap_or(0);
+        }
         placed.summary.desired_total = i64::try_from(placed.clusters).unwrap_or(i64::MAX);
         if let Some(recheck) = placed.rollout.recheck {
             plan.recheck = Some(plan.recheck.map_or(recheck, |before| before.min(recheck)));

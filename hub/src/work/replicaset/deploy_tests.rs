@@ -225,7 +225,11 @@ fn only_works_that_have_the_template_and_stay_are_counted() {
     assert_eq!(counts, [(2, 4, 2, 2, 2), (1, 1, 1, 1, 1)]);
     // The works of a placement for which nothing is decided are still told of.
     let plan = run(&set(&["p"], |_| ()), &["p"], &["c1/w p 1"], &[]);
-    assert_eq!((plan.placed[0].summary.total, plan.placed[0].decided), (1, false));
+    let placed = &plan.placed[0];
+    assert_eq!(
+        (placed.summary.total, placed.summary.desired_total, placed.decided),
+        (1, 1, false)
+    );
 }
 
 #[test]
