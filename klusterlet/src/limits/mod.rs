@@ -134,7 +134,7 @@ impl Server {
         loop {
             let mut permit = self.limits.enter(&self.whose, deadline).await?;
             let result = {
-                let mut made = std::pin::pin!(make());
+                let mut made = Box::pin(make());
                 tokio::select! {
                     biased;
                     result = &mut made => result,

@@ -267,6 +267,11 @@ impl State {
         others
     }
 
+    /// Whether several works have an object.
+    pub fn is_shared(&self, key: &ObjectKey) -> bool {
+        self.owners.get(key).is_some_and(|works| works.len() > 1)
+    }
+
     /// A look ended with the object at this revision. When a drift watch saw just that last, as it does of our own
     /// writes, there is nothing more to look at.
     pub fn settled(&mut self, key: &ObjectKey, work: &str, ordinal: usize, revision: &str) {

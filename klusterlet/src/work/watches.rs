@@ -30,7 +30,7 @@ pub enum Coverage {
 pub enum Sight {
     /// It has not seen all that is there yet.
     Not,
-    /// The agent may not list or watch this: it will not be told of changes.
+    /// The agent may not list or watch this, or it is not served: it will not be told of changes.
     Refused,
     /// All that was there has been seen, and what happens to it is told.
     All,
@@ -176,6 +176,12 @@ async fn follow(
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!(kind = %served.kind, %error, "watch of applied objects failed, it goes on");
+                // What was seen of a kind that is not served, or not any more as it was, is to be found out anew.
+                if code(&error) == Some(404) && sight.send_replace(Sight::Refused) == Sight::All {
+                    tell(with_state(&mut |s| {
+                        s.unwatched(|key| covers(&served, &scope, key))
+                    }));
+                }
                 if can_not_be(&error) && sight.send_replace(Sight::Refused) != Sight::Refused {
                     tracing::warn!(
                         kind = %served.kind, %error,
@@ -273,27 +279,24 @@ const LONGEST_OF_WATCH: Duration = Duration::from_secs(5);
 
 /// Whether the objects can not be watched at all: the agent may not, or they are none that can (`metrics.k8s.io`).
 fn can_not_be(error: &watcher::Error) -> bool {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchStartFailed};
-    let no_such_verb = match error {
-        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => {
-            status.code == 405
-        }
-        WatchError(status) => status.code == 405,
-        NoResourceVersion => true,
-        _ => false,
-    };
+    let no_such_verb = code(error) == Some(405) || matches!(error, watcher::Error::NoResourceVersion);
     no_such_verb || is_forbidden(error)
 }
 
 /// Whether the server said that what was watched may not be seen.
 pub fn is_forbidden(error: &watcher::Error) -> bool {
+    code(error) == Some(403)
+}
+
+/// What the server said, if it said anything.
+fn code(error: &watcher::Error) -> Option<u16> {
     use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     match error {
         InitialListFailed(kube::Error::Api(status))
         | WatchStartFailed(kube::Error::Api(status))
         | WatchFailed(kube::Error::Api(status))
-        | WatchError(status) => status.code == 403,
-        _ => false,
+        | WatchError(status) => Some(status.code),
+        _ => None,
     }
 }
 

@@ -58,13 +58,12 @@ impl Agent {
         } else {
             Some(self.ensure_applied(name, &known.work).await?)
         };
-        let evicting = |a: &&Arc<AppliedManifestWork>| {
-            a.status.as_ref().is_some_and(|s| s.eviction_start_time.is_some())
-        };
+        let evicting =
+            |a: &AppliedManifestWork| a.status.as_ref().is_some_and(|s| s.eviction_start_time.is_some());
         let (applied, held) = match applied {
             Some(applied) => {
                 let held = self.hold(name, &known.work, &applied).await?;
-                if Some(&applied).filter(evicting).is_some() {
+                if evicting(&applied) {
                     // The work was gone and is back within the grace period.
                     self.queue.add(Key::Applied(applied.name_any()));
                 }

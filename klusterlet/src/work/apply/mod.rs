@@ -10,6 +10,7 @@ mod rehearse;
 mod rights;
 mod ssa;
 mod target;
+mod turns;
 mod update;
 
 use super::applied;
@@ -37,6 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use target::{Target, unusable};
 use tokio::time::Instant;
+use turns::Turns;
 
 /// How long a first look waits for the kind's watch; after that it asks for the object alone.
 const WATCH_PATIENCE: Duration = Duration::from_secs(3);
@@ -61,6 +63,8 @@ pub struct Applier {
     pub repairs: Counter,
     /// What executors may do, as far as it is known.
     rights: Mutex<Rights>,
+    /// What is being applied.
+    turns: Turns,
 }
 
 /// One manifest to look at.
@@ -147,6 +151,7 @@ impl Applier {
             impersonate,
             repairs,
             rights: Mutex::default(),
+            turns: Turns::default(),
         }
     }
 
@@ -417,6 +422,17 @@ impl Applier {
                 Ok(live)
             }
         }
+    }
+
+    /// The same by the server's word.
+    async fn observe_anew(&self, target: &Target<'_>) -> Result<Option<Arc<Value>>, RequestError> {
+        // So that what is seen of it is taken as seen, and its kind is watched.
+        let _ = self.known(target).await;
+        let live = self.fetch(target).await?;
+        if live.as_ref().is_some_and(|l| !policy::is_labelled(l)) {
+            self.watch_alone(target);
+        }
+        Ok(live)
     }
 
     /// What exists of a `ReadOnly` manifest. Under another strategy the work may have owned it: with the work's record as an

@@ -10,7 +10,7 @@ use crate::work::{drift, ignore, manifest, objects};
 use muster_crds::constants::{annotations, labels};
 use muster_crds::work::v1::{IgnoreFieldsCondition, ServerSideApplyConfig};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// What is to be applied over an object that exists.
 struct Due {
@@ -22,13 +22,18 @@ struct Due {
 impl Applier {
     pub(super) async fn server_side_apply(&self, target: &Target<'_>, look: &Look) -> Result<Came, Failure> {
         let config = config(target);
-        let mut live = if config.ignore_fields.is_empty() {
+        let _turn = self.turns.take(&target.key).await;
+        let is_shared = {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.is_shared(&target.key)
+        };
+        let mut live = if is_shared && !target.is_rehearsal() {
+            // Another may just have applied it, which the watch does not know yet.
+            self.observe_anew(target).await?
+        } else if config.ignore_fields.is_empty() {
             match self.known(target).await {
                 Known::Object(live) => Some(live),
-                Known::Absent if target.policy.take_over == TakeOver::Always && target.rivals.is_empty() => {
-                    None
-                }
-                // Whoever owns it by apply must be applied along.
+                Known::Absent if target.policy.take_over == TakeOver::Always => None,
                 Known::Absent | Known::Unknown => self.fetch(target).await?,
             }
         } else {
@@ -180,6 +185,10 @@ async fn patch(
     let owners = owners(&wanted, live, &target.marks, &config.field_manager);
     if !owners.is_empty() || wanted["metadata"]["ownerReferences"].is_array() {
         wanted["metadata"]["ownerReferences"] = owners.into();
+    }
+    if let Some(live) = live.filter(|_| !server.is_dry()) {
+        // What is to be applied over an object is not what one is made of: it is this one, or none.
+        wanted["metadata"]["uid"] = live["metadata"]["uid"].clone();
     }
     let path = format!(
         "{}?fieldManager={}&force={}",
