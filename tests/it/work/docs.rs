@@ -1,7 +1,10 @@
 //! docs/work.md and docs/replicaset.md: every example on a page, from top to bottom, against one fleet.
 //!
-//! The info string of a fenced block says what to do with it: `apply`, `edit`, `status`, `delete`, `expect` or `gone`, at the
-//! `hub` or on the `cluster`. What is expected must come to be; it may have more than the block says.
+//! The info string of a fenced block says what to do with it: `apply`, `edit`, `status`, `delete`, `expect`, `gone` or
+//! `refuse`, at the
+//! `hub` or on the `cluster`. What is expected must come to be; it may have more than the block says. What is refused is
+//! applied in vain, and the answer has the words of the block's first line, a comment. From a block with `hub=away` on the
+//! klusterlet can not reach its hub, from one with `hub=back` on it can.
 
 use crate::Result;
 use anyhow::Context as _;
@@ -15,6 +18,10 @@ struct Block {
     line: usize,
     action: String,
     side: String,
+    /// Whether the hub goes away before it, or comes back.
+    hub: Option<bool>,
+    /// What the server says to it, where it refuses.
+    words: String,
     objects: Vec<Value>,
 }
 
@@ -44,8 +51,17 @@ fn blocks(page: &str) -> anyhow::Result<Vec<Block>> {
                 serde_saphyr::from_str(text).with_context(|| format!("the block at line {}", line + 1))
             })
             .collect::<anyhow::Result<_>>()?;
+        let hub = match info.split_whitespace().nth(2) {
+            None => None,
+            Some("hub=away") => Some(false),
+            Some("hub=back") => Some(true),
+            Some(other) => anyhow::bail!("line {}: what is {other:?}?", line + 1),
+        };
+        let comment = body.first().and_then(|first| first.strip_prefix("# "));
         blocks.push(Block {
             line: line + 1,
+            hub,
+            words: comment.unwrap_or_default().to_owned(),
             action: action.to_owned(),
             side: side.to_owned(),
             objects,
@@ -107,6 +123,10 @@ async fn play(block: &Block, kube: &Kube) -> Result {
             }
             "status" => drop(kube.merge(&format!("{path}/status"), object).await?),
             "delete" => drop(kube.delete(&path).await?),
+            "refuse" => match kube.apply(&path, "reader", true, object).await {
+                Err(refused) if !block.words.is_empty() && refused.message.contains(&block.words) => {}
+                other => anyhow::bail!("it is not refused with {:?}: {other:?}", block.words),
+            },
             "gone" => kube.until_gone(&path, SOON).await?,
             "expect" => {
                 // The path says which kind it is; items of a list do not.
@@ -164,6 +184,11 @@ async fn read(page: &str, fleet: Fleet, at_least: usize) -> Result {
             "cluster" => &spoke,
             other => anyhow::bail!("line {}: {other:?} is no side", block.line),
         };
+        match block.hub {
+            Some(true) => cluster.link.heal()?,
+            Some(false) => cluster.link.cut().await?,
+            None => {}
+        }
         play(block, kube)
             .await
             .with_context(|| format!("docs/{page}, line {}", block.line))?;
