@@ -13,7 +13,7 @@ use crate::Result;
 use anyhow::Context as _;
 use check::Settled;
 use kube::Client;
-use model::{Object, Past, Strategy, Work, objects, widgets};
+use model::{Drift, Object, Past, Strategy, THEIRS, TakeOver, Work, objects, widgets};
 use muster_apiserver::server::{Server, ServerOptions};
 use muster_klusterlet::work::{Agent, Settings};
 use muster_tests::objects::{APPLIED_WORKS, CRDS, configmap, namespace, work_path, works_path};
@@ -96,6 +96,8 @@ struct World {
     variants: BTreeMap<Object, usize>,
     changes: BTreeMap<Object, usize>,
     past: BTreeMap<Object, Past>,
+    /// Objects that were not as their manifests say when all was settled last: there are works that leave them so.
+    adrift: BTreeSet<Object>,
     strangers: BTreeMap<String, Value>,
     steps: String,
 }
@@ -120,6 +122,7 @@ impl World {
             variants: BTreeMap::new(),
             changes: BTreeMap::new(),
             past: BTreeMap::new(),
+            adrift: BTreeSet::new(),
             strangers: BTreeMap::new(),
             steps: String::new(),
         };
@@ -132,12 +135,20 @@ impl World {
         }
         // Some objects are there before; some of those no work ever names.
         for object in objects() {
-            if world.seed.below(4) == 0 {
-                let mut theirs = object.manifest(run, 7);
-                theirs["metadata"]["labels"] = json!({"theirs": "yes"});
-                world.spoke.create(&object.collection(run), &theirs).await?;
-                world.step(format_args!("there before: {object:?}"));
-            }
+            let before = match world.seed.below(12) {
+                0 | 1 => {
+                    let mut theirs = object.manifest(run, 7);
+                    theirs["metadata"]["labels"] = json!({THEIRS: "yes"});
+                    theirs
+                }
+                2 => object.manifest(run, 0),
+                _ => continue,
+            };
+            world.spoke.create(&object.collection(run), &before).await?;
+            world.step(format_args!(
+                "there before: {object:?}, {}",
+                before["metadata"]["labels"]
+            ));
         }
         for space in &world.namespaces()[..2] {
             let collection = format!("/api/v1/namespaces/{space}/configmaps");
@@ -215,6 +226,7 @@ impl World {
             }
             self.start();
             self.settle().await?;
+            self.adrift = check::adrift(self, &self.look().await?);
         }
         self.restart_writes_nothing().await
     }
@@ -243,9 +255,7 @@ impl World {
     fn account(&mut self, work: &Work) {
         for object in work.objects.keys() {
             if let Some(past) = self.past.get_mut(object) {
-                past.read |= !work.writes(*object);
-                past.owned |= work.owns(*object);
-                past.orphaned |= work.writes(*object) && !work.owns(*object);
+                past.account(work, *object);
             }
         }
     }
@@ -304,7 +314,8 @@ impl World {
         let work = Work::any(&mut self.seed);
         self.step(format_args!("create {name}: {work:?}"));
         let object = json!({"apiVersion": "work.open-cluster-management.io/v1", "kind": "ManifestWork",
-            "metadata": {"name": name, "namespace": self.run}, "spec": work.spec(&self.run, &self.variants)});
+            "metadata": {"name": name, "namespace": self.run, "annotations": work.annotations()},
+            "spec": work.spec(&self.run, &self.variants)});
         self.hub.create(&works_path(&self.run), &object).await?;
         self.account(&work);
         self.works.insert(name, work);
@@ -327,10 +338,10 @@ impl World {
             return Ok(());
         };
         let all = objects();
-        match self.seed.below(4) {
+        match self.seed.below(5) {
             0 | 1 => {
                 let object = all[self.seed.below(all.len())];
-                work.objects.insert(object, Strategy::any(&mut self.seed));
+                work.add(object, &mut self.seed);
             }
             2 if work.objects.len() > 1 => {
                 let object = *work
@@ -340,6 +351,7 @@ impl World {
                     .context("one")?;
                 work.objects.remove(&object);
             }
+            3 => work.choose(&mut self.seed),
             _ => work.orphan(&mut self.seed),
         }
         self.step(format_args!("change {name}: {work:?}"));
@@ -349,9 +361,11 @@ impl World {
     }
 
     async fn write(&mut self, name: &str) -> Result {
-        let spec = self.works[name].spec(&self.run, &self.variants);
+        let work = &self.works[name];
+        let spec = work.spec(&self.run, &self.variants);
         // The delete option's rules must not stay behind in a merge.
-        let patch = json!([{"op": "replace", "path": "/spec", "value": spec}]);
+        let patch = json!([{"op": "replace", "path": "/spec", "value": spec},
+            {"op": "replace", "path": "/metadata/annotations", "value": work.annotations()}]);
         let kind = "application/json-patch+json";
         self.hub
             .request(
@@ -425,6 +439,7 @@ impl World {
             }
             _ => {
                 past.edited = true;
+                past.field_edited |= what != 2;
                 self.step(format_args!(
                     "somebody edits {object:?}{}",
                     if what == 2 { " beside" } else { "" }
@@ -456,12 +471,44 @@ impl World {
             .filter(|a| a["spec"]["agentID"] == agent.as_str())
             .collect();
         settled.works = self.hub.list(&works_path(&self.run)).await?;
+        for (name, work) in &self.works {
+            let mild = work.objects.iter().filter(|(_, strategy)| strategy.is_mild());
+            for (object, strategy) in mild.filter(|(o, _)| settled.objects.contains_key(o)) {
+                if self.is_refused(*object, *strategy).await? {
+                    settled.refused.insert((name.clone(), *object));
+                }
+            }
+        }
         for path in self.strangers.keys() {
             settled
                 .strangers
                 .insert(path.clone(), self.spoke.get(path).await?);
         }
         Ok(settled)
+    }
+
+    /// Whether the server refuses to apply an object over what others have of it.
+    async fn is_refused(&self, object: Object, strategy: Strategy) -> anyhow::Result<bool> {
+        let variant = self.variants.get(&object).copied().unwrap_or_default();
+        // Of what is given as text the server only sees later what it is.
+        let mut manifest = object.wanted(&self.run, variant);
+        if strategy.ignores() {
+            manifest = object.without_ignored(manifest);
+        }
+        let path = format!(
+            "{}?fieldManager=work-agent&force=false&dryRun=All",
+            object.path(&self.run)
+        );
+        let kind = "application/apply-patch+yaml";
+        match self
+            .spoke
+            .request(http::Method::PATCH, &path, kind, Some(&manifest))
+            .await
+        {
+            Ok(_) => Ok(false),
+            Err(refused) if refused.code == 409 => Ok(true),
+            Err(refused) => Err(refused.into()),
+        }
     }
 
     async fn settle(&mut self) -> Result {
@@ -505,6 +552,8 @@ impl World {
         let work = Work {
             objects: BTreeMap::from([(marker, Strategy::Update)]),
             orphans: model::Orphans::None,
+            drift: Drift::Enforce,
+            take_over: TakeOver::Always,
         };
         for _ in 0..2 {
             let path = work_path(&self.run, "marker");

@@ -211,28 +211,150 @@ impl Object {
 pub enum Strategy {
     Update,
     CreateOnly,
-    Apply,
+    Apply(Applying),
     ReadOnly,
 }
 
+/// How it is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applying {
+    /// Whatever others have of it.
+    pub force: bool,
+    /// One field is left to others: [`Object::ignored`].
+    pub ignoring: bool,
+}
+
+/// A field that works leave to others. Every work means the same by it: two that mean different things fight (`drift`).
+#[derive(Debug, Clone, Copy)]
+pub struct Ignored {
+    /// `OnSpokePresent` or `OnSpokeChange`.
+    pub condition: &'static str,
+    /// The name of the list that it is in, and what it is there.
+    pub named: (&'static str, &'static str),
+    /// The same as a JSON pointer.
+    pub pointer: &'static str,
+}
+
+impl Object {
+    /// The field that works which ignore one ignore: the one that [`Object::edit`] changes.
+    pub fn ignored(self) -> Option<Ignored> {
+        let of = |condition, named, pointer| {
+            Some(Ignored {
+                condition,
+                named,
+                pointer,
+            })
+        };
+        match self.kind {
+            Kind::ConfigMap => of("OnSpokePresent", ("jsonPaths", ".data.value"), "/data/value"),
+            Kind::Deployment => of(
+                "OnSpokePresent",
+                ("jqPathExpressions", ".spec.replicas"),
+                "/spec/replicas",
+            ),
+            Kind::Service => of(
+                "OnSpokeChange",
+                ("jsonPointers", "/spec/selector/app"),
+                "/spec/selector/app",
+            ),
+            Kind::Widget => of("OnSpokeChange", ("jsonPaths", ".spec.size"), "/spec/size"),
+            Kind::Secret | Kind::ClusterRole => None,
+        }
+    }
+
+    /// An object without the field that is ignored.
+    pub fn without_ignored(self, mut object: Value) -> Value {
+        if let Some((parent, field)) = self.ignored().and_then(|i| i.pointer.rsplit_once('/'))
+            && let Some(Value::Object(parent)) = object.pointer_mut(parent)
+        {
+            parent.remove(field);
+        }
+        object
+    }
+}
+
 impl Strategy {
-    pub fn any(seed: &mut Seed) -> Self {
-        match seed.below(8) {
-            0..4 => Self::Update,
-            4 | 5 => Self::Apply,
-            6 => Self::CreateOnly,
+    pub fn any(seed: &mut Seed, object: Object) -> Self {
+        let ignored = object.ignored();
+        match seed.below(12) {
+            0..5 => Self::Update,
+            5 => Self::Apply(Applying {
+                force: true,
+                ignoring: false,
+            }),
+            6 | 7 => Self::Apply(Applying {
+                force: false,
+                ignoring: false,
+            }),
+            8 | 9 => Self::Apply(Applying {
+                // What the hub changes counts again under `OnSpokeChange`, so that others' changes are conflicts.
+                force: ignored.is_none_or(|i| i.condition == "OnSpokeChange") || seed.below(2) == 0,
+                ignoring: ignored.is_some(),
+            }),
+            10 => Self::CreateOnly,
             _ => Self::ReadOnly,
         }
     }
 
-    fn spec(self) -> Option<Value> {
+    fn spec(self, object: Object) -> Option<Value> {
         match self {
             Self::Update => None,
             Self::CreateOnly => Some(json!({"type": "CreateOnly"})),
             Self::ReadOnly => Some(json!({"type": "ReadOnly"})),
-            Self::Apply => Some(json!({"type": "ServerSideApply", "serverSideApply": {"force": true}})),
+            Self::Apply(Applying { force, ignoring }) => {
+                let mut apply = json!({ "force": force });
+                if let Some(Ignored { condition, named, .. }) = object.ignored().filter(|_| ignoring) {
+                    apply["ignoreFields"] = json!([{"condition": condition, named.0: [named.1]}]);
+                }
+                Some(json!({"type": "ServerSideApply", "serverSideApply": apply}))
+            }
         }
     }
+
+    /// Whether what it is about is kept as the manifest says.
+    pub fn keeps(self) -> bool {
+        matches!(self, Self::Update | Self::Apply(_))
+    }
+
+    pub fn applies(self) -> bool {
+        matches!(self, Self::Apply(_))
+    }
+
+    /// Whether others' fields are conflicts.
+    pub fn is_mild(self) -> bool {
+        matches!(self, Self::Apply(Applying { force: false, .. }))
+    }
+
+    pub fn ignores(self) -> bool {
+        matches!(self, Self::Apply(Applying { ignoring: true, .. }))
+    }
+}
+
+/// What a work does about changes on the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drift {
+    Enforce,
+    Report,
+    Once,
+}
+
+/// What a work does about objects that are not ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeOver {
+    Always,
+    IfNoDiff,
+    Never,
+}
+
+/// Label of objects that were there before and are like no manifest.
+pub const THEIRS: &str = "theirs";
+
+/// Whether no work has to do with an object.
+pub fn is_foreign(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    let owners = metadata["ownerReferences"].as_array().into_iter().flatten();
+    metadata["labels"]["muster.open-cluster-management.io/applied"] != "true"
+        && owners.filter(|o| o["kind"] == "AppliedManifestWork").count() == 0
 }
 
 /// Which objects a work leaves behind.
@@ -248,6 +370,8 @@ pub enum Orphans {
 pub struct Work {
     pub objects: BTreeMap<Object, Strategy>,
     pub orphans: Orphans,
+    pub drift: Drift,
+    pub take_over: TakeOver,
 }
 
 impl Work {
@@ -257,13 +381,40 @@ impl Work {
         let mut work = Self {
             objects: BTreeMap::new(),
             orphans: Orphans::None,
+            drift: Drift::Enforce,
+            take_over: TakeOver::Always,
         };
         for _ in 0..=seed.below(4) {
-            work.objects
-                .insert(all[seed.below(all.len())], Strategy::any(seed));
+            work.add(all[seed.below(all.len())], seed);
         }
         work.orphan(seed);
+        work.choose(seed);
         work
+    }
+
+    /// Has an object, in one way or another.
+    pub fn add(&mut self, object: Object, seed: &mut Seed) {
+        self.objects.insert(object, Strategy::any(seed, object));
+    }
+
+    /// What its annotations say.
+    pub fn choose(&mut self, seed: &mut Seed) {
+        self.drift = match seed.below(8) {
+            0 => Drift::Report,
+            1 => Drift::Once,
+            _ => Drift::Enforce,
+        };
+        self.take_over = match seed.below(6) {
+            0 => TakeOver::IfNoDiff,
+            1 => TakeOver::Never,
+            _ => TakeOver::Always,
+        };
+    }
+
+    /// Its annotations at the hub.
+    pub fn annotations(&self) -> Value {
+        json!({"work.muster.open-cluster-management.io/drift": format!("{:?}", self.drift),
+            "work.muster.open-cluster-management.io/take-over": format!("{:?}", self.take_over)})
     }
 
     pub fn orphan(&mut self, seed: &mut Seed) {
@@ -311,7 +462,7 @@ impl Work {
                     resource,
                     &o.namespace(run),
                     &o.name(run),
-                    &s.spec()?,
+                    &s.spec(*o)?,
                 ))
             })
             .collect();
@@ -341,10 +492,42 @@ pub struct Past {
     pub orphaned: bool,
     /// A work only read it at some time: what it wrote before that stays as it is, also that it owns it.
     pub read: bool,
-    /// Somebody on the cluster wrote it, took our marks off it, deleted it.
+    /// A work that may take it over though it was not ours was there at some time.
+    pub taken: bool,
+    /// A work that writes also the field that others ignore was there at some time.
+    pub whole: bool,
+    /// Somebody on the cluster wrote it (the field that may be ignored, or beside it), took our marks off it, deleted it.
     pub edited: bool,
+    pub field_edited: bool,
     pub stripped: bool,
     pub deleted: bool,
+}
+
+impl Past {
+    /// Whether nobody on the cluster did anything with it.
+    pub fn is_quiet(&self) -> bool {
+        !self.edited && !self.stripped && !self.deleted
+    }
+
+    /// A work said this at some time.
+    pub fn account(&mut self, work: &Work, object: Object) {
+        let Some(strategy) = work.objects.get(&object) else {
+            return;
+        };
+        let writes = work.writes(object);
+        self.read |= !writes;
+        self.owned |= work.owns(object);
+        self.orphaned |= writes && !work.owns(object);
+        self.whole |= writes && !strategy.ignores();
+        // What is like no manifest is not taken over where nothing may change; of what is made once nothing does.
+        let unlike = |o: &Value| o["metadata"]["labels"][THEIRS].is_string();
+        self.taken |= writes
+            && match work.take_over {
+                TakeOver::Always => true,
+                TakeOver::IfNoDiff => !strategy.keeps() || !self.before.as_ref().is_some_and(unlike),
+                TakeOver::Never => false,
+            };
+    }
 }
 
 /// Whether everything in `wanted` is in `found`; of lists, whether that is all, unless others may have `more` in them.
