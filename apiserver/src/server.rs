@@ -153,21 +153,22 @@ impl Server {
             .local_addr()
             .map_err(|e| ServeError::Listen(options.bind, e))?;
         let path = file_in(dir, "store.redb");
-        let durable = path.is_some();
-        let store = Store::open(StoreOptions {
+        // A restored backup must not give out revisions that its clients saw with other content: they would resume their
+        // watches as if nothing had happened. Microseconds are ahead of any rate of writes.
+        let revision = if path.is_some() {
+            now.as_microsecond().try_into().unwrap_or(0)
+        } else {
+            0
+        };
+        let options_of_store = StoreOptions {
             path,
             keep_revisions: KEEP_REVISIONS,
-        })
-        .map_err(|e| match e {
+        };
+        let store = Store::open_from(options_of_store, revision).map_err(|e| match e {
             // Says which file and why.
             StoreError::Disk(why) => ServerError::Store(why),
             other => ServerError::Store(other.to_string()),
         })?;
-        if durable {
-            // A restored backup must not give out revisions that its clients saw with other content: they would resume
-            // their watches as if nothing had happened. Microseconds are ahead of any rate of writes.
-            store.skip_to(now.as_microsecond().try_into().unwrap_or(0));
-        }
         let pki = file_in(dir, "pki");
         let ca = Ca::load_or_create(pki.as_deref(), now)?;
         let keys = ServiceAccountKeys::load_or_create(pki.as_deref())?;

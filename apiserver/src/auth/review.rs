@@ -7,8 +7,10 @@ use super::jwt::ServiceAccountKeys;
 use super::rbac::aggregate;
 use super::tokens::{self, ISSUER, Objects, Verified};
 use super::types::{Attributes, Decision, UserInfo};
-use crate::error::{ApiError, FieldError, Subject};
+use crate::error::{ApiError, FieldError, FieldErrorKind, Subject};
 use crate::object;
+use crate::registry::names;
+use crate::rest::selector::{FieldSelector, LabelSelector};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
@@ -114,6 +116,9 @@ fn answer_access(
     if !reason.is_empty() {
         status["reason"] = reason.into();
     }
+    if let Some(error) = unread_selectors(&body["spec"]["resourceAttributes"]) {
+        status["evaluationError"] = error.into();
+    }
     let mut answer = body.clone();
     answer["status"] = status;
     answer
@@ -165,25 +170,79 @@ fn access_errors(body: &Value) -> Vec<FieldError> {
         )],
         (false, true) => ["fieldSelector", "labelSelector"]
             .into_iter()
-            .filter_map(|key| {
-                let selector = &resource[key];
-                if selector.as_object().is_some_and(serde_json::Map::is_empty) {
-                    return Some(FieldError::required(
-                        format!("spec.resourceAttributes.{key}.requirements"),
-                        &format!(
-                            "when spec.resourceAttributes.{key} is specified, requirements or rawSelector is required"
-                        ),
-                    ));
-                }
-                let both = !text(selector, "rawSelector").is_empty()
-                    && selector["requirements"].as_array().is_some_and(|r| !r.is_empty());
-                let field = format!("spec.resourceAttributes.{key}.rawSelector");
-                let detail = "may not specified at the same time as requirements";
-                both.then(|| FieldError::invalid(field, &selector["rawSelector"], detail))
-            })
+            .flat_map(|key| selector_errors(key, &resource[key]))
             .collect(),
         (true, false) => Vec::new(),
     }
+}
+
+/// What is wrong with a selector of resource attributes.
+fn selector_errors(key: &str, selector: &Value) -> Vec<FieldError> {
+    let at = format!("spec.resourceAttributes.{key}");
+    let requirements = selector["requirements"].as_array().map_or(&[][..], Vec::as_slice);
+    let raw = text(selector, "rawSelector");
+    if selector.is_object() && raw.is_empty() && requirements.is_empty() {
+        return vec![FieldError::required(
+            format!("{at}.requirements"),
+            &format!("when {at} is specified, requirements or rawSelector is required"),
+        )];
+    }
+    if !raw.is_empty() && !requirements.is_empty() {
+        let detail = "may not specified at the same time as requirements";
+        return vec![FieldError::invalid(
+            format!("{at}.rawSelector"),
+            &raw.into(),
+            detail,
+        )];
+    }
+    let mut errors = Vec::new();
+    for (i, requirement) in requirements.iter().enumerate() {
+        let at = format!("{at}.requirements[{i}]");
+        let name = &requirement["key"];
+        let name = name.as_str().unwrap_or_default();
+        if key == "labelSelector" {
+            for why in names::label_key(name) {
+                errors.push(FieldError::invalid(format!("{at}.key"), &name.into(), &why));
+            }
+        } else if name.is_empty() {
+            errors.push(FieldError::required(format!("{at}.key"), "must be specified"));
+        }
+        let values = requirement["values"].as_array().is_some_and(|v| !v.is_empty());
+        // Operators to come are for whoever decides.
+        match text(requirement, "operator") {
+            "In" | "NotIn" if !values => errors.push(FieldError::required(
+                format!("{at}.values"),
+                "must be specified when `operator` is 'In' or 'NotIn'",
+            )),
+            "Exists" | "DoesNotExist" if values => errors.push(FieldError::forbidden(
+                format!("{at}.values"),
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            )),
+            _ => {}
+        }
+    }
+    errors
+}
+
+/// Selectors that are no selectors narrow nothing, which is told.
+fn unread_selectors(resource: &Value) -> Option<String> {
+    let raw = |key: &str| text(&resource[key], "rawSelector");
+    let unread = [
+        (
+            "fieldSelector",
+            FieldSelector::parse(raw("fieldSelector")).is_err(),
+        ),
+        (
+            "labelSelector",
+            LabelSelector::parse(raw("labelSelector")).is_err(),
+        ),
+    ];
+    let told: Vec<String> = unread
+        .into_iter()
+        .filter(|(_, is_unread)| *is_unread)
+        .map(|(key, _)| format!("spec.resourceAttributes.{key} ignored due to parse error"))
+        .collect();
+    (!told.is_empty()).then(|| aggregate(&told))
 }
 
 fn subject_errors(body: &Value) -> Vec<FieldError> {
@@ -198,13 +257,58 @@ fn subject_errors(body: &Value) -> Vec<FieldError> {
 /// Metadata means nothing on a question, and must not be there, but for the fields in `except`.
 fn metadata_errors(body: &Value, except: &[&str], detail: &str) -> Vec<FieldError> {
     let mut rest = body["metadata"].as_object().cloned().unwrap_or_default();
-    rest.retain(|field, value| {
-        field != "managedFields" && !except.contains(&field.as_str()) && !is_zero(value)
-    });
-    if rest.is_empty() {
+    rest.retain(|field, value| !except.contains(&field.as_str()) && !is_zero(value));
+    if rest.keys().all(|field| field == "managedFields") {
         return Vec::new();
     }
-    vec![FieldError::invalid("metadata", &Value::Object(rest), detail)]
+    let shown = format!("Invalid value: {}: {detail}", struct_text(&rest, &METADATA));
+    vec![FieldError::new(FieldErrorKind::Invalid, "metadata", shown)]
+}
+
+/// The order of fields in Go's struct of metadata, and of an entry of its managedFields.
+const METADATA: [&str; 15] = [
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+];
+const ENTRY: [&str; 7] = [
+    "manager",
+    "operation",
+    "apiVersion",
+    "time",
+    "fieldsType",
+    "fieldsV1",
+    "subresource",
+];
+
+/// Fields as JSON, in this order.
+fn struct_text(fields: &Map<String, Value>, order: &[&str]) -> String {
+    let shown = |name: &&str| {
+        let value = fields.get(*name)?;
+        let value = match value {
+            Value::Array(entries) if *name == "managedFields" => {
+                let entries = entries.iter().filter_map(Value::as_object);
+                let entries: Vec<String> = entries.map(|entry| struct_text(entry, &ENTRY)).collect();
+                format!("[{}]", entries.join(","))
+            }
+            other => other.to_string(),
+        };
+        Some(format!("{name:?}:{value}"))
+    };
+    let fields: Vec<String> = order.iter().filter_map(shown).collect();
+    format!("{{{}}}", fields.join(","))
 }
 
 fn is_zero(value: &Value) -> bool {
@@ -254,11 +358,13 @@ pub fn self_subject_rules_review(body: &Value, rules: impl Fn(&str) -> Rules) ->
 }
 
 /// `SelfSubjectReview`: who am I?
-pub fn self_subject_review(body: &Value, user: &UserInfo, now: Timestamp) -> Value {
-    let mut answer = body.clone();
-    object::set_meta(&mut answer, "creationTimestamp", Some(seconds(now)));
-    answer["status"] = json!({ "userInfo": user.to_value() });
-    answer
+pub fn self_subject_review(user: &UserInfo, now: Timestamp) -> Value {
+    json!({
+        "kind": "SelfSubjectReview",
+        "apiVersion": format!("{AUTHENTICATION}/v1"),
+        "metadata": { "creationTimestamp": seconds(now) },
+        "status": { "userInfo": user.to_value() },
+    })
 }
 
 /// `TokenReview`: whose token is this? `verify(token, audiences)` knows.
@@ -292,23 +398,16 @@ pub fn token_request(
     now: Timestamp,
 ) -> Result<Value, ApiError> {
     let (namespace, name) = (object::namespace(account), object::name(account));
-    for (field, own) in [("name", name), ("namespace", namespace)] {
-        let given = object::meta(body, field);
-        if !given.is_empty() && given != own {
-            if field == "name" {
-                let detail = "must match the service account name if specified";
-                let error = FieldError::invalid("metadata.name", &given.into(), detail);
-                return Err(ApiError::invalid(
-                    AUTHENTICATION,
-                    "TokenRequest",
-                    name,
-                    vec![error],
-                ));
-            }
-            return Err(ApiError::BadRequest(format!(
-                "the {field} in the body ({given}) does not match the {field} in the URL ({own})"
-            )));
-        }
+    let given = object::name(body);
+    if !given.is_empty() && given != name {
+        let detail = "must match the service account name if specified";
+        let error = FieldError::invalid("metadata.name", &given.into(), detail);
+        return Err(ApiError::invalid(
+            AUTHENTICATION,
+            "TokenRequest",
+            name,
+            vec![error],
+        ));
     }
     let mut answer = body.clone();
     if !answer["spec"].is_object() {

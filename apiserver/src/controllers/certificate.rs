@@ -1,4 +1,4 @@
-//! CertificateSigningRequests: signing the approved ones of `kubernetes.io/kube-apiserver-client`, and removing old ones.
+//! CertificateSigningRequests: signing the approved ones of Kubernetes' own signers, and removing old ones.
 
 use super::kinds;
 use super::plan::{Action, Plan, condition, set_condition};
@@ -12,14 +12,13 @@ use jiff::Timestamp;
 use serde_json::Value;
 use std::time::Duration;
 
-/// The signer this server is.
+/// The signers this server is.
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
-/// Signers whose rules need what is not here: kubelets, and the retired catch-all.
-const REFUSED_SIGNERS: &[&str] = &[
-    "kubernetes.io/kube-apiserver-client-kubelet",
-    "kubernetes.io/kubelet-serving",
-    "kubernetes.io/legacy-unknown",
-];
+const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const KUBELET_SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
+/// Who a kubelet is.
+const NODES: &str = "system:nodes";
+const NODE: &str = "system:node:";
 /// A certificate's life when the request names none (kube-controller-manager's --cluster-signing-duration), and at most.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 /// At least, whatever the request names.
@@ -95,14 +94,11 @@ fn decide_approved(
     sign: impl FnOnce(&Order) -> Result<String, PkiError>,
 ) -> Plan {
     let signer = csr["spec"]["signerName"].as_str().unwrap_or_default();
-    let refused = if REFUSED_SIGNERS.contains(&signer) {
-        Err(format!("this server does not sign for {signer}"))
-    } else if signer == CLIENT_SIGNER {
-        order(csr).and_then(|order| sign(&order).map_err(|e| e.to_string()))
-    } else {
+    if ![CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER].contains(&signer) {
         // Another signer's.
         return Plan::default();
-    };
+    }
+    let refused = order(csr, signer).and_then(|order| sign(&order).map_err(|e| e.to_string()));
     let mut csr = csr.clone();
     match refused {
         Ok(certificate) => {
@@ -123,9 +119,9 @@ fn decide_approved(
     Plan::of([Action::status(kinds::CSRS, csr)])
 }
 
-/// What the signer may be asked to sign, by its rules (Kubernetes' documentation of signers): a client certificate and
-/// nothing else.
-fn order(csr: &Value) -> Result<Order, String> {
+/// What the signer may be asked to sign, by its rules (Kubernetes' documentation of signers), refused in
+/// kube-controller-manager's words.
+fn order(csr: &Value, signer: &str) -> Result<Order, String> {
     let spec = &csr["spec"];
     let usages: Vec<String> = spec["usages"]
         .as_array()
@@ -134,6 +130,24 @@ fn order(csr: &Value) -> Result<Order, String> {
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
+    let request = STANDARD
+        .decode(spec["request"].as_str().unwrap_or_default())
+        .map_err(|_| "the request is not base64".to_owned())?;
+    if signer == CLIENT_SIGNER {
+        client_usages(&usages)?;
+    } else {
+        let asked = Request::parse(&request).map_err(|e| e.to_string())?;
+        of_kubelet(&asked, &usages, signer == KUBELET_SERVING_SIGNER)?;
+    }
+    let ttl = match spec["expirationSeconds"].as_u64() {
+        None => DEFAULT_TTL,
+        Some(seconds) => Duration::from_secs(seconds).clamp(MIN_TTL, DEFAULT_TTL),
+    };
+    Ok(Order { request, usages, ttl })
+}
+
+/// A client certificate and nothing else.
+fn client_usages(usages: &[String]) -> Result<(), String> {
     let allowed = ["client auth", "digital signature", "key encipherment"];
     if let Some(other) = usages.iter().find(|u| !allowed.contains(&u.as_str())) {
         return Err(format!("invalid usage for client certificate: {other}"));
@@ -141,12 +155,142 @@ fn order(csr: &Value) -> Result<Order, String> {
     if !usages.iter().any(|u| u == "client auth") {
         return Err("missing required usage for client certificate: client auth".to_owned());
     }
-    let request = STANDARD
-        .decode(spec["request"].as_str().unwrap_or_default())
-        .map_err(|_| "the request is not base64".to_owned())?;
-    let ttl = match spec["expirationSeconds"].as_u64() {
-        None => DEFAULT_TTL,
-        Some(seconds) => Duration::from_secs(seconds).clamp(MIN_TTL, DEFAULT_TTL),
+    Ok(())
+}
+
+/// A node's certificate: as a client it has no other names, as a server it needs some.
+fn of_kubelet(asked: &Request, usages: &[String], serves: bool) -> Result<(), String> {
+    let not_allowed = |what: &str| Err(format!("{what} subjectAltNames are not allowed"));
+    if asked.organizations != [NODES] {
+        return Err(format!("subject organization is not {NODES}"));
+    }
+    if !asked.common_name.starts_with(NODE) {
+        return Err(format!("subject common name does not begin with {NODE}"));
+    }
+    let is_named = !asked.dns_names.is_empty() || !asked.ip_addresses.is_empty();
+    if serves && !is_named {
+        return Err("DNS or IP subjectAltName is required".to_owned());
+    }
+    if !serves && !asked.dns_names.is_empty() {
+        return not_allowed("DNS");
+    }
+    if !asked.emails.is_empty() {
+        return not_allowed("Email");
+    }
+    if !serves && !asked.ip_addresses.is_empty() {
+        return not_allowed("IP");
+    }
+    if !asked.uris.is_empty() {
+        return not_allowed("URI");
+    }
+    let required = if serves {
+        ["digital signature", "key encipherment", "server auth"]
+    } else {
+        ["client auth", "digital signature", "key encipherment"]
     };
-    Ok(Order { request, usages, ttl })
+    let mut given: Vec<&str> = usages.iter().map(String::as_str).collect();
+    given.sort_unstable();
+    // Keys that encipher nothing need not be allowed to.
+    let without: Vec<&str> = required
+        .into_iter()
+        .filter(|u| *u != "key encipherment")
+        .collect();
+    if given != required && given != without {
+        return Err(format!("usages did not match [{}]", required.join(" ")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{new_key, request};
+
+    #[test]
+    fn what_kubelets_may_ask_for() {
+        let key = new_key().unwrap();
+        let asked = |organization: &str, name: &str| {
+            Request::parse(request::write(name, &[organization], &key).unwrap().as_bytes()).unwrap()
+        };
+        let node = || asked(NODES, "system:node:n");
+        let named = |mut request: Request| {
+            request.dns_names.push("a.b".into());
+            request
+        };
+        let mail = |mut request: Request| {
+            request.emails.push("a@b.c".into());
+            request
+        };
+        let uri = |mut request: Request| {
+            request.uris.push("http://a.b".into());
+            request
+        };
+        let ip = |mut request: Request| {
+            request.ip_addresses.push([1, 2, 3, 4].into());
+            request
+        };
+        let (client, server) = ("digital signature,client auth", "digital signature,server auth");
+        let both = "key encipherment,digital signature,client auth";
+        for (request, usages, serves, want) in [
+            (node(), client, false, ""),
+            (node(), both, false, ""),
+            (named(node()), server, true, ""),
+            (ip(node()), server, true, ""),
+            (
+                asked("o", "system:node:n"),
+                client,
+                false,
+                "subject organization is not system:nodes",
+            ),
+            (
+                asked(NODES, "n"),
+                client,
+                false,
+                "subject common name does not begin with system:node:",
+            ),
+            (
+                named(node()),
+                client,
+                false,
+                "DNS subjectAltNames are not allowed",
+            ),
+            (ip(node()), client, false, "IP subjectAltNames are not allowed"),
+            (
+                mail(node()),
+                client,
+                false,
+                "Email subjectAltNames are not allowed",
+            ),
+            (uri(node()), client, false, "URI subjectAltNames are not allowed"),
+            (
+                node(),
+                "client auth",
+                false,
+                "usages did not match [client auth digital signature key encipherment]",
+            ),
+            (node(), server, true, "DNS or IP subjectAltName is required"),
+            (
+                mail(named(node())),
+                server,
+                true,
+                "Email subjectAltNames are not allowed",
+            ),
+            (
+                uri(named(node())),
+                server,
+                true,
+                "URI subjectAltNames are not allowed",
+            ),
+            (
+                named(node()),
+                client,
+                true,
+                "usages did not match [digital signature key encipherment server auth]",
+            ),
+        ] {
+            let usages: Vec<String> = usages.split(',').map(str::to_owned).collect();
+            let told = of_kubelet(&request, &usages, serves).err().unwrap_or_default();
+            assert_eq!(told, want, "{request:?} {usages:?}");
+        }
+    }
 }

@@ -119,7 +119,8 @@ fn json_bodies() {
             let (ours, theirs) = (parse_json(&bytes), serde_json::from_slice::<Value>(&bytes));
             match (ours, theirs) {
                 (Ok(ours), Ok(theirs)) => {
-                    prop_assert_eq!(&ours.value, &whole(theirs));
+                    // Which numbers are whole is for who knows their types.
+                    prop_assert_eq!(whole(ours.value.clone()), whole(theirs));
                     if damages.is_empty() {
                         prop_assert!(ours.duplicates.is_empty(), "{:?}", ours.duplicates);
                     }

@@ -83,10 +83,10 @@ mod model {
     }
 
     fn index(text: &str, below: usize) -> Option<usize> {
-        let plain = text == "0" || (!text.starts_with('0') && !text.is_empty());
-        let digits = text.bytes().all(|b| b.is_ascii_digit());
-        let n: usize = (plain && digits).then(|| text.parse().ok())??;
-        (n < below).then_some(n)
+        // As Go reads it, and from the end where it is negative.
+        let n: i64 = text.parse().ok()?;
+        let n = if n < 0 { n + i64::try_from(below).ok()? } else { n };
+        usize::try_from(n).ok().filter(|n| *n < below)
     }
 
     fn look<'a>(value: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
@@ -144,16 +144,21 @@ mod model {
                         add(&mut object, &path, value)?;
                     }
                 }
-                "test" => (*look(&mut object, &path)? == operation["value"]).then_some(())?,
+                "test" => {
+                    let there = look(&mut object, &path).cloned();
+                    let there = there.or_else(|| {
+                        // To Kubernetes' library a field that is missing is one that is null.
+                        let (_, above) = path.split_last()?;
+                        look(&mut object, above)?.is_object().then_some(Value::Null)
+                    });
+                    (there? == operation["value"]).then_some(())?;
+                }
                 "copy" => {
                     let value = look(&mut object, &from()?)?.clone();
                     add(&mut object, &path, value)?;
                 }
                 "move" => {
                     let from = from()?;
-                    if path.len() > from.len() && path.starts_with(&from) {
-                        return None;
-                    }
                     let value = remove(&mut object, &from)?;
                     add(&mut object, &path, value)?;
                 }

@@ -57,7 +57,7 @@ impl Applier<'_> {
     /// managedFields. Defaults are not applied here. A configuration that does not fit the schema is a 500 as in
     /// kube-apiserver, one that sets managedFields or another version a 400, fields of others an `ApplyConflict`.
     pub fn apply(&self, live: Option<&Value>, config: &Value) -> Result<Value, ApiError> {
-        self.check(config)?;
+        check(self.schema, (self.api_version, self.kind), config)?;
         let mut merged = match self.attempt(live, config, self.force) {
             Err(Refused::Conflicts(conflicts)) => self.take_over(live, config, conflicts)?,
             Err(Refused::Other(e)) => return Err(e),
@@ -89,29 +89,6 @@ impl Applier<'_> {
             }
         }
         Err(self.conflict_error(&conflicts))
-    }
-
-    fn check(&self, config: &Value) -> Result<(), ApiError> {
-        let version = config["apiVersion"].as_str().unwrap_or_default();
-        let kind = config["kind"].as_str().unwrap_or_default();
-        if version != self.api_version || kind != self.kind {
-            let (group, version) = version.split_once('/').unwrap_or(("", version));
-            return Err(ApiError::BadRequest(format!(
-                "invalid object type: {group}/{version}, Kind={kind}"
-            )));
-        }
-        if !config["metadata"][typed::MANAGED_FIELDS].is_null() {
-            return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
-        }
-        let Some(what) = fit::complaint(Ty::object(self.schema), config) else {
-            return Ok(());
-        };
-        let (namespace, name) = (object::namespace(config), object::name(config));
-        Err(ApiError::Plain(format!(
-            "failed to create typed patch object ({namespace}/{name}; {}{}, Kind={kind}): {what}",
-            if self.api_version.contains('/') { "" } else { "/" },
-            self.api_version
-        )))
     }
 
     fn owner(&self, manager: &str, operation: Operation) -> Owner {
@@ -243,6 +220,29 @@ impl Applier<'_> {
         let difference = Difference::of(ty, &applied, live);
         Some(field_set(ty, &applied).difference(&difference.touched().union(&difference.removed)))
     }
+}
+
+/// Refuses a configuration that is of another kind than `wanted`, sets managedFields, or does not fit the schema.
+pub fn check(schema: &Schema, wanted: (&str, &str), config: &Value) -> Result<(), ApiError> {
+    let sent = config["apiVersion"].as_str().unwrap_or_default();
+    let kind = config["kind"].as_str().unwrap_or_default();
+    if (sent, kind) != wanted {
+        let (group, version) = sent.split_once('/').unwrap_or(("", sent));
+        return Err(ApiError::BadRequest(format!(
+            "invalid object type: {group}/{version}, Kind={kind}"
+        )));
+    }
+    if !config["metadata"][typed::MANAGED_FIELDS].is_null() {
+        return Err(ApiError::BadRequest("metadata.managedFields must be nil".into()));
+    }
+    let Some(what) = fit::complaint(Ty::object(schema), config) else {
+        return Ok(());
+    };
+    let (namespace, name) = (object::namespace(config), object::name(config));
+    Err(ApiError::Plain(format!(
+        "failed to create typed patch object ({namespace}/{name}; {}{sent}, Kind={kind}): {what}",
+        if sent.contains('/') { "" } else { "/" },
+    )))
 }
 
 /// Takes out what the manager applied last time and not this time, unless someone owns it or never owned it.

@@ -28,7 +28,7 @@ pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
             "json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
         )));
     };
-    if let Some(item) = items.iter().find(|i| !i.is_object()) {
+    if let Some(item) = items.iter().find(|i| !i.is_object() && !i.is_null()) {
         let kind = go_kind(item);
         return Err(bad(&format!(
             "json: cannot unmarshal {kind} into Go value of type handlers.jsonPatchOp"
@@ -42,17 +42,21 @@ pub fn json_patch(object: &Value, body: &[u8]) -> Result<Value, ApiError> {
     }
     let mut patched = object.clone();
     let mut left = Left::default();
-    for mut item in items {
-        lenient(&mut item, &patched);
-        let operation: PatchOperation = serde_json::from_value(item).map_err(|_| unprocessable())?;
-        charge(&patched, &operation, &mut left)
-            .ok_or_else(|| ApiError::RequestEntityTooLarge(TOO_MUCH.into()))?;
-        if deepens(&patched, &operation, &mut left) {
-            return Err(unprocessable());
+    for item in items {
+        for mut item in moved(item, &patched) {
+            if !lenient(&mut item, &patched) {
+                continue;
+            }
+            let operation: PatchOperation = serde_json::from_value(item).map_err(|_| unprocessable())?;
+            charge(&patched, &operation, &mut left)
+                .ok_or_else(|| ApiError::RequestEntityTooLarge(TOO_MUCH.into()))?;
+            if deepens(&patched, &operation, &mut left) {
+                return Err(unprocessable());
+            }
+            // The object is a copy, so there is nothing to roll back when an operation fails.
+            ::json_patch::patch_unsafe(&mut patched, std::slice::from_ref(&operation))
+                .map_err(|_| unprocessable())?;
         }
-        // The object is a copy, so there is nothing to roll back when an operation fails.
-        ::json_patch::patch_unsafe(&mut patched, std::slice::from_ref(&operation))
-            .map_err(|_| unprocessable())?;
     }
     match patched {
         // What is no document is nothing that a patch can give.
@@ -76,16 +80,20 @@ pub fn steps(object: &Value, operations: Vec<Value>) -> Result<Option<Value>, St
             // As if there were nothing.
             step = json!({"op": "add", "path": path, "value": null});
         }
-        lenient(&mut step, &patched);
-        let why = || why_not(&patched, &op, &path, &from);
-        let operation: PatchOperation = serde_json::from_value(step).map_err(|_| why())?;
-        charge(&patched, &operation, &mut left).ok_or(TOO_MUCH)?;
-        if deepens(&patched, &operation, &mut left) {
-            return Err(TOO_MUCH.into());
-        }
-        let why = why();
-        if ::json_patch::patch_unsafe(&mut patched, std::slice::from_ref(&operation)).is_err() {
-            return if op == "test" { Ok(None) } else { Err(why) };
+        for mut step in moved(step, &patched) {
+            if !lenient(&mut step, &patched) {
+                continue;
+            }
+            let why = || why_not(&patched, &op, &path, &from);
+            let operation: PatchOperation = serde_json::from_value(step).map_err(|_| why())?;
+            charge(&patched, &operation, &mut left).ok_or(TOO_MUCH)?;
+            if deepens(&patched, &operation, &mut left) {
+                return Err(TOO_MUCH.into());
+            }
+            let why = why();
+            if ::json_patch::patch_unsafe(&mut patched, std::slice::from_ref(&operation)).is_err() {
+                return if op == "test" { Ok(None) } else { Err(why) };
+            }
         }
     }
     Ok(Some(patched))
@@ -200,22 +208,85 @@ fn copy(value: &Value, left: &mut usize) -> Option<()> {
     }
 }
 
-/// Kubernetes' library takes more than RFC 6902: `replace` adds a missing field, a missing value is `null`.
-fn lenient(operation: &mut Value, object: &Value) {
+/// An operation as those it is made of: what is moved is taken out before it is looked where it goes.
+fn moved(operation: Value, object: &Value) -> Vec<Value> {
+    if operation["op"] == "move"
+        && let (Some(from), Some(_)) = (operation["from"].as_str(), operation["path"].as_str())
+        && let Some(value) = object.pointer(&plain(from, object, false))
+    {
+        return vec![
+            json!({"op": "remove", "path": from}),
+            json!({"op": "add", "path": operation["path"], "value": value}),
+        ];
+    }
+    vec![operation]
+}
+
+/// Kubernetes' library takes more than RFC 6902: `replace` adds a missing field, a missing value is `null`, a missing field is
+/// one that is `null`, and places in a list are any numbers that Go reads, from its end where they are negative. False when
+/// nothing is left to do.
+fn lenient(operation: &mut Value, object: &Value) -> bool {
+    let op = operation["op"].as_str().unwrap_or_default().to_owned();
     let path = operation["path"].as_str().map(str::to_owned);
     let (Some(fields), Some(path)) = (operation.as_object_mut(), path) else {
-        return;
+        return true;
     };
-    let replaces = fields.get("op").is_some_and(|op| op == "replace");
-    if replaces || fields.get("op").is_some_and(|op| op == "add") {
+    let path = plain(&path, object, matches!(op.as_str(), "add" | "copy"));
+    if let Some(Value::String(from)) = fields.get_mut("from") {
+        *from = plain(from, object, false);
+    }
+    if matches!(op.as_str(), "replace" | "add") {
         fields.entry("value").or_insert(Value::Null);
     }
     if let Some((parent, _)) = path.rsplit_once('/')
-        && replaces
         && object.pointer(&path).is_none()
         && object.pointer(parent).is_some_and(Value::is_object)
     {
-        fields.insert("op".into(), "add".into());
+        match op.as_str() {
+            "replace" => drop(fields.insert("op".into(), "add".into())),
+            "test" if fields.get("value").is_none_or(Value::is_null) => return false,
+            _ => {}
+        }
+    }
+    fields.insert("path".into(), path.into());
+    true
+}
+
+/// A pointer as RFC 6901 has it: escapes that are none are what they look like, places in lists are counted from their
+/// beginning. What is added is counted as if it were there.
+fn plain(path: &str, object: &Value, adds: bool) -> String {
+    let Some(steps) = path.strip_prefix('/') else {
+        return path.to_owned();
+    };
+    let mut out = String::with_capacity(path.len());
+    let mut at = Some(object);
+    let mut steps = steps.split('/').peekable();
+    while let Some(step) = steps.next() {
+        let key = step.replace("~1", "/").replace("~0", "~");
+        let key = match at {
+            Some(Value::Array(items)) => {
+                let length = items.len() + usize::from(adds && steps.peek().is_none());
+                place(&key, length).map_or(key, |place| place.to_string())
+            }
+            _ => key,
+        };
+        at = match at {
+            Some(Value::Array(items)) => key.parse().ok().and_then(|i: usize| items.get(i)),
+            Some(Value::Object(map)) => map.get(&key),
+            _ => None,
+        };
+        out.push('/');
+        out.push_str(&key.replace('~', "~0").replace('/', "~1"));
+    }
+    out
+}
+
+/// The place that a number is in a list of this length.
+fn place(text: &str, length: usize) -> Option<usize> {
+    let number: i64 = text.parse().ok()?;
+    match usize::try_from(number) {
+        Ok(place) => Some(place),
+        Err(_) => length.checked_sub(usize::try_from(number.unsigned_abs()).ok()?),
     }
 }
 

@@ -18,6 +18,7 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
+pub use apply::check as check_configuration;
 pub use configuration::configured;
 pub use fieldset::FieldSet;
 pub use fit::go_plain;

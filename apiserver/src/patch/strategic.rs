@@ -277,7 +277,11 @@ fn merge_list(schema: Option<&Schema>, old: Vec<Value>, patch: Vec<Value>) -> Re
     }
     let maps = old.iter().chain(&patch).filter(|v| v.is_object()).count();
     if maps != 0 && maps != old.len() + patch.len() {
-        return Err(ApiError::Plain("list element types are not identical".into()));
+        let lists = Value::Array(vec![Value::Array(old), Value::Array(patch)]);
+        return Err(ApiError::Plain(format!(
+            "list element types are not identical: {}",
+            go_plain(&lists)
+        )));
     }
     let key = merge_key(schema);
     if maps == 0 {

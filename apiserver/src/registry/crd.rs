@@ -4,6 +4,7 @@
 pub use super::crd_versions::resources;
 use super::crd_versions::{schema, schema_path, uniform};
 use super::names;
+use super::strategy::webhooks;
 use crate::error::{FieldError, FieldErrorKind};
 use crate::object;
 use crate::schema::cel::Cost;
@@ -246,7 +247,10 @@ fn validate_selectable(version: &Value, at: &str, errors: &mut Vec<FieldError>) 
         }
         seen.push(path);
         let problem = match path.strip_prefix('.') {
-            None => Some(format!("is an invalid path: expected [ or . but got: {path}")),
+            None => {
+                let first = path.split(['.', '[']).next().unwrap_or_default();
+                Some(format!("is an invalid path: expected [ or . but got: {first}"))
+            }
             Some(rest) if rest.contains('[') => {
                 Some("is an invalid path: array notation is not allowed".to_owned())
             }
@@ -406,13 +410,11 @@ fn validate_conversion(spec: &Value, errors: &mut Vec<FieldError>) {
                     message,
                 ));
             }
-            let reviews = webhook["conversionReviewVersions"].as_array().map_or(0, Vec::len);
-            if reviews == 0 {
-                errors.push(FieldError::required(
-                    "spec.conversion.conversionReviewVersions",
-                    "",
-                ));
+            if let Some(url) = config["url"].as_str() {
+                webhooks::url(errors, "spec.conversion.webhookClientConfig.url", url);
             }
+            let at = "spec.conversion.conversionReviewVersions";
+            webhooks::review_versions(errors, at, &webhook["conversionReviewVersions"], "");
         }
         "" => errors.push(FieldError::required("spec.conversion.strategy", "")),
         _ => {
@@ -427,7 +429,7 @@ fn validate_conversion(spec: &Value, errors: &mut Vec<FieldError>) {
 }
 
 /// The versions objects may be stored in are a part of those there are.
-pub fn validate_stored(crd: &Value) -> Vec<FieldError> {
+fn validate_stored(crd: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let stored: Vec<&str> = crd["status"]["storedVersions"]
         .as_array()

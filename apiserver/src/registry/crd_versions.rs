@@ -1,6 +1,6 @@
 //! From a CustomResourceDefinition to the resources it makes: one for each served version.
 
-use super::{Custom, PrinterColumn, Resource, ScalePaths, Subresource, VersionSchema, api_version};
+use super::{Custom, PrinterColumn, Resource, ScalePaths, Subresource, VersionSchema, api_version, names};
 use crate::error::FieldError;
 use crate::object;
 use crate::schema::{Schema, cel, structural};
@@ -150,16 +150,10 @@ fn custom(
     let spec = &crd["spec"];
     let scale = &version["subresources"]["scale"];
     let deprecated = version["deprecated"] == json!(true);
-    let warning = version["deprecationWarning"].as_str().map_or_else(
-        || {
-            format!(
-                "{} {} is deprecated",
-                api_version(text(spec, "group"), text(version, "name")),
-                text(&spec["names"], "kind")
-            )
-        },
-        str::to_owned,
-    );
+    let warning = || match version["deprecationWarning"].as_str() {
+        Some(warning) => warning.to_owned(),
+        None => deprecation(spec, text(version, "name")),
+    };
     Custom {
         crd: object::name(crd).to_owned(),
         schema: Arc::clone(&versions[index].schema),
@@ -196,8 +190,26 @@ fn custom(
             .map(|f| text(f, "jsonPath").to_owned())
             .collect(),
         columns: columns(version),
-        deprecation: deprecated.then_some(warning),
+        deprecation: deprecated.then(warning),
         webhook_conversion: text(&spec["conversion"], "strategy") == "Webhook",
+    }
+}
+
+/// The warning of a version that is deprecated and does not say how: names the best one to use instead.
+fn deprecation(spec: &Value, version: &str) -> String {
+    let of = |version: &str| {
+        let version = api_version(text(spec, "group"), version);
+        format!("{version} {}", text(&spec["names"], "kind"))
+    };
+    let others = spec["versions"].as_array().into_iter().flatten();
+    let better = others
+        .filter(|v| v["served"] == json!(true) && v["deprecated"] != json!(true))
+        .map(|v| text(v, "name"))
+        .filter(|name| names::compare_versions(name, version).is_gt())
+        .max_by(|a, b| names::compare_versions(a, b));
+    match better {
+        Some(better) => format!("{} is deprecated; use {}", of(version), of(better)),
+        None => format!("{} is deprecated", of(version)),
     }
 }
 

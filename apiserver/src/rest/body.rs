@@ -2,7 +2,7 @@
 
 use super::negotiate::Format;
 use super::params::FieldValidation;
-use super::{go_json, protobuf};
+use super::{go_json, known, protobuf};
 use crate::ApiError;
 use crate::error::FieldError;
 use crate::registry::{Registry, Resource};
@@ -416,23 +416,21 @@ pub fn json_type(value: &Value) -> &'static str {
 
 /// Parses the body of a create or update of `kind`.
 pub fn parse_object(bytes: &Bytes, format: Format, kind: &str) -> Result<Parsed, ApiError> {
-    let unrecognised = |why: String| {
+    let not_read = |why: &str| {
         ApiError::BadRequest(format!(
-            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: \
-             {why} ({})",
+            "the object provided is unrecognized (must be of type {kind}): {why} ({})",
             summary(bytes)
         ))
     };
-    let parsed = match format {
+    let unrecognised = |why: String| not_read(&format!("couldn't get version/kind; json parse error: {why}"));
+    let mut parsed = match format {
         Format::Json => {
             let mut parsed = parse_json(bytes).map_err(unrecognised)?;
             parsed.source = bytes.clone();
-            // Go's decoder leaves everything as it is.
-            if parsed.value.is_null() {
-                parsed.value = Value::Object(Map::new());
-            }
             parsed
         }
+        Format::Protobuf if bytes.is_empty() => return Err(not_read("empty data")),
+        Format::Protobuf if !protobuf::is_one(bytes) => return Err(not_read(protobuf::NONE)),
         Format::Protobuf => protobuf::decode(bytes)
             .map(|value| Parsed {
                 value,
@@ -443,12 +441,13 @@ pub fn parse_object(bytes: &Bytes, format: Format, kind: &str) -> Result<Parsed,
             let why = e.strip_prefix(YAML_ERROR).unwrap_or(&e);
             // The first line is not told where it is the only one.
             let why = why.replacen("yaml: line 1: mapping", "yaml: mapping", 1);
-            ApiError::BadRequest(format!(
-                "the object provided is unrecognized (must be of type {kind}): {why} ({})",
-                summary(bytes)
-            ))
+            not_read(&why)
         })?,
     };
+    // Go's decoder leaves everything as it is.
+    if parsed.value.is_null() {
+        parsed.value = Value::Object(Map::new());
+    }
     match &parsed.value {
         Value::Object(map) => {
             for field in ["apiVersion", "kind"] {
@@ -461,6 +460,10 @@ pub fn parse_object(bytes: &Bytes, format: Format, kind: &str) -> Result<Parsed,
                         )));
                     }
                 }
+            }
+            let version = map.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+            if version.matches('/').count() > 1 {
+                return Err(not_read(&format!("unexpected GroupVersion string: {version}")));
             }
             Ok(parsed)
         }
@@ -511,6 +514,12 @@ pub fn check_type(
         }
         return Ok(());
     }
+    let is_of_kind = sent_kind.is_empty() || sent_kind == kind;
+    if sent != expected && is_of_kind && known::is_retired(&sent, kind) {
+        return Err(ApiError::BadRequest(format!(
+            "the API version in the data ({sent}) does not match the expected API version ({expected})"
+        )));
+    }
     if let Some((head, why)) = other_kind(registry, kind, gv, (&sent, &sent_kind)) {
         return Err(ApiError::BadRequest(format!("{head}: {why}")));
     }
@@ -544,7 +553,11 @@ pub fn other_kind(
     let of_list = sent_kind
         .strip_suffix("List")
         .is_some_and(|item| registry.by_kind(group, version, item).is_some());
-    let why = if of_list || registry.by_kind(group, version, &sent_kind).is_some() {
+    let known = of_list
+        || registry.by_kind(group, version, &sent_kind).is_some()
+        || known::is_retired(&sent_version, &sent_kind)
+        || known::is_common(&sent_version, &sent_kind);
+    let why = if known {
         let internal = match gv.0.split('.').next() {
             None | Some("") => "core",
             Some(group) => group,

@@ -107,7 +107,7 @@ pub fn patched(
     Ok((value, warnings))
 }
 
-/// What of a value is neither the map, the list nor the struct its type wants, as Go's converter says it.
+/// What of a value its type can not be made of, as Go's converter says it. Types that read themselves are not asked here.
 fn misshapen(schema: &Schema, value: &Value) -> Option<String> {
     let go = match value {
         Value::Null => return None,
@@ -131,6 +131,21 @@ fn misshapen(schema: &Schema, value: &Value) -> Option<String> {
             Some(format!("cannot restore struct from: {go}"))
         }
         (Type::Array, _) => Some(format!("cannot restore slice from {go}")),
+        (Type::Boolean, Value::Bool(_))
+        | (Type::String, Value::String(_))
+        | (Type::Number, Value::Number(_)) => None,
+        (Type::Integer, Value::Number(n)) if n.as_f64().is_some_and(|n| n.fract() == 0.0) => None,
+        (Type::Boolean | Type::Integer | Type::Number | Type::String, _) => {
+            let wanted = match (schema.kind, schema.format.as_deref()) {
+                (Type::Boolean, _) => "bool",
+                (Type::Integer, Some("int32")) => "int32",
+                (Type::Integer, _) => "int64",
+                (Type::Number, _) => "float64",
+                (_, None) => "string",
+                (_, Some(_)) => return None,
+            };
+            Some(format!("unrecognized type: {wanted}"))
+        }
         _ => None,
     }
 }

@@ -63,7 +63,8 @@ pub fn go_char(byte: u8) -> String {
         b'\n' => r"'\n'".into(),
         b'\r' => r"'\r'".into(),
         b'\t' => r"'\t'".into(),
-        0x20..=0x7e => format!("'{}'", char::from(byte)),
+        // Go takes the byte for a character.
+        0x20..=0x7e | 0xa1..=0xac | 0xae..=0xff => format!("'{}'", char::from(byte)),
         _ => format!("'\\x{byte:02x}'"),
     }
 }

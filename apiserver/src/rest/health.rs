@@ -11,10 +11,12 @@ use http::Response;
 use std::fmt::Write as _;
 
 /// Checks by name and whether they hold. The server answers only after its store is loaded and its bootstrap objects
-/// exist, so what can still fail is having been told to stop. The names are those of kube-apiserver's checks that mean
+/// exist, so what can still fail is that the store's disk takes no writes, and having been told to stop. Both are for
+/// `readyz` alone: starting anew would help with neither. The names are those of kube-apiserver's checks that mean
 /// something here: what monitors ask for is `etcd`, which is the store.
 fn checks(api: &Api, endpoint: &str) -> Vec<(&'static str, bool)> {
-    let mut checks = vec![("ping", true), ("log", true), ("etcd", true)];
+    let writes = endpoint != "readyz" || api.store.trouble().is_none();
+    let mut checks = vec![("ping", true), ("log", true), ("etcd", writes)];
     if endpoint == "readyz" {
         checks.push(("informer-sync", true));
     }

@@ -449,13 +449,14 @@ impl Api {
                 (object, Vec::new())
             }
             Next::Patch(PatchBody::Apply(config)) => {
+                applied = true;
+                let done = self.applied(target, Some(&old), config, options)?;
+                // Fields of others are told of first.
                 let version = object::resource_version(config);
                 if !version.is_empty() && version != object::resource_version(&old) {
                     return Err(modified(r, target.name));
                 }
-                applied = true;
-                let config = config.clone();
-                self.applied(target, Some(&old), &config, options)?
+                done
             }
             Next::Patch(patch) => patched(&self.registry, r, patch, &old, options)?,
             Next::Function(change) => (change(&old)?, Vec::new()),

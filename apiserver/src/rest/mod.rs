@@ -17,6 +17,7 @@ pub mod go_json;
 pub mod health;
 pub mod inflight;
 pub mod internal;
+mod known;
 pub mod metrics;
 pub mod negotiate;
 pub mod openapi;

@@ -54,11 +54,14 @@ impl Accept {
 /// What is served.
 pub const SERVED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
+/// What a watch may be written as.
+pub const STREAMS: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+
 /// The 406 that lists what is served, as kube-apiserver words it.
-fn not_acceptable() -> ApiError {
+fn not_acceptable(served: &str) -> ApiError {
     ApiError::Status(Box::new(json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("406: Not Acceptable\n\nAvailable representations: {SERVED}"),
+        "message": format!("406: Not Acceptable\n\nAvailable representations: {served}"),
         "reason": "NotAcceptable", "details": {}, "code": 406,
     })))
 }
@@ -74,24 +77,36 @@ pub fn not_a_patch() -> ApiError {
 /// Chooses the first clause that can be served, in order of quality. Protobuf is passed over, so clients that list JSON
 /// behind it get JSON.
 pub fn accept(header: Option<&str>) -> Result<Accept, ApiError> {
+    accept_of(header, SERVED)
+}
+
+/// The same where a list or a watch is answered with, which may be streams too.
+pub fn accept_of_list(header: Option<&str>) -> Result<Accept, ApiError> {
+    accept_of(header, &format!("{SERVED}, {STREAMS}"))
+}
+
+fn accept_of(header: Option<&str>, served: &str) -> Result<Accept, ApiError> {
     let Some(header) = header.filter(|h| !h.trim().is_empty()) else {
         return Ok(Accept::default());
     };
+    // As in kube-apiserver, one part looks at media types alone, letter for letter, before another looks at the rest.
+    let media = |clause: &str| clause.split(';').next().unwrap_or_default().trim().to_owned();
+    let is_served = |media: String| media == "*/*" || SERVED.split(", ").any(|s| s == media);
+    if !header.split(',').map(media).any(is_served) {
+        return Err(not_acceptable(served));
+    }
     let mut clauses: Vec<(f32, Option<Accept>)> = header.split(',').map(clause).collect();
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let found = clauses.into_iter().filter(|(q, _)| *q > 0.0).find_map(|(_, a)| a);
-    found.ok_or_else(|| {
-        // The type is served, but not what it should be made of.
-        let media = header.split([',', ';']).map(str::trim);
-        if media
-            .into_iter()
-            .any(|m| m == "application/json" || m == "application/yaml")
-        {
-            ApiError::NotAcceptable(SERVED.into())
-        } else {
-            not_acceptable()
-        }
-    })
+    let found = clauses.into_iter().find_map(|(_, a)| a);
+    found.ok_or_else(|| ApiError::NotAcceptable(SERVED.into()))
+}
+
+/// Refuses a Table of what has none: answers to questions, tokens.
+pub fn no_table(accept: Accept) -> Result<Accept, ApiError> {
+    match accept.shape {
+        Shape::Table => Err(ApiError::NotAcceptable(SERVED.into())),
+        _ => Ok(accept),
+    }
 }
 
 fn clause(text: &str) -> (f32, Option<Accept>) {
@@ -113,7 +128,7 @@ fn clause(text: &str) -> (f32, Option<Accept>) {
         _ => return (quality, None),
     };
     let shape = match kind {
-        "" => Shape::Object,
+        "" if group.is_empty() && version.is_empty() => Shape::Object,
         _ if group != "meta.k8s.io" || !matches!(version, "v1" | "v1beta1") => return (quality, None),
         "Table" => Shape::Table,
         "PartialObjectMetadata" => Shape::Partial,
@@ -124,15 +139,13 @@ fn clause(text: &str) -> (f32, Option<Accept>) {
     (quality, Some(Accept { shape, format, beta }))
 }
 
-/// Type of a body, without parameters.
+/// Type of a body, without parameters. What is no type with parameters is none that is known.
 pub fn media_type(content_type: Option<&str>) -> String {
-    content_type
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
+    let whole = content_type.unwrap_or_default().trim();
+    let mut parts = whole.split(';').map(str::trim);
+    let media = parts.next().unwrap_or_default();
+    let well_formed = parts.all(|parameter| parameter.is_empty() || parameter.contains('='));
+    if well_formed { media } else { "?" }.to_ascii_lowercase()
 }
 
 /// How a create or update body is written. Custom resources have no protobuf.
@@ -206,6 +219,10 @@ mod tests {
                 "application/json;q=0.5,application/yaml;q=0.9",
                 Ok((Shape::Object, Format::Yaml)),
             ),
+            ("application/json;q=0", Ok((Shape::Object, Format::Json))),
+            ("application/json;v=v1", Err(406)),
+            ("application/*", Err(406)),
+            ("Application/JSON", Err(406)),
             ("text/html", Err(406)),
             ("application/vnd.kubernetes.protobuf", Err(406)),
         ] {
@@ -220,10 +237,9 @@ mod tests {
             body_format(Some("application/json; charset=utf-8"), true),
             Ok(Format::Json)
         );
-        assert_eq!(
-            body_format(Some("text/plain"), false).map_err(|e| e.code()),
-            Err(415)
-        );
+        for bad in ["text/plain", "application/json; charset"] {
+            assert_eq!(body_format(Some(bad), false).map_err(|e| e.code()), Err(415));
+        }
         assert_eq!(
             patch_kind(Some("application/strategic-merge-patch+json"), true).map_err(|e| e.code()),
             Err(415)

@@ -10,12 +10,13 @@ use std::time::Duration;
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Decodes what follows the `?`. Empty pairs (`?&a=b`, as some clients send) are skipped.
+    /// Decodes what follows the `?`. Empty pairs (`?&a=b`, as some clients send) are skipped, and so are those that Go does not
+    /// read: with a semicolon, or with a `%` that begins no escape.
     pub fn parse(query: &str) -> Self {
         Self(
             query
                 .split('&')
-                .filter(|p| !p.is_empty())
+                .filter(|p| !p.is_empty() && !p.contains(';') && is_escaped(p))
                 .map(|pair| {
                     let (k, v) = pair.split_once('=').unwrap_or((pair, ""));
                     (percent_decode(k, true), percent_decode(v, true))
@@ -69,10 +70,24 @@ impl Query {
         match self.get(key) {
             None | Some("") => Ok(None),
             Some(v) => v.parse().map(Some).map_err(|_| {
-                ApiError::BadRequest(format!("strconv.ParseInt: parsing {v:?}: invalid syntax"))
+                let digits = v.strip_prefix(['+', '-']).unwrap_or(v);
+                let why = if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+                    "value out of range"
+                } else {
+                    "invalid syntax"
+                };
+                ApiError::BadRequest(format!("strconv.ParseInt: parsing {v:?}: {why}"))
             }),
         }
     }
+}
+
+/// Whether every `%` begins an escape.
+fn is_escaped(text: &str) -> bool {
+    text.split('%').skip(1).all(|rest| {
+        let hex = rest.as_bytes().get(..2);
+        hex.is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 /// The seconds of a duration as Go reads it: `1.5h`, `10s`, `2m30s`.
@@ -491,10 +506,11 @@ impl ListOptions {
                 "NotOlderThan" => Some(Match::NotOlderThan),
                 _ => None,
             },
+            // Less than nothing is over at once.
             timeout_seconds: query
                 .number("timeoutSeconds")?
-                .and_then(|n| u64::try_from(n).ok())
-                .filter(|n| *n > 0),
+                .filter(|n| *n != 0)
+                .map(|n| u64::try_from(n).unwrap_or(0)),
             label_selector: query.text("labelSelector").to_owned(),
             field_selector: query.text("fieldSelector").to_owned(),
             send_initial_events: initial,

@@ -4,19 +4,23 @@ use super::admission::{self, Operation, Review};
 use super::internal::Target;
 use super::params::{DeleteOptions, OptionsKind, WriteOptions};
 use super::respond::{self, Body};
+use super::write::check_namespace;
 use super::{Api, Call, body, budgets, decode, negotiate, rfc3339};
 use crate::ApiError;
 use crate::controllers::plan::set_condition;
 use crate::error::{FieldError, Subject};
 use crate::object;
-use crate::schema::{builtin, decode as schema_decode};
+use crate::schema::{builtin, decode as schema_decode, prune};
 use bytes::Bytes;
 use http::{Response, header};
 use serde_json::{Value, json};
 
+/// The version of evictions that is still taken beside their own.
+const OLD_EVICTIONS: &str = "policy/v1beta1";
+
 /// `POST …/pods/{name}/binding`: the pod runs on that node.
 pub async fn bind(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
-    let binding = read(call, bytes, "Binding")?;
+    let binding = read(api, call, bytes, "Binding")?;
     let place = super::write::target(call, "binding");
     bind_at(api, call, "binding", &place, binding).await
 }
@@ -51,7 +55,7 @@ async fn bind_at(
     place: &Target<'_>,
     mut binding: Value,
 ) -> Result<Response<Body>, ApiError> {
-    let accept = negotiate::accept(call.header(header::ACCEPT))?;
+    let accept = negotiate::no_table(negotiate::accept(call.header(header::ACCEPT))?)?;
     let mut options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
     let review = review(call, subresource, place.name, options.dry_run);
     admission::command(api, &review, &mut binding).await?;
@@ -112,9 +116,9 @@ async fn bind_at(
 
 /// `POST …/pods/{name}/eviction`: the pod is deleted, unless a budget holds it.
 pub async fn evict(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
-    let accept = negotiate::accept(call.header(header::ACCEPT))?;
+    let accept = negotiate::no_table(negotiate::accept(call.header(header::ACCEPT))?)?;
     let mut write = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
-    let mut eviction = read(call, bytes, "Eviction")?;
+    let mut eviction = read(api, call, bytes, "Eviction")?;
     let review = review(call, "eviction", &call.info.name, write.dry_run);
     admission::command(api, &review, &mut eviction).await?;
     write.reviewed = true;
@@ -168,16 +172,32 @@ fn review<'a>(call: &'a Call<'_>, subresource: &'a str, name: &'a str, dry_run: 
 }
 
 /// The body, of that kind and about the pod of the URL.
-fn read(call: &Call<'_>, bytes: &Bytes, kind: &str) -> Result<Value, ApiError> {
+fn read(api: &Api, call: &Call<'_>, bytes: &Bytes, kind: &str) -> Result<Value, ApiError> {
+    let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
     let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
-    let parsed = body::parse_object(bytes, format, kind)?;
-    check_types(&parsed.value, kind)?;
-    let namespace = object::namespace(&parsed.value);
-    if !namespace.is_empty() && namespace != call.info.namespace {
-        return Err(ApiError::BadRequest(
-            "the namespace of the provided object does not match the namespace sent on the request".into(),
-        ));
+    let mut parsed = body::parse_object(bytes, format, kind)?;
+    let group = if kind == "Eviction" { "policy" } else { "" };
+    if kind == "Eviction" && parsed.value["apiVersion"] == OLD_EVICTIONS {
+        parsed.value["apiVersion"] = "policy/v1".into();
     }
+    body::check_type(
+        &api.registry,
+        &call.resource,
+        kind,
+        (group, "v1"),
+        &mut parsed.value,
+        None,
+    )?;
+    if let Some(schema) = builtin::for_gvk(group, "v1", kind) {
+        if let Some(why) = schema_decode::check_types(schema, &parsed.value) {
+            return Err(decode::cannot_handle(kind, "v1", &why));
+        }
+        let unknown = prune::prune(schema, &mut parsed.value, false);
+        let told = body::strictness(options.validation, &unknown, &parsed.duplicates)
+            .map_err(|why| decode::cannot_handle(kind, "v1", &why))?;
+        call.warn(told);
+    }
+    check_namespace(&call.resource, &call.info.namespace, &mut parsed.value)?;
     if object::name(&parsed.value) != call.info.name {
         return Err(ApiError::BadRequest(format!(
             "name in URL does not match name in {kind} object"

@@ -315,11 +315,18 @@ fn message(name: &str, input: &[u8], depth: usize) -> Result<Value, String> {
     Ok(Value::Object(out))
 }
 
+/// What is said of a body that is no message.
+pub const NONE: &str =
+    "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]";
+
+/// Whether a body begins as a message does.
+pub fn is_one(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}
+
 /// Decodes a body into the JSON object it stands for, `apiVersion` and `kind` included.
 pub fn decode(bytes: &[u8]) -> Result<Value, String> {
-    let envelope = bytes
-        .strip_prefix(MAGIC)
-        .ok_or("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")?;
+    let envelope = bytes.strip_prefix(MAGIC).ok_or(NONE)?;
     let envelope = fields(envelope)?;
     let type_meta = fields(bytes_at(&envelope, 1).unwrap_or_default())?;
     let part = |n| text(bytes_at(&type_meta, n).unwrap_or_default());

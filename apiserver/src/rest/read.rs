@@ -96,7 +96,9 @@ fn check_field(r: &Resource, field: &str) -> Result<(), ApiError> {
     let known = match field {
         "metadata.name" => true,
         // Nothing of a cluster-scoped kind is in a namespace; only a custom one says so.
-        "metadata.namespace" => r.namespaced || r.custom.is_none(),
+        "metadata.namespace" => {
+            r.namespaced || (r.custom.is_none() && builtin_fields(&r.group, &r.plural).is_empty())
+        }
         _ => match &r.custom {
             Some(custom) => custom
                 .selectable

@@ -11,7 +11,7 @@ use crate::auth::review;
 use crate::object::{self, set_meta};
 use crate::patch::{FieldSet, managed};
 use crate::registry::Resource;
-use crate::schema::{builtin, decode as schema_decode};
+use crate::schema::{builtin, decode as schema_decode, prune};
 use bytes::Bytes;
 use http::{Response, header};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ pub fn is_review(r: &Resource) -> bool {
 /// Answers a review.
 pub fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
     let r = &call.resource;
-    let accept = negotiate::accept(call.header(header::ACCEPT))?;
+    let accept = negotiate::no_table(negotiate::accept(call.header(header::ACCEPT))?)?;
     let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
     let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
     let mut parsed = body::parse_object(bytes, format, &r.kind)?;
@@ -42,6 +42,18 @@ pub fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>
         set_meta(&mut object, "namespace", None);
     }
     check_namespace(r, &call.info.namespace, &mut object)?;
+    // A question shows who wrote it, as every created object does.
+    object["status"] = Value::Null;
+    managed::update(
+        r.schema(),
+        None,
+        &mut object,
+        &options.manager,
+        &r.api_version(),
+        "",
+        &reset_fields(r, ""),
+        api.clock.now(),
+    );
     let answered = match r.plural.as_str() {
         "subjectaccessreviews" => {
             review::subject_access_review(&object, |user, a| api.authorizer.authorize(user, a))
@@ -57,7 +69,7 @@ pub fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>
         "selfsubjectrulesreviews" => {
             review::self_subject_rules_review(&object, |namespace| api.authorizer.rules(call.user, namespace))
         }
-        "selfsubjectreviews" => Ok(review::self_subject_review(&object, call.user, api.clock.now())),
+        "selfsubjectreviews" => Ok(review::self_subject_review(call.user, api.clock.now())),
         "tokenreviews" => review::token_review(&object, |token, audiences| {
             api.authenticator
                 .authenticate_token(token, audiences, api.clock.now())
@@ -66,22 +78,6 @@ pub fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>
     };
     let mut answer = answered?;
     object::metadata_mut(&mut answer);
-    // The answer shows who wrote the question, as every created object does.
-    let reset = reset_fields(r, "");
-    object["status"] = Value::Null;
-    managed::update(
-        r.schema(),
-        None,
-        &mut object,
-        &options.manager,
-        &r.api_version(),
-        "",
-        &reset,
-        api.clock.now(),
-    );
-    if r.plural != "selfsubjectrulesreviews" {
-        carry_owners(&object, &mut answer);
-    }
     let mut response = respond::value(201, &answer, accept.format);
     respond::warn(&mut response, &warnings);
     Ok(response)
@@ -97,7 +93,7 @@ fn carry_owners(from: &Value, to: &mut Value) {
 /// `POST …/serviceaccounts/{name}/token`.
 pub fn token_request(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response<Body>, ApiError> {
     const GROUP: &str = "authentication.k8s.io";
-    let accept = negotiate::accept(call.header(header::ACCEPT))?;
+    let accept = negotiate::no_table(negotiate::accept(call.header(header::ACCEPT))?)?;
     let options = WriteOptions::parse(call.query, OptionsKind::Create, call.user_agent())?;
     let format = negotiate::body_format(call.header(header::CONTENT_TYPE), false)?;
     let mut parsed = body::parse_object(bytes, format, "TokenRequest")?;
@@ -110,10 +106,18 @@ pub fn token_request(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Respon
         None,
     )?;
     let schema = builtin::for_gvk(GROUP, "v1", "TokenRequest");
-    if let Some(why) = schema.and_then(|schema| schema_decode::check_types(schema, &parsed.value)) {
-        return Err(decode::cannot_handle("TokenRequest", "v1", &why));
+    if let Some(schema) = schema {
+        let bad = |why: &str| decode::cannot_handle("TokenRequest", "v1", why);
+        if let Some(why) = schema_decode::check_types(schema, &parsed.value) {
+            return Err(bad(&why));
+        }
+        let unknown = prune::prune(schema, &mut parsed.value, false);
+        let told =
+            body::strictness(options.validation, &unknown, &parsed.duplicates).map_err(|why| bad(&why))?;
+        call.warn(told);
     }
     let mut object = parsed.value;
+    check_namespace(&call.resource, &call.info.namespace, &mut object)?;
     let account = api.get_object(&call.resource, &call.info.namespace, &call.info.name)?;
     let now = api.clock.now();
     let mut answer = review::token_request(&object, &account, &api.store, api.authenticator.keys(), now)?;

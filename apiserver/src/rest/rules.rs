@@ -6,7 +6,7 @@ use crate::ApiError;
 use crate::error::FieldError;
 use crate::object::{self, set_meta};
 use crate::patch::FieldSet;
-use crate::registry::{Resource, split_api_version};
+use crate::registry::{Resource, split_api_version, strategy};
 use rand::Rng as _;
 use serde_json::Value;
 
@@ -16,7 +16,16 @@ pub fn reset_fields(r: &Resource, sub: &str) -> FieldSet {
         "status" if r.custom.is_some() => {
             FieldSet::of(&[&["spec"], &["metadata", "labels"], &["metadata", "annotations"]])
         }
-        "status" => FieldSet::of(&[&["spec"]]),
+        "status" if strategy::keeps_metadata(r) => FieldSet::of(&[&["spec"], &["metadata"]]),
+        "status" => match r.plural.as_str() {
+            "deployments" => FieldSet::of(&[&["spec"], &["metadata", "labels"]]),
+            "pods" => FieldSet::of(&[
+                &["spec"],
+                &["metadata", "deletionTimestamp"],
+                &["metadata", "ownerReferences"],
+            ]),
+            _ => FieldSet::of(&[&["spec"]]),
+        },
         "" | "finalize" if r.has_status() => FieldSet::of(&[&["status"]]),
         _ => FieldSet::default(),
     }
@@ -98,21 +107,10 @@ pub(super) fn check_identity(
         invalid(r, name, metadata_twice(vec![error]))
     };
     let uid = object::uid(new);
-    if !uid.is_empty() && uid != object::uid(old) {
-        if !replaces {
-            return immutable("uid", &new["metadata"]["uid"]);
-        }
-        let detail = format!(
-            "StorageError: invalid object, Code: 4, Key: /registry{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
-             Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            format!("/{}/{}", r.group, r.plural).replace("//", "/"),
-            format!("{}/{name}", object::namespace(old)).trim_start_matches('/'),
-            object::uid(old)
-        );
-        return Err(ApiError::Conflict {
-            subject: subject(r, name),
-            detail,
-        });
+    if replaces {
+        check_uid(r, name, uid, old)?;
+    } else if !uid.is_empty() && uid != object::uid(old) {
+        return immutable("uid", &new["metadata"]["uid"]);
     }
     let version = object::resource_version(new);
     if !version.is_empty() && version != object::resource_version(old) {
@@ -138,6 +136,42 @@ pub(super) fn check_identity(
     }
     object::metadata_mut(new).remove("selfLink");
     Ok(())
+}
+
+/// Refuses a write that is meant for another object of this name.
+pub(super) fn check_uid(r: &Resource, name: &str, uid: &str, old: &Value) -> Result<(), ApiError> {
+    if uid.is_empty() || uid == object::uid(old) {
+        return Ok(());
+    }
+    let detail = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+        etcd_prefix(r),
+        format!("{}/{name}", object::namespace(old)).trim_start_matches('/'),
+        object::uid(old)
+    );
+    Err(ApiError::Conflict {
+        subject: subject(r, name),
+        detail,
+    })
+}
+
+/// Where kube-apiserver keeps objects of this kind in etcd, which it tells.
+fn etcd_prefix(r: &Resource) -> String {
+    let own = match (r.group.as_str(), r.plural.as_str()) {
+        ("", "services") => "services/specs",
+        ("", "endpoints") => "services/endpoints",
+        ("", "nodes") => "minions",
+        ("", "replicationcontrollers") => "controllers",
+        ("networking.k8s.io", "ingresses") => "ingress",
+        (group, plural)
+            if r.custom.is_some() || matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io") =>
+        {
+            return format!("{group}/{plural}");
+        }
+        (_, plural) => plural,
+    };
+    own.to_owned()
 }
 
 /// Fields a built-in kind can be selected by, besides its metadata.

@@ -4,13 +4,14 @@ use super::internal::{Outcome, Target};
 use super::negotiate::{self, PatchKind, Shape};
 use super::params::{FieldValidation, OptionsKind, WriteOptions};
 use super::respond::{self, Body};
+use super::rules::check_uid;
 use super::view::{View, not_a_list};
 use super::write::{PatchBody, check_name, check_namespace, name_of_url, target};
 use super::{Api, Call, body, decode, modified, table};
 use crate::ApiError;
 use crate::error::FieldError;
 use crate::object;
-use crate::patch::go_plain;
+use crate::patch::{self, go_plain};
 use crate::registry::{Resource, convert};
 use crate::schema::{Schema, builtin, decode as schema_decode, prune};
 use bytes::Bytes;
@@ -19,7 +20,12 @@ use serde_json::{Value, json};
 use std::sync::OnceLock;
 
 const GROUP: &str = "autoscaling";
+const SCALE_VERSION: &str = "autoscaling/v1";
 const VERSION: &str = "v1";
+
+/// What kube-apiserver says of the scale of a custom resource that it can not read: it looks in the wrong place.
+const UNREGISTERED: &str = "no kind is registered for the type v1.Scale in scheme \
+     \"k8s.io/apiextensions-apiserver/pkg/apiserver/customresource_handler.go:781\"";
 
 fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
     path.split('.')
@@ -130,7 +136,7 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
     let content_type = call.header(header::CONTENT_TYPE);
     let target = target(call, "scale");
     let outcome = if info.verb == "patch" {
-        let kind = negotiate::patch_kind(content_type, false)?;
+        let kind = negotiate::patch_kind(content_type, r.custom.is_some())?;
         if kind == PatchKind::Apply {
             let outcome = apply(api, call, &target, bytes).await?;
             let object = convert::from_storage(r, outcome.value());
@@ -138,8 +144,7 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
         }
         let options = WriteOptions::parse(call.query, OptionsKind::Patch, call.user_agent())?;
         let (patch, noticed) = PatchBody::parse(kind, bytes)?;
-        let schema = builtin::for_gvk(GROUP, VERSION, "Scale")
-            .ok_or_else(|| ApiError::Internal("there is no schema of Scale".into()))?;
+        let schema = schema()?;
         let warnings = OnceLock::new();
         let outcome = change(api, call, &target, &options, &|current| {
             let scale = patch.onto(schema, current)?;
@@ -155,6 +160,12 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
         let options = WriteOptions::parse(call.query, OptionsKind::Update, call.user_agent())?;
         let format = negotiate::body_format(content_type, false)?;
         let mut parsed = body::parse_object(bytes, format, "Scale")?;
+        let type_of_custom = |e| {
+            if r.custom.is_some() && matches!(e, ApiError::BadRequest(_)) {
+                return ApiError::BadRequest(UNREGISTERED.into());
+            }
+            e
+        };
         body::check_type(
             &api.registry,
             r,
@@ -162,12 +173,27 @@ pub async fn serve(api: &Api, call: &Call<'_>, bytes: &Bytes) -> Result<Response
             (GROUP, VERSION),
             &mut parsed.value,
             None,
-        )?;
-        let scale = parsed.value;
+        )
+        .map_err(type_of_custom)?;
+        let mut scale = parsed.value;
+        let read = |why: &str| type_of_custom(decode::cannot_handle("Scale", VERSION, why));
+        let schema = schema()?;
+        if let Some(why) = schema_decode::check_types(schema, &scale) {
+            return Err(decode::cannot_handle("Scale", VERSION, &why));
+        }
+        let unknown = prune::prune(schema, &mut scale, false);
+        let told =
+            body::strictness(options.validation, &unknown, &parsed.duplicates).map_err(|why| read(&why))?;
+        call.warn(told);
         change(api, call, &target, &options, &|_| Ok(scale.clone())).await?
     };
     let object = convert::from_storage(r, outcome.value());
     shown(&view, of(r, &object))
+}
+
+fn schema() -> Result<&'static Schema, ApiError> {
+    builtin::for_gvk(GROUP, VERSION, "Scale")
+        .ok_or_else(|| ApiError::Internal("there is no schema of Scale".into()))
 }
 
 /// A Scale in the shape asked for.
@@ -216,7 +242,15 @@ async fn apply(api: &Api, call: &Call<'_>, target: &Target<'_>, bytes: &Bytes) -
     let PatchBody::Apply(mut scale) = patch else {
         return Err(ApiError::Internal("apply was read as another patch".into()));
     };
-    body::check_type(&api.registry, r, "Scale", (GROUP, VERSION), &mut scale, None)?;
+    patch::check_configuration(schema()?, (SCALE_VERSION, "Scale"), &scale)?;
+    if r.custom.is_some() {
+        return Err(ApiError::Plain(format!(
+            "failed to convert new object ({}/{}; {SCALE_VERSION}, Kind=Scale) to proper version: request to convert CR to an \
+             invalid group/version: {SCALE_VERSION}",
+            object::namespace(&scale),
+            object::name(&scale)
+        )));
+    }
     check_namespace(r, &info.namespace, &mut scale)?;
     name_of_url(&info.name, &mut scale);
     check_name(&info.name, &scale)?;
@@ -259,13 +293,12 @@ fn wanted(r: &Resource, name: &str, scale: &Value) -> Result<i32, ApiError> {
         return Ok(replicas);
     }
     let value = json!(replicas);
-    Err(if r.custom.is_some() {
-        let error = FieldError::invalid(paths(r).0, &value, "should be a non-negative integer");
-        ApiError::invalid(&r.group, &r.kind, name, vec![error])
-    } else {
-        let error = FieldError::invalid("spec.replicas", &value, "must be greater than or equal to 0");
-        ApiError::invalid(GROUP, "Scale", name, vec![error])
-    })
+    if r.custom.is_some() {
+        // Told of with what the schema says.
+        return Ok(replicas);
+    }
+    let error = FieldError::invalid("spec.replicas", &value, "must be greater than or equal to 0");
+    Err(ApiError::invalid(GROUP, "Scale", name, vec![error]))
 }
 
 async fn change(
@@ -285,6 +318,7 @@ async fn change(
         if !version.is_empty() && version != object::resource_version(current) {
             return Err(modified(r, &info.name));
         }
+        check_uid(r, &info.name, object::uid(&scale), current)?;
         let replicas = wanted(r, &info.name, &scale)?;
         let mut object = current.clone();
         put_at(&mut object, paths(r).0, replicas.into());

@@ -1,6 +1,7 @@
 //! Label and field selectors, parsed from their text and matched against objects (apimachinery `labels`, `fields`).
 
 use crate::ApiError;
+use crate::registry::names;
 use serde_json::Value;
 
 /// One condition on a label.
@@ -163,8 +164,8 @@ impl Parser {
         match operator.shown() {
             op @ ("in" | "notin") => {
                 let values = self.values()?;
-                for v in &values {
-                    check_value(&key, v)?;
+                for (i, v) in values.iter().enumerate() {
+                    check_value(&key, i, v)?;
                 }
                 Ok(if op == "in" {
                     Requirement::In(key, values)
@@ -174,7 +175,7 @@ impl Parser {
             }
             op @ ("=" | "==" | "!=") => {
                 let value = self.exact()?;
-                check_value(&key, &value)?;
+                check_value(&key, 0, &value)?;
                 Ok(if op == "!=" {
                     Requirement::NotIn(key, vec![value])
                 } else {
@@ -243,36 +244,22 @@ impl Parser {
     }
 }
 
-fn name_part_ok(part: &str) -> bool {
-    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
-    part.len() <= 63
-        && edge(part.chars().next())
-        && edge(part.chars().last())
-        && part
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-}
-
 fn check_key(key: &str) -> Result<(), String> {
-    let name = key.rsplit('/').next().unwrap_or_default();
-    if key.matches('/').count() <= 1 && name_part_ok(name) {
+    let why = names::label_key(key);
+    if why.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "<nil>: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.', and must start \
-         and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation \
-         is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-    ))
+    Err(format!("<nil>: Invalid value: {key:?}: {}", why.join("; ")))
 }
 
-fn check_value(key: &str, value: &str) -> Result<(), String> {
-    if value.is_empty() || name_part_ok(value) {
+fn check_value(key: &str, at: usize, value: &str) -> Result<(), String> {
+    let why = names::label_value(value);
+    if why.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "values[0][{key}]: Invalid value: {value:?}: a valid label must be an empty string or consist of alphanumeric \
-         characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or \
-         'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+        "values[{at}][{key}]: Invalid value: {value:?}: {}",
+        why.join("; ")
     ))
 }
 

@@ -17,6 +17,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
+use serde_json::json;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::OnceLock;
@@ -30,6 +31,9 @@ const AUDIT_ID_LENGTH: usize = 64;
 
 /// How long a request may take that is no watch, as kube-apiserver's `--request-timeout`. Its client may ask for less.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Verbs of requests for one object.
+const OF_ONE: [&str; 4] = ["get", "update", "patch", "delete"];
 
 /// How long the rest of a body nobody wants is waited for.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -168,7 +172,12 @@ impl Api {
             None => return Ok(respond::no_such_path()),
         };
         let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
-        let needs_namespace = resource.namespaced && (!info.name.is_empty() || info.verb == "create");
+        if info.resource == "namespaces" && info.name != info.namespace && info.group.is_empty() {
+            // Namespaces are in no namespace.
+            return Err(ApiError::NoSuchResource);
+        }
+        let needs_namespace = resource.namespaced
+            && (!info.name.is_empty() || matches!(info.verb.as_str(), "create" | "deletecollection"));
         if needs_namespace && !in_namespace && info.name.is_empty() && resource.custom.is_none() {
             return Err(ApiError::MethodNotAllowed);
         }
@@ -187,17 +196,12 @@ impl Api {
             resource,
             warned,
         };
-        call.warn(
-            builtin_deprecation(&call.resource)
-                .map(str::to_owned)
-                .into_iter()
-                .collect(),
-        );
-        let mut response = self.resource(&parts.method, &call, body).await?;
-        if let Some(text) = deprecation {
-            respond::warn(&mut response, &[text]);
+        if call.resource.has_verb(&info.verb) {
+            let old = builtin_deprecation(&call.resource).map(str::to_owned);
+            call.warn(old.into_iter().collect());
         }
-        Ok(response)
+        call.warn(deprecation.into_iter().collect());
+        self.resource(&parts.method, &call, body).await
     }
 
     async fn resource<B>(
@@ -224,7 +228,7 @@ impl Api {
                 })?
                 .clone();
             if !sub.verbs.contains(&info.verb) {
-                return Err(ApiError::MethodNotAllowed);
+                return Err(not_supported(call));
             }
             if *method == Method::HEAD {
                 return Err(ApiError::MethodNotAllowed);
@@ -237,6 +241,10 @@ impl Api {
             return subresource::serve(self, call, &sub, &bytes).await;
         }
         let named = !info.name.is_empty();
+        if named && !OF_ONE.iter().any(|verb| call.resource.has_verb(verb)) {
+            // What is only asked, or done, has no names.
+            return Err(ApiError::NoSuchResource);
+        }
         let wrong_place = match info.verb.as_str() {
             "create" => named,
             "update" | "patch" => !named,
@@ -320,6 +328,19 @@ fn audit_id(given: Option<&HeaderValue>) -> HeaderValue {
     given.cloned().unwrap_or_else(|| {
         HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("-"))
     })
+}
+
+/// The 405 of a subresource that is there and does not do that.
+fn not_supported(call: &Call<'_>) -> ApiError {
+    let r = &call.resource;
+    if r.custom.is_none() {
+        return ApiError::MethodNotAllowed;
+    }
+    ApiError::Status(Box::new(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 405,
+        "reason": "MethodNotAllowed", "details": {"group": r.group, "kind": r.plural},
+        "message": format!("{} is not supported on resources of kind {:?}", call.info.verb, r.qualified()),
+    })))
 }
 
 /// The warning of a built-in kind that one should use no more.

@@ -1,6 +1,7 @@
 //! The API through a kube client in process.
 
 mod definitions;
+mod readiness;
 mod rights;
 mod waiting;
 
@@ -24,7 +25,10 @@ async fn api() -> Api {
 }
 
 async fn api_over(options: StoreOptions) -> Api {
-    let store = Store::open(options).unwrap();
+    api_on(Store::open(options).unwrap()).await
+}
+
+async fn api_on(store: Store) -> Api {
     let authorizer = Authorizer::new(store.clone());
     let keys = ServiceAccountKeys::load_or_create(None).unwrap();
     let authenticator = Authenticator::new(store.clone(), keys, authorizer.clone(), Vec::new()).unwrap();

@@ -26,7 +26,11 @@ pub struct View {
 impl View {
     /// The view a request asks for.
     pub fn of(call: &Call<'_>) -> Result<Self, ApiError> {
-        let accept = negotiate::accept(call.header(header::ACCEPT))?;
+        let sent = call.header(header::ACCEPT);
+        let accept = match call.info.verb.as_str() {
+            "list" | "watch" => negotiate::accept_of_list(sent)?,
+            _ => negotiate::accept(sent)?,
+        };
         let wanted = call.query.text("includeObject");
         let include = IncludeObject::parse(wanted).ok_or_else(|| {
             ApiError::BadRequest(format!(
@@ -75,9 +79,13 @@ impl View {
             Shape::Partial | Shape::PartialList => self.partial(stored),
             Shape::Table => {
                 let value = self.value(stored);
-                let version = value["metadata"]["resourceVersion"].clone();
+                let mut metadata = json!({});
+                // What is not stored has none.
+                if let Some(version) = value["metadata"]["resourceVersion"].as_str() {
+                    metadata["resourceVersion"] = version.into();
+                }
                 let mut table = table::table(&self.resource, &[value], self.include);
-                table["metadata"] = json!({ "resourceVersion": version });
+                table["metadata"] = metadata;
                 respond::to_bytes(&self.of_meta_version(table))
             }
         }

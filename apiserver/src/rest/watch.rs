@@ -1,6 +1,6 @@
 //! WATCH: the store's log, filtered and shaped for one client. Watchers that want everything as stored share one frame.
 
-use super::negotiate::{Format, Shape};
+use super::negotiate::{Format, STREAMS, Shape};
 use super::params::{ListOptions, parse_revision};
 use super::read::{Filter, View, find, namespace_of, reach};
 use super::respond::{self, Body};
@@ -28,9 +28,6 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const LIFETIME: u64 = 1800;
 /// Marks the bookmark that ends the initial state (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
-
-/// What a watch may be written as.
-const STREAMS: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
 struct Watcher {
     view: View,
@@ -134,6 +131,11 @@ fn transition(before: bool, now: bool) -> Option<&'static str> {
 }
 
 impl Watcher {
+    /// Whether objects can not be shown as asked for: none is a list. kube-apiserver notices with the first, and ends.
+    fn is_stuck(&self) -> bool {
+        self.view.accept.shape == Shape::PartialList
+    }
+
     /// The object of one event in the shape asked for. Only the first Table of a watch describes its columns.
     fn shaped(&mut self, json: &Bytes, revision: u64) -> Bytes {
         let bytes = self.view.object(json, revision);
@@ -230,6 +232,9 @@ impl Watcher {
                 return self.last();
             }
             if let Some(entry) = self.initial.next() {
+                if self.is_stuck() {
+                    return None;
+                }
                 let object = self.shaped(&entry.json, entry.revision);
                 return Some(frame("ADDED", &object));
             }
@@ -267,7 +272,7 @@ impl Watcher {
                 Ok(event) if event.revision <= self.after => {}
                 Ok(event) => {
                     if let Some(bytes) = self.event(&event) {
-                        return Some(bytes);
+                        return Some(bytes).filter(|_| !self.is_stuck());
                     }
                     if Instant::now() >= self.deadline {
                         return None;
@@ -368,7 +373,7 @@ fn begin(
         let found = find(api, &watcher.filter, namespace, &all)?;
         after = found.revision;
         watcher.initial = found.entries.into_iter();
-        if options.send_initial_events == Some(true) && options.bookmarks {
+        if options.bookmarks {
             watcher.initial_end = Some(after);
         }
     }

@@ -33,16 +33,14 @@ pub fn check_namespace(r: &Resource, namespace: &str, object: &mut Value) -> Res
         }
         return Ok(());
     }
-    if wanted.is_empty() && r.custom.is_some() {
+    if wanted.is_empty() {
         crate::object::set_meta(object, "namespace", None);
         return Ok(());
     }
     if sent != wanted {
-        return Err(ApiError::BadRequest(if wanted.is_empty() {
-            "namespace may not be set on cluster-scoped objects".to_owned()
-        } else {
-            "the namespace of the provided object does not match the namespace sent on the request".to_owned()
-        }));
+        return Err(ApiError::BadRequest(
+            "the namespace of the provided object does not match the namespace sent on the request".into(),
+        ));
     }
     Ok(())
 }

@@ -106,7 +106,8 @@ impl Disk {
         events: impl Iterator<Item = &'a Arc<Event>> + Clone,
         current: impl Fn(&Key) -> Option<Arc<Entry>>,
     ) -> Result<(), StoreError> {
-        let written = guarded(|| self.try_commit(events.clone(), current));
+        let last = events.clone().last().map(|event| event.revision);
+        let written = guarded(|| self.try_commit(events.clone(), last, current));
         if written.is_ok() {
             self.suspect.clear();
         } else {
@@ -118,9 +119,25 @@ impl Disk {
         written
     }
 
+    /// Writes the revision alone, and what is not known to be there of batches that failed.
+    pub(super) fn note(
+        &mut self,
+        revision: u64,
+        current: impl Fn(&Key) -> Option<Arc<Entry>>,
+    ) -> Result<(), StoreError> {
+        let written = guarded(|| self.try_commit(std::iter::empty(), Some(revision), current));
+        if written.is_ok() {
+            self.suspect.clear();
+        } else {
+            self.database = None;
+        }
+        written
+    }
+
     fn try_commit<'a>(
         &mut self,
         events: impl Iterator<Item = &'a Arc<Event>>,
+        revision: Option<u64>,
         current: impl Fn(&Key) -> Option<Arc<Entry>>,
     ) -> Result<(), StoreError> {
         let database = match &mut self.database {
@@ -145,10 +162,8 @@ impl Disk {
             for key in &self.suspect {
                 put(key, current(key).as_deref())?;
             }
-            let mut revision = None;
             for event in events {
                 put(&event.entry.key, (!event.deleted).then_some(&*event.entry))?;
-                revision = Some(event.revision);
             }
             if let Some(revision) = revision {
                 let mut meta = transaction.open_table(META).map_err(disk)?;

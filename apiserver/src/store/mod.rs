@@ -8,7 +8,7 @@
 mod disk;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 mod writer;
 
@@ -243,26 +243,44 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes the store and loads it. Fails with [`StoreError::Disk`] when the file is held by another process,
-    /// not a store, damaged, or cannot be read.
+    /// As [`Self::open_from`], from wherever the file is.
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        Self::open_from(options, 0)
+    }
+
+    /// Opens or makes the store and loads it. Every revision up to `revision` is taken as given out and no longer kept: a
+    /// file that may be a copy from earlier must not have what its clients saw of the time since taken for the present. The
+    /// file has it before anybody can be told, so that it also holds for the next start. Fails with [`StoreError::Disk`] when the file is held by another process,
+    /// not a store, damaged, or cannot be read.
+    pub fn open_from(options: StoreOptions, revision: u64) -> Result<Self, StoreError> {
         match options.path {
-            None => Ok(Self {
-                shared: Arc::new(RwLock::new(State::new(1, 0, options.keep_revisions))),
-                path: None,
-                writer: None,
-            }),
+            None => {
+                let mut state = State::new(1, 0, options.keep_revisions);
+                state.skip_to(revision);
+                Ok(Self {
+                    shared: Arc::new(RwLock::new(state)),
+                    path: None,
+                    writer: None,
+                })
+            }
             Some(path) => {
                 let known = Some(Arc::from(path.as_path()));
-                let store = Self::on(Disk::file(path), options.keep_revisions)?;
+                let store = Self::on(Disk::file(path), options.keep_revisions, revision)?;
                 Ok(Self { path: known, ..store })
             }
         }
     }
 
-    fn on(mut disk: Disk, keep_revisions: usize) -> Result<Self, StoreError> {
+    fn on(mut disk: Disk, keep_revisions: usize, revision: u64) -> Result<Self, StoreError> {
         let mut state = State::new(1, 0, keep_revisions);
         disk.load(&mut state)?;
+        if revision > state.revision() {
+            state.skip_to(revision);
+            // A disk that is full must not keep what can be read from being read.
+            if let Err(error) = disk.note(revision, |_| None) {
+                tracing::warn!(%error, "the store could not write its revision");
+            }
+        }
         let shared = Arc::new(RwLock::new(state));
         let writer = Writer::start(disk, Arc::clone(&shared))?;
         Ok(Self {
@@ -280,10 +298,9 @@ impl Store {
         }
     }
 
-    /// Takes every revision up to this one as given out already and no longer kept. For a file that may be a copy from
-    /// earlier: what its clients saw of the time since must not be taken for the present. Before anything watches.
-    pub fn skip_to(&self, revision: u64) {
-        write(&self.shared).skip_to(revision);
+    /// Why the disk did not take the last write, until it takes one again; it is tried while nobody writes.
+    pub fn trouble(&self) -> Option<String> {
+        self.writer.as_ref()?.trouble()
     }
 
     /// The last revision given out. An empty store is at 1; it never goes back, also not across a crash.

@@ -6,13 +6,17 @@
 use super::disk::Disk;
 use super::state::{Overlay, Write};
 use super::watch::Channel;
-use super::{Entry, Event, Shared, StoreError, read, write};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use super::{Entry, Event, Key, Shared, StoreError, read, write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Most writes of one transaction: bounds how long the first of them waits for the others' pages.
 const BATCH: usize = 1024;
+/// How often a disk that failed is tried while nobody writes.
+const PROBE: Duration = Duration::from_secs(1);
 
 type Answer = Result<Arc<Entry>, StoreError>;
 
@@ -25,8 +29,25 @@ struct Job {
 pub(super) struct Writer {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    trouble: Arc<Trouble>,
     #[cfg(test)]
     submitted: std::sync::atomic::AtomicUsize,
+}
+
+/// Why the last commit failed, if it did.
+type Trouble = Mutex<Option<String>>;
+
+fn told(trouble: &Trouble) -> MutexGuard<'_, Option<String>> {
+    trouble.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says how the last attempt to write went.
+fn tell(trouble: &Trouble, written: &Result<(), StoreError>) {
+    let now = written.as_ref().err().map(ToString::to_string);
+    let before = std::mem::replace(&mut *told(trouble), now);
+    if before.is_some() && written.is_ok() {
+        tracing::info!("the store can write again");
+    }
 }
 
 fn stopped() -> StoreError {
@@ -36,13 +57,28 @@ fn stopped() -> StoreError {
 impl Writer {
     pub(super) fn start(mut disk: Disk, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let (jobs, queue) = mpsc::channel::<Job>();
-        let run = move || {
-            while let Ok(first) = queue.recv() {
-                let batch = std::iter::once(first)
-                    .chain(queue.try_iter())
-                    .take(BATCH)
-                    .collect();
-                commit_batch(&mut disk, &shared, batch);
+        let trouble = Arc::new(Trouble::default());
+        let seen = Arc::clone(&trouble);
+        let run = move || loop {
+            let failing = told(&seen).is_some();
+            let next = if failing {
+                queue.recv_timeout(PROBE)
+            } else {
+                queue.recv().map_err(RecvTimeoutError::from)
+            };
+            match next {
+                Ok(first) => {
+                    let batch = std::iter::once(first)
+                        .chain(queue.try_iter())
+                        .take(BATCH)
+                        .collect();
+                    commit_batch(&mut disk, &shared, &seen, batch);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let revision = read(&shared).revision();
+                    tell(&seen, &disk.note(revision, |key| current(&shared, key)));
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         };
         let thread = std::thread::Builder::new()
@@ -52,9 +88,14 @@ impl Writer {
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             thread: Mutex::new(Some(thread)),
+            trouble,
             #[cfg(test)]
             submitted: std::sync::atomic::AtomicUsize::new(0),
         })
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        told(&self.trouble).clone()
     }
 
     pub(super) async fn commit(&self, write: Write) -> Answer {
@@ -97,7 +138,13 @@ impl Drop for Writer {
     }
 }
 
-fn commit_batch(disk: &mut Disk, shared: &Shared, batch: Vec<Job>) {
+fn current(shared: &Shared, key: &Key) -> Option<Arc<Entry>> {
+    read(shared)
+        .get(&key.resource, &key.namespace, &key.name)
+        .cloned()
+}
+
+fn commit_batch(disk: &mut Disk, shared: &Shared, trouble: &Trouble, batch: Vec<Job>) {
     let mut overlay = Overlay::with_capacity(batch.len());
     let mut accepted: Vec<(Arc<Event>, oneshot::Sender<Answer>)> = Vec::with_capacity(batch.len());
     let mut refused = Vec::new();
@@ -120,11 +167,12 @@ fn commit_batch(disk: &mut Disk, shared: &Shared, batch: Vec<Job>) {
         Ok(())
     } else {
         // No lock is held here: readers go on while the disk works, and no one else writes.
-        disk.commit(accepted.iter().map(|(event, _)| event), |key| {
-            read(shared)
-                .get(&key.resource, &key.namespace, &key.name)
-                .cloned()
-        })
+        let written = disk.commit(accepted.iter().map(|(event, _)| event), |key| {
+            current(shared, key)
+        });
+        // Before anybody is answered, who may ask next.
+        tell(trouble, &written);
+        written
     };
     match written {
         Ok(()) => {

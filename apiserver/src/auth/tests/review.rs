@@ -154,11 +154,12 @@ fn rules_reviews_show_rules_and_what_went_wrong() {
 
 #[test]
 fn who_am_i() {
-    let answer = self_subject_review(&json!({ "kind": "SelfSubjectReview" }), &alice(), now());
+    let answer = self_subject_review(&alice(), now());
     assert_eq!(
         answer,
         json!({
-            "kind": "SelfSubjectReview", "metadata": { "creationTimestamp": "2026-05-04T03:02:01Z" },
+            "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1",
+            "metadata": { "creationTimestamp": "2026-05-04T03:02:01Z" },
             "status": { "userInfo": { "username": "alice", "groups": ["system:authenticated"] } },
         })
     );

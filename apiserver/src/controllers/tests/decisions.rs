@@ -184,7 +184,7 @@ fn requests_are_signed_refused_or_cleaned() {
         (
             "kubernetes.io/kube-apiserver-client-kubelet",
             auth.clone(),
-            "this server does not sign for kubernetes.io/kube-apiserver-client-kubelet",
+            "unusable certificate signing request: it is neither PEM nor DER",
         ),
     ] {
         let plan = certificate::decide(&csr(signer, usages, fresh.clone(), json!({})), now(), signed);

@@ -2,7 +2,7 @@
 
 mod policies;
 mod rules;
-mod webhooks;
+pub mod webhooks;
 
 use super::json::{at, default, each};
 use crate::error::FieldError;

@@ -11,6 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
+/// The signer of requests that named none.
+const LEGACY: &str = "kubernetes.io/legacy-unknown";
 /// Shortest lifetime that can be asked for, in seconds.
 const SHORTEST: i64 = 600;
 const USAGES: [&str; 23] = [
@@ -128,6 +130,10 @@ fn validate_signer(spec: &Value, errors: &mut Vec<FieldError>) {
         return;
     }
     let value = &spec["signerName"];
+    if name == LEGACY {
+        let message = "the legacy signerName is not allowed via this API version";
+        errors.push(FieldError::invalid("spec.signerName", value, message));
+    }
     match name.split_once('/') {
         Some((domain, path)) if !path.contains('/') && !domain.is_empty() && !path.is_empty() => {
             let mut messages = names::dns_subdomain(domain);

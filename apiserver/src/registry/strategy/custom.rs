@@ -11,6 +11,28 @@ pub(super) fn defaults(custom: &Custom, object: &mut Value) {
     default::apply_defaults(&custom.schema, object);
 }
 
+/// Defaults an object that was read and defaulted before. A `null` that is still there was meant, and is for the rules of the
+/// schema to judge.
+pub(super) fn defaults_again(custom: &Custom, object: &mut Value) {
+    let given = has_null(object).then(|| object.clone());
+    defaults(custom, object);
+    for (field, given) in given.as_ref().and_then(Value::as_object).into_iter().flatten() {
+        let schema = custom.schema.child(field).filter(|_| field != "metadata");
+        if let (Some(schema), Some(value)) = (schema, object.get_mut(field)) {
+            default::restore_nulls(schema, given, value);
+        }
+    }
+}
+
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(has_null),
+        Value::Object(fields) => fields.values().any(has_null),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
 pub(super) fn prepare_create(custom: &Custom, object: &mut Value) {
     if custom.status {
         remove(object, "status");

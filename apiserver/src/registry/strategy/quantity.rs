@@ -29,7 +29,7 @@ enum Family {
 }
 
 /// A quantity in billionths, rounded away from zero; `None` when it is none, or too large to be known exactly.
-pub(super) fn nanos(text: &str) -> Option<i128> {
+pub fn nanos(text: &str) -> Option<i128> {
     let (negative, _, nanos) = parse(text)?;
     Some(if negative { -nanos } else { nanos })
 }

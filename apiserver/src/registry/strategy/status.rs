@@ -62,7 +62,7 @@ pub(super) fn validate(plural: &str, object: &Value, old: &Value) -> Vec<FieldEr
         if number(key) > number("replicas") {
             errors.push(FieldError::invalid(
                 field,
-                &status[*key],
+                &number(key).into(),
                 "cannot be greater than status.replicas",
             ));
         }

@@ -146,11 +146,17 @@ pub(super) fn validate(plural: &str, object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// The older way to name a class.
+const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
 fn validate_claim_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let (spec, was) = (&new["spec"], &old["spec"]);
     let mut allowed = spec.clone();
     if text(was, "volumeName").is_empty() {
         copy(was, &mut allowed, "volumeName");
+    }
+    // One that had no class may get one.
+    if was["storageClassName"].is_null() && old["metadata"]["annotations"][OLD_CLASS].is_null() {
         copy(was, &mut allowed, "storageClassName");
     }
     // A class can be changed, and one be given, but not be taken away.
@@ -246,6 +252,8 @@ pub(super) fn phase_time(new: &mut Value, old: Option<&Value>, now: &str) {
     let written = !status[SINCE].is_null() && !same(&status[SINCE], &before[SINCE]);
     if status["phase"] != before["phase"] && !written {
         new["status"][SINCE] = json!(now);
+    } else if status[SINCE].is_null() && !before[SINCE].is_null() {
+        new["status"][SINCE] = before[SINCE].clone();
     }
 }
 

@@ -25,8 +25,14 @@ pub(super) fn of(resource: &Resource, value: &Value, old: Option<&Value>) -> Vec
     }
     for (i, name) in object::finalizers(value).enumerate() {
         if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+            // Which of them it is is only told of built-in kinds.
+            let at = if resource.is_custom() {
+                String::new()
+            } else {
+                format!("[{i}]")
+            };
             out.push(format!(
-                "metadata.finalizers[{i}]: {name:?}: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
+                "metadata.finalizers{at}: {name:?}: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
             ));
         }
     }
@@ -91,6 +97,15 @@ fn of_builtin(resource: &Resource, value: &Value, old: Option<&Value>) -> Vec<St
                         ));
                     }
                 }
+            }
+        }
+        ("storage.k8s.io", "csidrivers") => {
+            let tokens = items(spec, "tokenRequests").next().is_some();
+            if tokens && spec["serviceAccountTokenInSecrets"].is_null() {
+                out.push(
+                    "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes"
+                        .to_owned(),
+                );
             }
         }
         ("", "serviceaccounts") => {

@@ -10,6 +10,7 @@ mod classes;
 mod conditions;
 mod connection;
 pub(crate) mod definition;
+mod growth;
 mod hooks;
 mod limits;
 mod matching;
@@ -247,6 +248,7 @@ pub async fn validate(
             .check_write(review.user, &r.group, &r.plural, new, old)?;
     }
     classes::validate(api, review, new)?;
+    growth::validate(api, review, new, old)?;
     let warnings = validate_hooks(api, review, new, old).await?;
     quota::admit(api, review, new, old).await?;
     Ok(warnings)

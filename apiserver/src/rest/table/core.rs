@@ -183,10 +183,14 @@ fn endpoints(row: &Row<'_>) -> String {
 fn slice(row: &Row<'_>) -> Vec<Value> {
     let ports: Vec<String> = row
         .items("/ports")
-        .map(|p| {
-            p["port"]
-                .as_i64()
-                .map_or_else(|| "*".to_owned(), |n| n.to_string())
+        .filter_map(|p| {
+            let name = || {
+                p["name"]
+                    .as_str()
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+            };
+            p["port"].as_i64().map(|n| n.to_string()).or_else(name)
         })
         .collect();
     let ports = if ports.is_empty() {

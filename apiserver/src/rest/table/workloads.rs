@@ -29,6 +29,11 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
         }
         ("apps", "deployments") => {
             let (names, images) = containers(row.at("/spec/template/spec"));
+            // A bookmark's selects nothing.
+            let selector = match row.at("/spec/selector") {
+                Value::Null => String::new(),
+                selector => selector_text(selector),
+            };
             vec![
                 row.name(),
                 format!(
@@ -42,7 +47,7 @@ pub(super) fn cells(resource: &Resource, row: &Row<'_>) -> Option<Vec<Value>> {
                 row.age(),
                 names,
                 images,
-                selector_text(row.at("/spec/selector")).into(),
+                selector.into(),
             ]
         }
         ("apps", "statefulsets") => {

@@ -5,6 +5,7 @@ use super::{Level, Reader, flag, is_int_or_string};
 use crate::error::FieldError;
 use crate::schema::{ListType, Schema, Type, regexes};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 impl Reader {
     /// A node that has structure.
@@ -116,7 +117,7 @@ impl Reader {
         if schema.kind == Type::Array && node.get("items").is_none() {
             self.required(format!("{path}.items"), "must be specified");
         }
-        if level == Level::Root && schema.additional.is_some() {
+        if level == Level::Root && node.get("additionalProperties").is_some_and(|v| !v.is_null()) {
             self.forbidden(
                 format!("{path}.additionalProperties"),
                 "must not be used at the root",
@@ -216,15 +217,16 @@ impl Reader {
             let detail = "cannot be nullable when x-kubernetes-list-type is map";
             self.forbidden(format!("{path}.items.nullable"), detail);
         }
-        if keys.iter().any(|key| items.property(key).is_none()) {
+        for _ in keys.iter().filter(|key| items.property(key).is_none()) {
             let message = "entries must all be names of item properties";
             self.invalid(keys_field.clone(), &json!(keys), message);
         }
         let mut seen: Vec<&str> = Vec::new();
-        for (i, key) in keys.iter().enumerate() {
+        if keys.iter().collect::<BTreeSet<_>>().len() < keys.len() {
+            self.invalid(keys_field, &json!(keys), "must not contain duplicate entries");
+        }
+        for key in keys {
             if seen.contains(&&**key) {
-                self.errors
-                    .push(FieldError::duplicate(format!("{keys_field}[{i}]"), &json!(key)));
                 continue;
             }
             seen.push(key);
@@ -306,6 +308,12 @@ impl Reader {
         if metadata.default.is_some() {
             let field = format!("{path}.default");
             self.forbidden(field, "must not be set in top-level metadata");
+        }
+        for name in metadata.properties.keys() {
+            if metadata.property(name).is_some_and(|p| p.default.is_some()) {
+                let field = format!("{path}.properties[{name}].default");
+                self.forbidden(field, "must not be set in top-level metadata");
+            }
         }
         let only_names = metadata
             .properties

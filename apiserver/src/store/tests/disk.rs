@@ -94,13 +94,21 @@ async fn a_store_that_skipped_ahead_has_everything_and_no_past() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.redb");
     let key = key("n", "a");
+    let open_from = |revision| {
+        let options = StoreOptions {
+            path: Some(path.clone()),
+            keep_revisions: 100,
+        };
+        Store::open_from(options, revision).unwrap()
+    };
     {
         let store = open(&path);
         create(&store, &key, 1).await;
         let seen = store.revision();
-        store.skip_to(1_000_000);
-        assert_eq!(store.revision(), 1_000_000);
-        store.skip_to(5);
+        drop(store);
+        drop(open_from(1_000_000));
+        // Nothing was written meanwhile, and the clock was set back.
+        let store = open_from(5);
         assert_eq!(store.revision(), 1_000_000, "it went back");
         let watch = store.watch(&key.resource, None, seen);
         assert!(matches!(watch, Err(StoreError::Compacted(1_000_000))));
@@ -144,7 +152,7 @@ async fn what_is_no_store_is_refused_with_its_name() {
 
 /// A disk in memory that counts its syncs and fails when told to.
 #[derive(Debug, Clone, Default)]
-struct Platter {
+pub(crate) struct Platter {
     bytes: Arc<Mutex<Vec<u8>>>,
     syncs: Arc<AtomicUsize>,
     /// The operation number from which on writes and syncs fail; 0 for never.
@@ -165,18 +173,22 @@ impl Platter {
         Ok(())
     }
 
-    fn fail_after(&self, operations: u64) {
+    pub(crate) fn fail_after(&self, operations: u64) {
         self.fail_from.store(
             self.operations.load(Ordering::SeqCst) + operations + 1,
             Ordering::SeqCst,
         );
     }
 
-    fn mend(&self) {
+    pub(crate) fn mend(&self) {
         self.fail_from.store(0, Ordering::SeqCst);
     }
 
-    fn open(&self) -> Result<Store, StoreError> {
+    pub(crate) fn open(&self) -> Result<Store, StoreError> {
+        self.open_from(0)
+    }
+
+    fn open_from(&self, revision: u64) -> Result<Store, StoreError> {
         let platter = self.clone();
         let open = move || {
             let backend = platter.clone();
@@ -184,7 +196,7 @@ impl Platter {
                 .create_with_backend(backend)
                 .map_err(|e| StoreError::Disk(e.to_string()))
         };
-        Store::on(Disk::new(Box::new(open)), 100)
+        Store::on(Disk::new(Box::new(open)), 100, revision)
     }
 }
 
@@ -344,6 +356,38 @@ async fn a_failed_disk_write_changes_nothing_and_is_tried_again() {
         assert_eq!(store.revision(), 3);
     }
     assert!((2..40).contains(&failures), "{failures} of 40 places to fail");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_of_until_it_takes_writes_again() {
+    let (a, b) = (key("n", "a"), key("n", "b"));
+    let platter = Platter::default();
+    let store = platter.open().unwrap();
+    create(&store, &a, 1).await;
+    assert_eq!(store.trouble(), None);
+    platter.fail_after(0);
+    assert!(store.put(b.clone(), object(&b, 1), Expect::Absent).await.is_err());
+    let trouble = store.trouble().unwrap();
+    assert!(trouble.contains("no space left on device"), "{trouble}");
+    platter.mend();
+    // Nobody writes: the store tries by itself.
+    let mended = async {
+        while store.trouble().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), mended)
+        .await
+        .unwrap();
+    assert_eq!(store.revision(), 2);
+    drop(store);
+    // Where nothing can be written what is there can be read.
+    platter.fail_after(0);
+    let store = platter.open_from(1_000);
+    platter.mend();
+    if let Ok(store) = store {
+        assert_eq!((store.revision(), store.count(PODS)), (1_000, 1));
+    }
 }
 
 #[tokio::test]

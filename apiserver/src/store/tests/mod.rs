@@ -1,6 +1,6 @@
 //! What the store promises, one by one; [`model`] compares it with a simple model under random use.
 
-mod disk;
+pub(crate) mod disk;
 mod model;
 
 use super::*;

@@ -18,7 +18,13 @@ pub(super) fn validate(object: &Value, mutating: bool) -> Vec<FieldError> {
     for (i, hook) in items(object, "webhooks").enumerate() {
         let at = format!("webhooks[{i}]");
         webhook(&mut errors, &at, hook, mutating);
-        review_versions(&mut errors, &format!("{at}.admissionReviewVersions"), hook);
+        let versions = &hook["admissionReviewVersions"];
+        review_versions(
+            &mut errors,
+            &format!("{at}.admissionReviewVersions"),
+            versions,
+            "must specify one of v1, v1beta1",
+        );
         let name = text(hook, "name");
         if !name.is_empty() && !seen.insert(name) {
             errors.push(FieldError::duplicate(format!("{at}.name"), &hook["name"]));
@@ -91,7 +97,8 @@ fn webhook(errors: &mut Vec<FieldError>, at: &str, hook: &Value, mutating: bool)
     );
 }
 
-fn url(errors: &mut Vec<FieldError>, field: &str, url: &str) {
+/// What is wrong with the URL of a webhook.
+pub fn url(errors: &mut Vec<FieldError>, field: &str, url: &str) {
     let mut refuse = |value: &str, message: &str| {
         errors.push(FieldError::invalid(field, &json!(value), message));
     };
@@ -162,12 +169,16 @@ fn service(errors: &mut Vec<FieldError>, at: &str, service: &Value) {
     }
 }
 
-fn review_versions(errors: &mut Vec<FieldError>, at: &str, hook: &Value) {
-    let versions: Vec<&str> = items(hook, "admissionReviewVersions")
+/// What is wrong with the versions of a review that a webhook takes; `needed` says more where there are none.
+pub fn review_versions(errors: &mut Vec<FieldError>, at: &str, list: &Value, needed: &str) {
+    let versions: Vec<&str> = list
+        .as_array()
+        .into_iter()
+        .flatten()
         .filter_map(Value::as_str)
         .collect();
     if versions.is_empty() {
-        errors.push(FieldError::required(at, "must specify one of v1, v1beta1"));
+        errors.push(FieldError::required(at, needed));
         return;
     }
     let mut seen = BTreeSet::new();
@@ -189,6 +200,6 @@ fn review_versions(errors: &mut Vec<FieldError>, at: &str, hook: &Value) {
     }
     if !versions.iter().any(|v| matches!(*v, "v1" | "v1beta1")) {
         let message = "must include at least one of v1, v1beta1";
-        errors.push(FieldError::invalid(at, &hook["admissionReviewVersions"], message));
+        errors.push(FieldError::invalid(at, list, message));
     }
 }
