@@ -165,12 +165,22 @@ fn wanted(world: &World, object: Object) -> Value {
     object.wanted(&world.run, variant)
 }
 
-/// Objects that are not as their manifests say.
+/// Objects that are not as their manifests say, or not owned by all who should own them.
 pub fn adrift(world: &World, settled: &Settled) -> BTreeSet<Object> {
     let is = |object: &Object| {
         let wanted = wanted(world, *object);
+        let owning: BTreeSet<&str> = settled
+            .applied
+            .iter()
+            .filter(|a| {
+                let work = a["spec"]["manifestWorkName"].as_str().unwrap_or_default();
+                world.works.get(work).is_some_and(|w| w.owns(*object))
+            })
+            .map(|a| text(a, "uid"))
+            .collect();
         settled.objects.get(object).is_some_and(|found| {
             !is_foreign(found)
+                && owners(found) == owning
                 && covers(found, &wanted, false)
                 && object.content(found) == object.content(&wanted)
         })

@@ -193,7 +193,6 @@ impl Object {
             (Kind::Secret, false) => json!({"data": {"value": null}}),
             (Kind::Secret, true) => json!({"stringData": {"added": "by somebody"}}),
             (Kind::Service, false) => json!({"spec": {"selector": {"app": "edited"}}}),
-            (Kind::Service, true) => json!({"spec": {"selector": {"added": "by-somebody"}}}),
             (Kind::Deployment, false) => json!({"spec": {"replicas": 99}}),
             (Kind::Deployment, true) => {
                 json!({"spec": {"template": {"metadata": {"annotations": {"added": "by somebody"}}}}})
@@ -201,7 +200,10 @@ impl Object {
             (Kind::Widget, false) => json!({"spec": {"size": 99}}),
             (Kind::Widget, true) => json!({"spec": {"colour": "red"}}),
             (Kind::ClusterRole, false) => json!({"rules": []}),
-            (Kind::ClusterRole, true) => json!({"metadata": {"annotations": {"added": "by somebody"}}}),
+            // A selector and rules are one value to the server: who adds to them takes all of them.
+            (Kind::Service | Kind::ClusterRole, true) => {
+                json!({"metadata": {"annotations": {"added": "by somebody"}}})
+            }
         }
     }
 }
