@@ -88,4 +88,4 @@ macro_rules! areas {
     };
 }
 
-areas! { access admission apply commands crds daily edges fields kinds lifecycle lists seen verbs workloads }
+areas! { access admission apply commands corners crds daily definitions edges fields forms kinds lifecycle lists seen statuses verbs workloads }
