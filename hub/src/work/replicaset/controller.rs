@@ -22,7 +22,7 @@ use serde_json::{json, value::RawValue};
 use tokio::time::Instant;
 
 use super::{
-    deploy::{self, Decided, Plan, Write},
+    deploy::{self, Decided, Facts, Plan, Write},
     outline::{DecisionView, SetOutline, SetView, SpecHash, Work, Works},
     status,
 };
@@ -262,7 +262,14 @@ impl Context {
                     .map(|hold| hold.why.clone())
             }
         };
-        deploy::plan(set, owner, &decided, &works, current, closed, Timestamp::now())
+        let facts = Facts {
+            set,
+            owner,
+            decided: &decided,
+            works: &works,
+            now: Timestamp::now(),
+        };
+        deploy::plan(&facts, current, closed)
     }
 
     /// Has changes of clusters that can have no work looked at. How long some are held, and whether for good reason.

@@ -151,72 +151,134 @@ pub struct Plan {
     pub recheck: Option<Duration>,
 }
 
+/// What a decision is made from.
+pub struct Facts<'a> {
+    /// The replica set.
+    pub set: &'a SetView,
+    /// How its works name it.
+    pub owner: &'a str,
+    /// What is known of its placements, in order.
+    pub decided: &'a [Decided],
+    /// Its works.
+    pub works: &'a [Work],
+    /// The time.
+    pub now: Timestamp,
+}
+
 /// Decides. `current` tells whether a work has the template; `closed` why a cluster cannot have a work at present.
 pub fn plan(
-    set: &SetView,
-    owner: &str,
-    decided: &[Decided],
-    works: &[Work],
+    facts: &Facts<'_>,
     current: impl Fn(&Work) -> bool,
     closed: impl Fn(&str) -> Option<String>,
-    now: Timestamp,
 ) -> Plan {
-    let mut plan = Plan::default();
-    let claims = claims(set, decided);
-    let mut keepers: HashMap<&str, &Work> = HashMap::new();
-    let is_better = |work: &Work, than: &Work| {
-        let rank = |work: &Work| {
-            let at_home = claims
-                .get(&*work.cluster)
-                .is_some_and(|placement| set.placement_refs[*placement].name == work.view.placement());
-            (work.view.deleting, !at_home, !current(work))
-        };
-        rank(work) < rank(than)
+    let look = Look::new(facts, current);
+    let mut plan = Plan {
+        writes: look.surplus().map(Write::delete).collect(),
+        ..Plan::default()
     };
-    for work in works {
-        let keeper = keepers.entry(&work.cluster).or_insert(work);
-        if is_better(work, keeper) {
-            *keeper = work;
-        }
-    }
-    let undecided: HashSet<&str> = set
-        .placement_refs
-        .iter()
-        .zip(decided)
-        .filter(|(_, decided)| decided.groups.is_none())
-        .map(|(reference, _)| reference.name.as_str())
-        .collect();
-    for work in works {
-        let keeps = keepers
-            .get(&*work.cluster)
-            .is_some_and(|keeper| keeper.name == work.name);
-        let wanted = if claims.contains_key(&*work.cluster) {
-            keeps
-        } else {
-            undecided.contains(work.view.placement())
-        };
-        if !wanted && !work.view.deleting {
-            plan.writes.push(Write::delete(work));
-        }
-    }
     let mut seen = HashSet::new();
-    for (place, (reference, decided)) in set.placement_refs.iter().zip(decided).enumerate() {
-        if !seen.insert(reference.name.as_str()) {
-            continue;
+    for (place, reference) in facts.set.placement_refs.iter().enumerate() {
+        if seen.insert(reference.name.as_str()) {
+            let (placed, writes) = look.place(place, &closed);
+            plan.writes.extend(writes);
+            plan.placed.push(placed);
         }
+    }
+    plan.recheck = plan
+        .placed
+        .iter()
+        .filter_map(|placed| placed.rollout.recheck)
+        .min();
+    plan
+}
+
+/// The facts, sorted by cluster.
+struct Look<'a, F> {
+    facts: &'a Facts<'a>,
+    current: F,
+    /// Which placement has a cluster: the first that decided for it.
+    claims: HashMap<&'a str, usize>,
+    /// The one work that a cluster keeps.
+    keepers: HashMap<&'a str, &'a Work>,
+}
+
+impl<'a, F: Fn(&Work) -> bool> Look<'a, F> {
+    fn new(facts: &'a Facts<'a>, current: F) -> Self {
+        let mut claims = HashMap::new();
+        for (place, decided) in facts.decided.iter().enumerate() {
+            for cluster in decided.groups.iter().flatten().flat_map(|group| &group.clusters) {
+                claims.entry(cluster.as_str()).or_insert(place);
+            }
+        }
+        let mut look = Self {
+            facts,
+            current,
+            claims,
+            keepers: HashMap::new(),
+        };
+        for work in facts.works {
+            let keeper = look.keepers.get(&*work.cluster);
+            if keeper.is_none_or(|keeper| look.rank(work) < look.rank(keeper)) {
+                look.keepers.insert(&work.cluster, work);
+            }
+        }
+        look
+    }
+
+    /// The lowest of a cluster's works is kept.
+    fn rank(&self, work: &Work) -> (bool, bool, bool) {
+        let claimed = self.claims.get(&*work.cluster);
+        let at_home = claimed.is_some_and(|place| self.name(*place) == work.view.placement());
+        (work.view.deleting, !at_home, !(self.current)(work))
+    }
+
+    fn name(&self, place: usize) -> &str {
+        &self.facts.set.placement_refs[place].name
+    }
+
+    fn is_kept(&self, work: &Work) -> bool {
+        let keeper = self.keepers.get(&*work.cluster);
+        keeper.is_some_and(|keeper| keeper.name == work.name)
+    }
+
+    /// Whether a work is of a placement for which nothing is decided, on a cluster that nobody else decided for.
+    fn is_undecided(&self, work: &Work) -> bool {
+        let mut places = self.facts.decided.iter().enumerate();
+        !self.claims.contains_key(&*work.cluster)
+            && places
+                .any(|(place, decided)| decided.groups.is_none() && self.name(place) == work.view.placement())
+    }
+
+    /// The works that are to go.
+    fn surplus(&self) -> impl Iterator<Item = &'a Work> {
+        let stays = |work: &Work| {
+            if self.claims.contains_key(&*work.cluster) {
+                self.is_kept(work)
+            } else {
+                self.is_undecided(work)
+            }
+        };
+        let all = self.facts.works.iter();
+        all.filter(move |work| !work.view.deleting && !stays(work))
+    }
+
+    /// One placement: how its works are, and what is to be done.
+    fn place(&self, place: usize, closed: &impl Fn(&str) -> Option<String>) -> (Placed, Vec<Write>) {
+        let decided = &self.facts.decided[place];
         let mut placed = Placed {
-            name: reference.name.clone(),
+            name: self.name(place).to_owned(),
             decided: decided.groups.is_some(),
             ..Placed::default()
         };
+        let mut writes = Vec::new();
         if let Some(groups) = &decided.groups {
-            let ours = |cluster: &&String| claims.get(cluster.as_str()) == Some(&place);
             let everywhere: usize = groups.iter().map(|group| group.clusters.len()).sum();
             placed.groups = groups.iter().filter(|group| !group.clusters.is_empty()).count();
             placed.announced = decided.selected.saturating_sub(everywhere);
             let mut open = Vec::new();
             for group in groups {
                 let mut clusters = Vec::new();
+                let ours = |cluster: &&String| self.claims.get(cluster.as_str()) == Some(&place);
                 for cluster in group.clusters.iter().filter(ours) {
                     placed.clusters += 1;
                     match closed(cluster) {
@@ -229,27 +291,14 @@ pub fn plan(
                     ..group.clone()
                 });
             }
-            deploy(
-                &mut plan,
-                &mut placed,
-                set,
-                owner,
-                place,
-                &open,
-                &keepers,
-                &current,
-                now,
-            );
+            writes = self.deploy(place, &open, &mut placed);
         }
-        for work in works {
-            let mine = claims.get(&*work.cluster) == Some(&place)
-                || (undecided.contains(reference.name.as_str())
-                    && work.view.placement() == reference.name
-                    && !claims.contains_key(&*work.cluster));
-            let keeps = keepers
-                .get(&*work.cluster)
-                .is_some_and(|keeper| keeper.name == work.name);
-            if mine && keeps && !work.view.deleting && current(work) {
+        for work in self.facts.works {
+            let ours = match self.claims.get(&*work.cluster) {
+                Some(claimed) => *claimed == place,
+                None => self.is_undecided(work) && work.view.placement() == placed.name,
+            };
+            if ours && self.is_kept(work) && !work.view.deleting && (self.current)(work) {
                 count(&mut placed.summary, &work.view);
             }
         }
@@ -258,82 +307,56 @@ pub fn plan(
             placed.clusters = usize::try_from(placed.summary.total).unwrap_or(0);
         }
         placed.summary.desired_total = i64::try_from(placed.clusters).unwrap_or(i64::MAX);
-        if let Some(recheck) = placed.rollout.recheck {
-            plan.recheck = Some(plan.recheck.map_or(recheck, |before| before.min(recheck)));
-        }
-        plan.placed.push(placed);
+        (placed, writes)
     }
-    plan
-}
 
-/// Which placement has a cluster: the first that decided for it.
-fn claims<'a>(set: &SetView, decided: &'a [Decided]) -> HashMap<&'a str, usize> {
-    let mut claims = HashMap::new();
-    for (place, (_, decided)) in set.placement_refs.iter().zip(decided).enumerate() {
-        for group in decided.groups.iter().flatten() {
-            for cluster in &group.clusters {
-                claims.entry(cluster.as_str()).or_insert(place);
-            }
-        }
-    }
-    claims
-}
-
-#[allow(clippy::too_many_arguments)] // the parts of one function's state
-fn deploy(
-    plan: &mut Plan,
-    placed: &mut Placed,
-    set: &SetView,
-    owner: &str,
-    place: usize,
-    groups: &[Group],
-    keepers: &HashMap<&str, &Work>,
-    current: &impl Fn(&Work) -> bool,
-    now: Timestamp,
-) {
-    let reference = &set.placement_refs[place];
-    let state = |cluster: &str| match keepers.get(cluster) {
-        // Another is made when it is gone.
-        Some(work) if work.view.deleting => State::Applying(None),
-        Some(work) if current(work) => work.view.state(),
-        _ => State::ToApply,
-    };
-    match rollout::plan(&reference.rollout_strategy, groups, state, now) {
-        Ok(rollout) => placed.rollout = rollout,
-        Err(problem) => placed.problem = Some(problem),
-    }
-    let start: HashSet<&str> = placed.rollout.start.iter().map(String::as_str).collect();
-    let wanted = set.work_labels(owner, &reference.name);
-    for cluster in groups.iter().flat_map(|group| &group.clusters) {
-        let starts = start.contains(cluster.as_str());
-        let Some(work) = keepers.get(cluster.as_str()) else {
-            if starts {
-                plan.writes.push(Write::Create {
-                    cluster: cluster.clone(),
-                    placement: reference.name.clone(),
-                });
-            }
-            continue;
+    /// Brings the template, and labels, to the clusters of these groups.
+    fn deploy(&self, place: usize, groups: &[Group], placed: &mut Placed) -> Vec<Write> {
+        let reference = &self.facts.set.placement_refs[place];
+        let state = |cluster: &str| match self.keepers.get(cluster) {
+            // Another is made when it is gone.
+            Some(work) if work.view.deleting => State::Applying(None),
+            Some(work) if (self.current)(work) => work.view.state(),
+            _ => State::ToApply,
         };
-        if work.view.deleting {
-            continue;
+        match rollout::plan(&reference.rollout_strategy, groups, state, self.facts.now) {
+            Ok(rollout) => placed.rollout = rollout,
+            Err(problem) => placed.problem = Some(problem),
         }
-        let lacks = |(key, value): &(&String, &String)| work.view.labels.get(*key) != Some(*value);
-        let labels: BTreeMap<String, String> = wanted
-            .iter()
-            .filter(lacks)
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        if starts || !labels.is_empty() {
-            plan.writes.push(Write::Change {
-                cluster: work.cluster.clone(),
-                name: work.name.clone(),
-                uid: work.view.uid.clone(),
-                spec: starts,
-                labels,
-            });
-        }
+        let start: HashSet<&str> = placed.rollout.start.iter().map(String::as_str).collect();
+        let wanted = self.facts.set.work_labels(self.facts.owner, &reference.name);
+        let clusters = groups.iter().flat_map(|group| &group.clusters);
+        clusters
+            .filter_map(|cluster| {
+                let starts = start.contains(cluster.as_str());
+                match self.keepers.get(cluster.as_str()) {
+                    None => starts.then(|| Write::Create {
+                        cluster: cluster.clone(),
+                        placement: reference.name.clone(),
+                    }),
+                    Some(work) => change(work, starts, &wanted),
+                }
+            })
+            .collect()
     }
+}
+
+/// Gives a work what it lacks.
+fn change(work: &Work, spec: bool, wanted: &BTreeMap<String, String>) -> Option<Write> {
+    let lacks = |(key, value): &(&String, &String)| work.view.labels.get(*key) != Some(*value);
+    let labels: BTreeMap<String, String> = wanted
+        .iter()
+        .filter(lacks)
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let needed = !work.view.deleting && (spec || !labels.is_empty());
+    needed.then(|| Write::Change {
+        cluster: work.cluster.clone(),
+        name: work.name.clone(),
+        uid: work.view.uid.clone(),
+        spec,
+        labels,
+    })
 }
 
 /// Counts a work with the present template by what its klusterlet says, unless that is of an earlier generation.

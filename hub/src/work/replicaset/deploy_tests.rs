@@ -64,14 +64,17 @@ fn work(text: &str) -> Work {
 fn run(set: &SetView, placements: &[&str], works: &[&str], closed: &[&str]) -> Plan {
     let decided: Vec<Decided> = placements.iter().map(|text| decided(text)).collect();
     let works: Vec<Work> = works.iter().map(|text| work(text)).collect();
-    plan(
+    let facts = Facts {
         set,
-        "ns.a",
-        &decided,
-        &works,
+        owner: "ns.a",
+        decided: &decided,
+        works: &works,
+        now: Timestamp::UNIX_EPOCH,
+    };
+    plan(
+        &facts,
         |work| work.view.spec == set.template,
         |cluster| closed.contains(&cluster).then(|| "closed".to_owned()),
-        Timestamp::UNIX_EPOCH,
     )
 }
 
