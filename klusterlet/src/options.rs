@@ -262,6 +262,12 @@ impl Options {
                 "--spoke-external-server-urls {url:?} must begin with https://"
             )));
         }
+        if self.cluster_healthcheck_period.is_zero() {
+            return Err(crate::Error::Option(
+                "--cluster-healthcheck-period must be longer than 0s: the cluster's health would be looked at without a pause"
+                    .into(),
+            ));
+        }
         if self.workload_agent_workers == 0 {
             return Err(crate::Error::Option(
                 "--workload-agent-workers must be 1 or more: with none, no work is applied".into(),
@@ -401,7 +407,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let cases: [(&[&str], &str); 10] = [
+        let cases: [(&[&str], &str); 11] = [
             (&[], ""),
             (
                 &["--feature-gates=MultipleHubs=true", "--bootstrap-kubeconfigs=a,b"],
@@ -416,6 +422,7 @@ mod tests {
             (&["--client-cert-expiration-seconds=60"], "too short"),
             (&["--cluster-name=Big"], "lower case"),
             (&["--workload-agent-workers=0"], "must be 1 or more"),
+            (&["--cluster-healthcheck-period=0s"], "must be longer than 0s"),
             (&["--spoke-external-server-urls=http://a"], "https://"),
             (
                 &["--cluster-annotations=a=b"],

@@ -4,7 +4,10 @@
 
 mod decision;
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -20,6 +23,7 @@ use muster_crds::{
     cluster::v1::ManagedCluster,
     conditions::NewCondition,
     constants::{annotations, conditions, labels, names, reasons},
+    names as naming,
 };
 use serde_json::{Value, json};
 
@@ -27,6 +31,7 @@ use self::decision::noted;
 pub use self::decision::{Admission, Decision, Observed, Trusted, decide};
 use super::{
     csr::Agent,
+    event,
     plan::{Write, set_conditions},
     refused,
     token::{self, TokenView},
@@ -43,6 +48,9 @@ use crate::{
 
 /// The message of the approval, as OCM writes it.
 const MESSAGE: &str = "Auto approving Managed cluster agent certificate after SubjectAccessReview.";
+
+/// Reason of the event that tells of a renewal that is left to a person.
+pub const EVENT_NOT_RENEWED: &str = "CertificateNotRenewed";
 
 /// The question whether the requester may renew certificates.
 pub fn may_renew(csr: &CsrView) -> SubjectAccessReview {
@@ -96,6 +104,8 @@ pub struct Context {
     pub trusted: Trusted,
     /// The namespace that the hub itself is in, which is no cluster's.
     pub namespace: Option<String>,
+    /// Why requests that are there wait, or are left to a person, as it was last said.
+    pub said: Mutex<HashMap<String, String>>,
     /// Uses of tokens are counted one by one: the next decision sees the last count.
     pub counting: tokio::sync::Mutex<()>,
 }
@@ -104,6 +114,8 @@ impl Context {
     /// Decides about one request.
     pub async fn reconcile(&self, name: &str) -> Result<Next, Error> {
         let Some(csr) = self.requests.get("", name) else {
+            self.waiting.gone(name);
+            self.said().remove(name);
             return Ok(Next::Idle);
         };
         let cluster = match (&csr.cluster, &csr.approved) {
@@ -118,30 +130,33 @@ impl Context {
             self.waiting.remove(&cluster, name);
         }
         match decision {
-            Decision::Leave(reason) => tracing::debug!(request = name, "left alone: {reason}"),
+            Decision::Leave(reason) => self.leave(name, &csr, &cluster, &reason).await?,
             Decision::Wait(reason) if csr.decided => {
                 tracing::debug!(request = name, cluster, "waits: {reason}");
             }
-            Decision::Wait(reason) => tracing::info!(request = name, cluster, "waits: {reason}"),
-            Decision::Approve(agent) => self.trust(name, &csr, &agent, &seen).await?,
+            Decision::Wait(reason) if self.is_news(name, &reason) => {
+                tracing::info!(request = name, cluster, "waits: {reason}");
+            }
+            Decision::Nothing | Decision::Wait(_) => {}
+            Decision::Approve(agent) => return self.trust(name, &csr, &agent, &seen).await,
             Decision::AskToken(agent, id) => {
                 if self.is_plain(&id).await? {
-                    self.trust(name, &csr, &agent, &seen).await?;
-                } else {
-                    // What becomes known of it brings the next look.
-                    tracing::info!(
-                        request = name,
-                        cluster,
-                        "left alone: its requester's token {id} is revoked, or is a join token that is not known yet"
-                    );
+                    return self.trust(name, &csr, &agent, &seen).await;
                 }
+                // What becomes known of it brings the next look.
+                tracing::info!(
+                    request = name,
+                    cluster,
+                    "left alone: its requester's token {id} is revoked, or is a join token that is not known yet"
+                );
             }
             Decision::AskRenewal(agent) => {
                 if self.allowed(&csr, name).await? {
                     self.approve(name, &csr, MESSAGE.to_owned()).await?;
                     told(name, &agent);
                 } else {
-                    tracing::info!(request = name, cluster, "left alone: its requester may not renew");
+                    self.leave(name, &csr, &cluster, "its requester may not renew")
+                        .await?;
                 }
             }
             Decision::Admit(admission) if admission.lets_in && self.is_anothers(&cluster).await? => {
@@ -156,13 +171,13 @@ impl Context {
                 let _one_by_one = self.counting.lock().await;
                 match self.look(&csr, &cluster) {
                     (Decision::Admit(admission), seen) if self.count(&admission).await? => {
-                        self.admit(name, &csr, &seen, admission).await?;
+                        return self.admit(name, &csr, &seen, admission).await;
                     }
                     // Somebody else took the last use meanwhile, or took the token away.
                     _ => return Ok(Next::Now),
                 }
             }
-            Decision::Admit(admission) => self.admit(name, &csr, &seen, admission).await?,
+            Decision::Admit(admission) => return self.admit(name, &csr, &seen, admission).await,
             Decision::Deny { reason, message } => {
                 self.refuse(name, &csr, &cluster, reason, &message).await?;
             }
@@ -239,15 +254,55 @@ impl Context {
     }
 
     /// Approves the request of whoever the hub was told to trust, after writing down whose the name is.
-    async fn trust(&self, name: &str, csr: &CsrView, agent: &Agent, version: &str) -> Result<(), Error> {
+    async fn trust(&self, name: &str, csr: &CsrView, agent: &Agent, version: &str) -> Result<Next, Error> {
         let known = self.clusters.get("", &agent.cluster);
+        if known.is_none() && !version.is_empty() {
+            // What was decided about is gone.
+            return Ok(Next::Now);
+        }
         if let Some(known) = known.filter(|known| known.agent.as_ref() != Some(&agent.agent)) {
             let patch = json!({"metadata": {"annotations": noted(&known, agent)}});
-            self.patch_cluster(&agent.cluster, patch, Some(version)).await?;
+            if !self.patch_cluster(&agent.cluster, patch, Some(version)).await? {
+                return Ok(Next::Now);
+            }
         }
         self.approve(name, csr, MESSAGE.to_owned()).await?;
         told(name, agent);
-        Ok(())
+        Ok(Next::Idle)
+    }
+
+    /// Leaves a request to a person, and says so once. Of an agent's renewal its cluster is told too.
+    async fn leave(&self, name: &str, csr: &CsrView, cluster: &str, reason: &str) -> Result<(), Error> {
+        if !self.is_news(name, reason) {
+            return Ok(());
+        }
+        tracing::info!(
+            request = name,
+            cluster,
+            requester = csr.user,
+            "left to a person: {reason}"
+        );
+        let renews = naming::parse_user(&csr.user).is_some_and(|(of, _)| of == cluster);
+        match self.clusters.get("", cluster).filter(|_| renews) {
+            Some(view) => {
+                let note = format!(
+                    "The certificate request {name} of {} was not approved: {reason}",
+                    csr.user
+                );
+                event::tell(&self.writer, &view, &csr.uid, EVENT_NOT_RENEWED, &note).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether that was not said of the request last.
+    fn is_news(&self, request: &str, reason: &str) -> bool {
+        let before = self.said().insert(request.to_owned(), reason.to_owned());
+        before.as_deref() != Some(reason)
+    }
+
+    fn said(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn refuse(
@@ -299,28 +354,39 @@ impl Context {
         Ok(true)
     }
 
-    async fn admit(&self, name: &str, csr: &CsrView, seen: &str, admission: Admission) -> Result<(), Error> {
-        if let Some(patch) = admission.patch {
+    async fn admit(
+        &self,
+        name: &str,
+        csr: &CsrView,
+        seen: &str,
+        admission: Admission,
+    ) -> Result<Next, Error> {
+        let cluster = &admission.agent.cluster;
+        let there = match admission.patch {
             // At the version that was decided about: neither another agent nor a denial is to be missed.
-            self.patch_cluster(&admission.agent.cluster, patch, Some(seen))
-                .await?;
+            Some(patch) => self.patch_cluster(cluster, patch, Some(seen)).await?,
+            None => self.clusters.get("", cluster).is_some(),
+        };
+        if !there {
+            return Ok(Next::Now);
         }
         let message = format!("The join token {} allows it.", admission.token);
         self.approve(name, csr, message).await?;
         told(name, &admission.agent);
-        Ok(())
+        Ok(Next::Idle)
     }
 
-    async fn patch_cluster(&self, name: &str, patch: Value, version: Option<&str>) -> Result<(), Error> {
+    /// Changes a ManagedCluster; whether it is there.
+    async fn patch_cluster(&self, name: &str, patch: Value, version: Option<&str>) -> Result<bool, Error> {
         let Some(cluster) = self.clusters.get("", name) else {
-            return Ok(());
+            return Ok(false);
         };
         let api = Api::<ManagedCluster>::all(self.writer.client());
         let patch = guarded(patch, &cluster.uid, version);
         let subject = what::<ManagedCluster>(name);
         let answer = self.writer.patch(&api, name, None, &patch, &subject).await?;
         self.clusters.wrote(&answer);
-        Ok(())
+        Ok(true)
     }
 
     /// Sets a condition of the cluster, when there is one to set. A request may be seen before its cluster is.

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::Namespace,
-    events::v1::Event,
     rbac::v1::{ClusterRole, ClusterRoleBinding, RoleBinding},
 };
 use kube::{
@@ -27,6 +26,7 @@ use serde_json::{Value, json};
 use super::{
     accept,
     caches::Caches,
+    event,
     plan::{Observed, Plan, Policy, Remaining, Write, set_conditions},
     rbac::{Desired, Kind},
     view::{ClusterView, ObjectView},
@@ -251,7 +251,10 @@ impl Context {
                 let subject = format!("{} {}/{name}", cleaned.resource.plural, cluster.name);
                 self.writer.delete(&api, name, None, &subject).await.map(|_| ())
             }
-            Write::Event { reason, note } => self.event(cluster, reason, note).await,
+            Write::Event { reason, note } => {
+                let mark = format!("{:x}", Timestamp::now().as_nanosecond());
+                event::tell(&self.writer, cluster, &mark, reason, note).await
+            }
         }
     }
 
@@ -403,38 +406,6 @@ impl Context {
             }
             // The hub never deletes a namespace, and a lease only by its own write.
             Kind::Namespace | Kind::Lease => {}
-        }
-        Ok(())
-    }
-
-    async fn event(&self, cluster: &ClusterView, reason: &str, note: &str) -> Result<(), Error> {
-        let now = Timestamp::now();
-        let event: Event = serde_json::from_value(json!({
-            "metadata": {
-                "name": format!("{}.{:x}", cluster.name, now.as_nanosecond()),
-                "namespace": cluster.name,
-            },
-            "action": reason,
-            "reason": reason,
-            "note": note,
-            "type": "Warning",
-            "eventTime": format!("{now:.6}"),
-            "reportingController": "registration-controller",
-            "reportingInstance": crate::writer::FIELD_MANAGER,
-            "regarding": {
-                "apiVersion": "cluster.open-cluster-management.io/v1",
-                "kind": "ManagedCluster",
-                "name": cluster.name,
-                // Kubernetes takes an event only in the namespace of what it is about.
-                "namespace": cluster.name,
-                "uid": cluster.uid,
-            },
-        }))
-        .map_err(|error| Error::request("write an event")(kube::Error::SerdeError(error)))?;
-        let api = Api::<Event>::namespaced(self.writer.client(), &cluster.name);
-        // What it tells is in the status already; it is not worth a second attempt.
-        if let Err(error) = self.writer.create(&api, &event, "Event").await {
-            tracing::warn!(cluster = cluster.name, %error, "event lost");
         }
         Ok(())
     }

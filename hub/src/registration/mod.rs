@@ -9,6 +9,7 @@ pub mod caches;
 pub mod cleanup;
 pub mod cluster;
 pub mod csr;
+pub mod event;
 pub mod lease;
 pub mod membership;
 pub mod plan;
@@ -102,6 +103,7 @@ pub fn start(
         trusted,
         namespace: policy.namespace.clone(),
         counting: tokio::sync::Mutex::default(),
+        said: std::sync::Mutex::default(),
     });
     let (queue, stop) = (queues.requests, shutdown.clone());
     tasks.spawn(async move {

@@ -32,6 +32,15 @@ impl Waiting {
         }
     }
 
+    /// It is not there any more.
+    pub fn gone(&self, request: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, requests| {
+            requests.remove(request);
+            !requests.is_empty()
+        });
+    }
+
     /// It is decided.
     pub fn remove(&self, cluster: &str, request: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,5 +50,23 @@ impl Waiting {
                 all.remove(cluster);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_or_decided_is_not_waited_for() {
+        let waiting = Waiting::default();
+        for (cluster, request) in [("c1", "a"), ("c1", "b"), ("c2", "a"), ("c3", "c")] {
+            waiting.add(cluster, request);
+        }
+        waiting.gone("a");
+        waiting.remove("c3", "c");
+        let left = waiting.0.into_inner().unwrap();
+        let left: Vec<_> = left.into_iter().collect();
+        assert_eq!(left, [("c1".to_owned(), BTreeSet::from(["b".to_owned()]))]);
     }
 }

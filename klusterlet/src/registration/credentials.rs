@@ -79,6 +79,11 @@ impl Credentials {
         self.0.get(key).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Whether there is more than the names that were kept before there was a certificate.
+    pub fn has_kubeconfig(&self) -> bool {
+        !self.get(SECRET_KUBECONFIG).is_empty()
+    }
+
     /// The text under a key, trimmed, when there is any.
     pub fn text(&self, key: &str) -> Option<String> {
         let text = String::from_utf8_lossy(self.get(key)).trim().to_owned();
@@ -283,14 +288,14 @@ pub fn identity(
     Ok((cluster, agent))
 }
 
-/// Writes the names down where the credentials are to be, unless an earlier run did.
-pub fn keep_names(dir: &Path, cluster: &str, agent: &str, earlier: &Credentials) -> Result<(), Error> {
+/// The names, to be written down where the credentials are to be; nothing where an earlier run did.
+pub fn names_to_keep(cluster: &str, agent: &str, earlier: &Credentials) -> Option<Credentials> {
     if earlier.text(SECRET_AGENT_NAME).is_some() {
-        return Ok(());
+        return None;
     }
     let names = [(SECRET_CLUSTER_NAME, cluster), (SECRET_AGENT_NAME, agent)];
     let names = names.map(|(key, name)| (key.to_owned(), name.as_bytes().to_vec()));
-    Credentials(names.into()).write_dir(dir)
+    Some(Credentials(names.into()))
 }
 
 /// Where credentials live besides the Secret.
@@ -313,12 +318,12 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let dir = home.path().join("hub-kubeconfig");
         let (cluster, agent) = identity(None, None, &Credentials::default()).unwrap();
-        keep_names(&dir, &cluster, &agent, &Credentials::default()).unwrap();
+        let names = names_to_keep(&cluster, &agent, &Credentials::default()).unwrap();
+        names.write_dir(&dir).unwrap();
         let earlier = Credentials::read_dir(&dir).unwrap();
         assert_eq!(identity(None, None, &earlier).unwrap(), (cluster, agent));
-        assert!(earlier.server().is_err(), "it has not joined");
+        assert!(!earlier.has_kubeconfig(), "it has not joined");
         // What an earlier run wrote stays.
-        keep_names(&dir, "other", "other", &earlier).unwrap();
-        assert_eq!(Credentials::read_dir(&dir).unwrap(), earlier);
+        assert_eq!(names_to_keep("other", "other", &earlier), None);
     }
 }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use yasna::models::ObjectIdentifier;
 
 const PATH: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-/// With so many requests of this cluster at the hub no more are made: somebody must look first.
+/// With so many requests of this agent at the hub no more are made: somebody must look first.
 const TOO_MANY: usize = 10;
 
 /// A key and the request made with it, both PEM.
@@ -41,7 +41,7 @@ pub enum CsrError {
     /// The hub said no, or nothing.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Too many requests of this cluster, so many, are at the hub already. In OCM's words, which people search for.
+    /// Too many requests of this agent, so many, are at the hub already. In OCM's words, which people search for.
     #[error("Stop creating csr since there are too many csr created already on hub")]
     TooMany(usize),
     /// Somebody denied it.
@@ -170,10 +170,48 @@ pub fn progress(csr: &CertificateSigningRequest) -> Progress {
     }
 }
 
-/// Creates a request. Its name is the hub's choice.
+/// Whose requests count against the limit. Anybody who may ask can put the cluster's label on a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Those that the agent made with its own certificate: nobody else's keep it from renewing that.
+    Renewals,
+    /// Those for the same agent, and all that nobody decided: before it has a certificate it asks under no name of its own.
+    First,
+}
+
+impl Counted {
+    fn counts(self, csr: &Value, user: &str) -> bool {
+        match self {
+            Self::Renewals => csr["spec"]["username"] == user,
+            Self::First => {
+                let decided = csr["status"]["conditions"]
+                    .as_array()
+                    .is_some_and(|all| !all.is_empty());
+                let request = csr["spec"]["request"]
+                    .as_str()
+                    .and_then(|text| STANDARD.decode(text).ok());
+                !decided || request.is_some_and(|pem| asked_for(&pem).as_deref() == Some(user))
+            }
+        }
+    }
+}
+
+/// The user that a request is for.
+fn asked_for(pem: &[u8]) -> Option<String> {
+    use x509_parser::prelude::FromDer as _;
+    let block = pem::parse(pem).ok()?;
+    let (_, csr) =
+        x509_parser::certification_request::X509CertificationRequest::from_der(block.contents()).ok()?;
+    let subject = &csr.certification_request_info.subject;
+    let name = subject.iter_common_name().next()?.as_str().ok()?;
+    Some(name.to_owned())
+}
+
+/// Creates a request of `user`. Its name is the hub's choice.
 pub async fn create(
     hub: &Client,
     cluster: &str,
+    (counted, user): (Counted, &str),
     request: &KeyAndRequest,
     expiration_seconds: i32,
 ) -> Result<String, CsrError> {
@@ -183,7 +221,8 @@ pub async fn create(
         &format!("{PATH}?labelSelector={}", selector.replace('/', "%2F")),
     )
     .await?;
-    let waiting = list["items"].as_array().map_or(0, Vec::len);
+    let all = list["items"].as_array().into_iter().flatten();
+    let waiting = all.filter(|csr| counted.counts(csr, user)).count();
     if waiting >= TOO_MANY {
         return Err(CsrError::TooMany(waiting));
     }
@@ -305,6 +344,38 @@ mod tests {
             ]
         );
         assert!(made.key.starts_with("-----BEGIN PRIVATE KEY-----"));
+    }
+
+    #[test]
+    fn others_requests_keep_nobody_from_renewing() {
+        let user = names::user("c1", "a1");
+        let csr = |by: &str, agent: &str, decided: bool| {
+            let request = request("c1", agent).unwrap().request;
+            let conditions = if decided {
+                json!([{"type": "Denied"}])
+            } else {
+                json!([])
+            };
+            json!({"spec": {"username": by, "request": STANDARD.encode(request)},
+                "status": {"conditions": conditions}})
+        };
+        let token = "system:bootstrap:abcdef";
+        for (what, csr, renewals, first) in [
+            ("its renewal", csr(&user, "a1", false), true, true),
+            ("an earlier one", csr(&user, "a1", true), true, true),
+            ("its first one", csr(token, "a1", true), false, true),
+            ("another's, denied", csr(token, "a2", true), false, false),
+            ("another's, undecided", csr(token, "a2", false), false, true),
+            (
+                "no request",
+                json!({"spec": {"request": "eA=="}, "status": {"conditions": [{}]}}),
+                false,
+                false,
+            ),
+        ] {
+            assert_eq!(Counted::Renewals.counts(&csr, &user), renewals, "{what}");
+            assert_eq!(Counted::First.counts(&csr, &user), first, "{what}");
+        }
     }
 
     #[test]

@@ -69,8 +69,16 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), E
         &credentials,
     )?;
     // Before the hub hears of them: who is started again while it decides is the same agent, not another of that name.
-    if let Err(error) = credentials::keep_names(&context.place.dir, &cluster, &agent, &credentials) {
-        tracing::warn!(%error, "the names of cluster and agent are not kept until there is a certificate");
+    if let Some(names) = credentials::names_to_keep(&cluster, &agent, &credentials) {
+        let place = &context.place;
+        let not_kept = "the names of cluster and agent are not kept until there is a certificate";
+        if let Err(error) = names.write_dir(&place.dir) {
+            tracing::warn!(%error, "{not_kept} in files");
+        }
+        // A Pod that is started again may have lost its files.
+        if let Err(error) = names.write_secret(spoke, &place.namespace, &place.secret).await {
+            tracing::warn!(%error, "{not_kept} in the Secret");
+        }
     }
     let mut source = Source::new(
         options.bootstrap_kubeconfig.clone().filter(|_| !several),
@@ -280,13 +288,17 @@ impl Driver {
                 false
             }
         };
-        let good = match self.bootstrap.clone() {
+        let detached = match self.bootstrap.clone() {
             Some(bootstrap) if good => {
-                !is_detached(&self.context.clone(), &bootstrap, &self.identity.clone()).await
+                is_detached(&self.context.clone(), &bootstrap, &self.identity.clone()).await
             }
-            _ => good,
+            _ => false,
         };
-        self.step(Event::Looked { good });
+        self.step(if detached {
+            Event::Detached
+        } else {
+            Event::Looked { good }
+        });
         Ok(())
     }
 
@@ -385,4 +397,13 @@ async fn is_detached(context: &Context, bootstrap: &Bootstrap, identity: &Identi
         }
         None => false,
     }
+}
+
+/// Whether the hub has accepted this very cluster, but gives its rights to another agent: no right comes back by waiting.
+async fn is_replaced(context: &Context, bootstrap: &Bootstrap, identity: &Identity) -> bool {
+    let Ok(hub) = context.connect.bootstrap(bootstrap).await else {
+        return false;
+    };
+    let found = register::find(&hub, &identity.cluster).await.flatten();
+    found.is_some_and(|found| standing::is_replaced(&found, identity, context.spoke.uid.as_deref()))
 }

@@ -76,6 +76,7 @@ impl Shared {
         let introduction = Introduction::of(&self.context);
         let mut cluster = self.cluster.subscribe();
         let mut backoff = Backoff::default();
+        let mut refused = false;
         loop {
             let unsaid = |c: &Option<Arc<ManagedCluster>>| {
                 c.as_ref().is_some_and(|c| {
@@ -87,15 +88,19 @@ impl Shared {
                 return;
             }
             match self.say(&introduction).await {
-                // The hub does not let agents write there: then it does not.
+                // The right may be on its way, or somebody may have to give it.
                 Err(error) if matches!(error.code(), 403 | 422) => {
-                    tracing::warn!(%error, "the hub does not take what this cluster says of itself in its ManagedCluster");
-                    return;
+                    if !std::mem::replace(&mut refused, true) {
+                        tracing::warn!(%error, "the hub does not take what this cluster says of itself in its ManagedCluster yet");
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the ManagedCluster was not written, it is tried again");
                 }
-                Ok(()) => {}
+                Ok(()) => {
+                    backoff = Backoff::default();
+                    refused = false;
+                }
             }
             backoff.wait().await;
         }

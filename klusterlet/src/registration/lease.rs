@@ -123,6 +123,7 @@ pub async fn keep(shared: Arc<Shared>) {
                 shared.context.trouble.works();
                 known = Some(lease);
                 shared.heard.send_replace(tokio::time::Instant::now());
+                shared.tell(News::Heard);
                 rest(Renewal::Done, period, rand::random())
             }
             Err(error) => {

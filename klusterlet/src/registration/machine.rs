@@ -23,6 +23,8 @@ pub enum State {
         attempt: u32,
         /// The credentials look good, but the hub refuses them: it may come to its senses.
         doubted: bool,
+        /// They look good, but the hub had no ManagedCluster: somebody may make it again.
+        detached: bool,
     },
     /// The credentials are good as far as anybody knows.
     Working,
@@ -43,6 +45,10 @@ pub enum Event {
         /// The credentials are good for the hub the bootstrap data name.
         good: bool,
     },
+    /// They were, and the credentials are good, but the hub has no ManagedCluster of this cluster.
+    Detached,
+    /// The hub took a renewal of the lease.
+    Heard,
     /// Some request with the agent's credentials was answered 401.
     Refused,
     /// The agent's credentials were tried on purpose.
@@ -133,20 +139,25 @@ fn probe_wait(asked: u32) -> Duration {
 impl State {
     /// Where it stands after `event`, and what to do. `bootstrap` says whether there is anything to register with.
     pub fn step(self, event: Event, bootstrap: bool) -> (Self, Action) {
-        let register = |doubted| {
+        let begin = |doubted, detached| {
             if bootstrap {
                 let after = Duration::ZERO;
-                (
-                    Self::Registering { attempt: 0, doubted },
-                    Action::Register { after, probe: false },
-                )
+                let registering = Self::Registering {
+                    attempt: 0,
+                    doubted,
+                    detached,
+                };
+                (registering, Action::Register { after, probe: false })
             } else {
                 (Self::Waiting, Action::Rest)
             }
         };
+        let register = |doubted| begin(doubted, false);
         match (self, event) {
             (_, Event::Lost) => (Self::Choosing { attempt: 0 }, Action::Choose(Duration::ZERO)),
-            (Self::Choosing { .. }, Event::Chosen(true)) => (self, Action::Look),
+            // A renewal: no other answer says that the cluster may be there again.
+            (Self::Choosing { .. }, Event::Chosen(true))
+            | (Self::Registering { detached: true, .. }, Event::Heard) => (self, Action::Look),
             (Self::Choosing { attempt }, Event::Chosen(false)) => (
                 Self::Choosing { attempt: attempt + 1 },
                 Action::Choose(grown(seconds(1), attempt, seconds(60))),
@@ -155,7 +166,12 @@ impl State {
             (Self::Registering { doubted: true, .. }, Event::Looked { good: true }) if bootstrap => {
                 register(true)
             }
-            (Self::Doubting { .. } | Self::Working, Event::Looked { good: true }) => (self, Action::Continue),
+            // Whoever was asked goes on deciding.
+            (Self::Registering { detached: true, .. }, Event::Detached)
+            | (Self::Doubting { .. } | Self::Working, Event::Looked { good: true }) => {
+                (self, Action::Continue)
+            }
+            (_, Event::Detached) => begin(false, true),
             (Self::Working, Event::Refused) => (
                 Self::Doubting {
                     refusals: 0,
@@ -192,10 +208,18 @@ impl State {
                 Self::Working | Self::Doubting { .. } | Self::Registering { doubted: true, .. },
                 Event::Expired,
             ) => register(false),
-            (Self::Registering { attempt, doubted }, Event::Failed(failure)) => (
+            (
+                Self::Registering {
+                    attempt,
+                    doubted,
+                    detached,
+                },
+                Event::Failed(failure),
+            ) => (
                 Self::Registering {
                     attempt: attempt + 1,
                     doubted,
+                    detached,
                 },
                 Action::Register {
                     after: wait(failure, attempt),
@@ -209,280 +233,5 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Duration = Duration::ZERO;
-
-    /// Plays events and returns where they lead.
-    fn play(mut state: State, bootstrap: bool, events: &[Event]) -> (State, Action) {
-        let mut action = Action::Rest;
-        for event in events {
-            (state, action) = state.step(*event, bootstrap);
-        }
-        (state, action)
-    }
-
-    fn registering(attempt: u32, doubted: bool) -> State {
-        State::Registering { attempt, doubted }
-    }
-
-    #[test]
-    fn the_ways_through() {
-        use Event::{Chosen, Expired, Failed, Looked, Lost, Probed, Refused, Registered};
-        let start = State::Waiting;
-        let register = |after, probe| Action::Register { after, probe };
-        let (good, bad) = (Looked { good: true }, Looked { good: false });
-        let three = [Probed(Probe::Refused); 3];
-        let believed = [&[good, Refused][..], &three].concat();
-        let with = |more: &[Event]| [&believed[..], more].concat();
-        let cases: Vec<(&str, bool, Vec<Event>, State, Action)> = vec![
-            ("good credentials", true, vec![good], State::Working, Action::Rest),
-            (
-                "no credentials",
-                true,
-                vec![bad],
-                registering(0, false),
-                register(NOW, false),
-            ),
-            ("nothing at all", false, vec![bad], State::Waiting, Action::Rest),
-            (
-                "joined",
-                true,
-                vec![bad, Registered],
-                State::Working,
-                Action::Rest,
-            ),
-            (
-                "the hub changed",
-                true,
-                vec![good, bad],
-                registering(0, false),
-                register(NOW, false),
-            ),
-            (
-                "the token changed",
-                true,
-                vec![good, good],
-                State::Working,
-                Action::Continue,
-            ),
-            (
-                "bootstrap data vanished",
-                false,
-                vec![good, good],
-                State::Working,
-                Action::Continue,
-            ),
-            (
-                "expired",
-                true,
-                vec![good, Expired],
-                registering(0, false),
-                register(NOW, false),
-            ),
-            (
-                "expired with nothing",
-                false,
-                vec![good, Expired],
-                State::Waiting,
-                Action::Rest,
-            ),
-            (
-                "data came",
-                true,
-                vec![good, Expired, bad],
-                registering(0, false),
-                register(NOW, false),
-            ),
-            (
-                "one 401 is asked about",
-                true,
-                vec![good, Refused],
-                State::Doubting {
-                    refusals: 0,
-                    asked: 0,
-                },
-                Action::Probe(NOW),
-            ),
-            (
-                "a false alarm",
-                true,
-                vec![good, Refused, Probed(Probe::Known)],
-                State::Working,
-                Action::Rest,
-            ),
-            (
-                "believed",
-                true,
-                believed.clone(),
-                registering(0, true),
-                register(NOW, false),
-            ),
-            (
-                "believed, with nothing to register with",
-                false,
-                believed.clone(),
-                State::Doubting {
-                    refusals: 3,
-                    asked: 3,
-                },
-                Action::Probe(Duration::from_secs(1)),
-            ),
-            (
-                "an outage in between starts the count anew",
-                true,
-                vec![
-                    good,
-                    Refused,
-                    three[0],
-                    three[0],
-                    Probed(Probe::Unreachable),
-                    three[0],
-                ],
-                State::Doubting {
-                    refusals: 1,
-                    asked: 4,
-                },
-                Action::Probe(Duration::from_secs(2)),
-            ),
-            (
-                "the bootstrap is refused too: the old is tried again first",
-                true,
-                with(&[Failed(Failure::Refused)]),
-                registering(1, true),
-                register(Duration::from_secs(2), true),
-            ),
-            (
-                "the hub came to its senses",
-                true,
-                with(&[Failed(Failure::Refused), Probed(Probe::Known)]),
-                State::Working,
-                Action::Rest,
-            ),
-            (
-                "new bootstrap data while it is doubted",
-                true,
-                with(&[Failed(Failure::Refused), good]),
-                registering(0, true),
-                register(NOW, false),
-            ),
-            (
-                "denied twice",
-                true,
-                vec![bad, Failed(Failure::Denied), Failed(Failure::Denied)],
-                registering(2, false),
-                register(Duration::from_secs(120), false),
-            ),
-            (
-                "the credentials were put back by hand",
-                true,
-                vec![bad, Failed(Failure::Denied), good],
-                State::Working,
-                Action::Rest,
-            ),
-            (
-                "lost",
-                true,
-                vec![good, Lost],
-                State::Choosing { attempt: 0 },
-                Action::Choose(NOW),
-            ),
-            (
-                "chosen",
-                true,
-                vec![good, Lost, Chosen(true)],
-                State::Choosing { attempt: 0 },
-                Action::Look,
-            ),
-            (
-                "the old one again",
-                true,
-                vec![good, Lost, Chosen(true), good],
-                State::Working,
-                Action::Rest,
-            ),
-            (
-                "another",
-                true,
-                vec![good, Lost, Chosen(true), bad],
-                registering(0, false),
-                register(NOW, false),
-            ),
-            (
-                "none",
-                true,
-                vec![good, Lost, Chosen(false), Chosen(false)],
-                State::Choosing { attempt: 2 },
-                Action::Choose(Duration::from_secs(2)),
-            ),
-            (
-                "late news",
-                true,
-                vec![good, Probed(Probe::Refused)],
-                State::Working,
-                Action::Continue,
-            ),
-        ];
-        for (what, bootstrap, events, state, action) in cases {
-            assert_eq!(play(start, bootstrap, &events), (state, action), "{what}");
-        }
-    }
-
-    #[test]
-    fn no_sequence_of_events_leads_nowhere() {
-        use Event::{Chosen, Expired, Failed, Looked, Lost, Probed, Refused, Registered};
-        let events = [
-            Looked { good: true },
-            Looked { good: false },
-            Refused,
-            Probed(Probe::Known),
-            Probed(Probe::Refused),
-            Probed(Probe::Unreachable),
-            Expired,
-            Registered,
-            Failed(Failure::Denied),
-            Lost,
-            Chosen(true),
-            Chosen(false),
-        ];
-        // Every state that five events reach, and from each a way to Working.
-        let mut states = vec![State::Waiting];
-        for _ in 0..5 {
-            let next: Vec<_> = states
-                .iter()
-                .flat_map(|s| events.iter().map(|e| s.step(*e, true).0))
-                .filter(|s| !states.contains(s))
-                .collect();
-            states.extend(next);
-            states.dedup();
-        }
-        for state in states {
-            let (then, _) = play(
-                state,
-                true,
-                &[
-                    Chosen(true),
-                    Probed(Probe::Known),
-                    Looked { good: true },
-                    Registered,
-                ],
-            );
-            assert_eq!(then, State::Working, "from {state:?}");
-        }
-    }
-
-    #[test]
-    fn waits_grow_and_end() {
-        for failure in [
-            Failure::Unreachable,
-            Failure::Refused,
-            Failure::Denied,
-            Failure::TooMany,
-        ] {
-            let waits: Vec<_> = (0..40).map(|n| wait(failure, n)).collect();
-            assert!(waits.windows(2).all(|w| w[0] <= w[1]) && waits[39] <= Duration::from_secs(3600));
-            assert!(waits[1] > waits[0]);
-        }
-    }
-}
+#[path = "machine_tests.rs"]
+mod tests;

@@ -233,7 +233,7 @@ async fn something_to_join_with(context: &Context) -> Result<(), Error> {
     ] {
         let found = Credentials::read_secret(&context.spoke.client, &options.namespace, name).await;
         // What can not be read may be there.
-        if found.is_err() || found.is_ok_and(|f| f != Credentials::default()) {
+        if found.is_err() || found.is_ok_and(|f| f.has_kubeconfig()) {
             return Ok(());
         }
     }

@@ -3,7 +3,7 @@
 
 use super::bootstrap::Bootstrap;
 use super::credentials::{Credentials, Validity};
-use super::csr::{self, CsrError};
+use super::csr::{self, Counted, CsrError};
 use super::introduce::Introduction;
 use super::kubeconfig::{Server, by_way};
 use super::machine::Failure;
@@ -49,7 +49,7 @@ pub async fn register(
 ) -> Result<Registered, Error> {
     let server = &bootstrap.server;
     let made = ensure_cluster(context, hub, bootstrap, identity).await?;
-    let certificate = certificate(context, hub, identity);
+    let certificate = certificate(context, hub, identity, Counted::First);
     let rights = made.map(|cluster| Rights::follow(hub, *cluster));
     if rights.is_none() {
         tracing::warn!(
@@ -397,16 +397,17 @@ pub async fn certificate(
     context: &Context,
     hub: &Client,
     identity: &Identity,
+    counted: Counted,
 ) -> Result<(Vec<u8>, String), CsrError> {
     let Identity { cluster, agent } = identity;
     let request = csr::request(cluster, agent)?;
     let seconds = context.options.client_cert_expiration_seconds;
-    let name = csr::create(hub, cluster, &request, seconds).await?;
+    let user = names::user(cluster, agent);
+    let name = csr::create(hub, cluster, (counted, &user), &request, seconds).await?;
     tracing::info!(
         csr = name,
         "waiting for the hub to approve this cluster's certificate"
     );
-    let user = names::user(cluster, agent);
     let certificate = csr::wait(hub, &name, &user, &|| context.clock.at_hub()).await?;
     Ok((certificate, request.key))
 }
@@ -427,8 +428,13 @@ pub async fn probe(hub: &Client, cluster: &str) -> super::machine::Probe {
 /// Credentials of an earlier run: the Secret's, or the files' where there is no Secret.
 pub async fn earlier(spoke: &Client, place: &credentials::Place) -> Result<Credentials, Error> {
     match Credentials::read_secret(spoke, &place.namespace, &place.secret).await {
-        Ok(found) if found != Credentials::default() => Ok(found),
-        Ok(_) => Credentials::read_dir(&place.dir),
+        Ok(found) if found.has_kubeconfig() => Ok(found),
+        Ok(names) => {
+            let files = Credentials::read_dir(&place.dir)?;
+            // Of names alone the Secret's count: it outlives the files.
+            let both = files.has_kubeconfig() || names == Credentials::default();
+            Ok(if both { files } else { names })
+        }
         Err(error) => {
             tracing::warn!(%error, "the Secret with the hub's credentials can not be read; using the files");
             Credentials::read_dir(&place.dir)

@@ -1,7 +1,7 @@
 //! Certificate rotation (wire §2.3): a new certificate while 20 to 25 % of the old one's life is left, put to use in place.
 
 use super::credentials::{Credentials, Validity};
-use super::csr::CsrError;
+use super::csr::{Counted, CsrError};
 use super::kubeconfig::Server;
 use super::machine::{self, Failure};
 use super::register;
@@ -109,7 +109,7 @@ async fn renew(shared: &Shared, server: &Server) -> Result<Holding, (Failure, St
     let other = |problem: String| (Failure::Other, problem);
     let Identity { cluster, agent } = &shared.identity;
     let context = &shared.context;
-    let (certificate, key) = register::certificate(context, &shared.hub, &shared.identity)
+    let (certificate, key) = register::certificate(context, &shared.hub, &shared.identity, Counted::Renewals)
         .await
         .map_err(|error| {
             let failure = match &error {

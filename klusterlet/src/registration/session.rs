@@ -37,6 +37,10 @@ pub enum News {
     Expired,
     /// The certificate was renewed and is in use.
     Renewed(Box<super::credentials::Credentials>),
+    /// The hub took a renewal of the lease.
+    Heard,
+    /// The hub does not let the agent see its ManagedCluster, for a while already.
+    Shut,
     /// The hub has just been asked for something regular, with whatever answer.
     Pulse,
     /// The hub denied the cluster, or has not been reached for too long. Only with several hubs.

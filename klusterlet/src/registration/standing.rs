@@ -21,6 +21,9 @@ use tokio::sync::watch;
 /// A person who accepts clusters is given this long before the cluster's operator is told.
 const TO_BE_ACCEPTED: Duration = Duration::from_secs(60);
 
+/// A right that is missing for so long does not come by waiting.
+const SHUT_FOR_GOOD: Duration = Duration::from_secs(60);
+
 /// Whose the name is, as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
@@ -52,6 +55,14 @@ pub fn of(cluster: &ManagedCluster, identity: &Identity, uid: Option<&str>) -> S
         Ok(cluster) => register::taken(&cluster, uid).map_or(Standing::Ours, Standing::Taken),
         Err(_) => Standing::Ours,
     }
+}
+
+/// Whether the hub has accepted the cluster, which is this one, and says that another agent has its name.
+pub fn is_replaced(cluster: &ManagedCluster, identity: &Identity, uid: Option<&str>) -> bool {
+    let note = |key: &str| cluster.metadata.annotations.as_ref().and_then(|a| a.get(key));
+    let ours = uid.is_some() && note(annotations::CLUSTER_UID).map(String::as_str) == uid;
+    let others = note(annotations::AGENT).is_some_and(|agent| *agent != identity.agent);
+    ours && others && cluster.spec.hub_accepts_client
 }
 
 /// Says that the name is another's, and what to do.
@@ -93,8 +104,16 @@ impl Shared {
         let mut events = begin();
         let mut backoff = Backoff::default();
         let mut seen = false;
+        let mut shut: Option<tokio::time::Instant> = None;
         loop {
-            match events.try_next().await {
+            let event = events.try_next().await;
+            match &event {
+                // A watch that begins anew says so before it is answered.
+                Ok(Some(watcher::Event::Init)) => {}
+                Err(error) if is_forbidden(error) => {}
+                _ => shut = None,
+            }
+            match event {
                 Ok(Some(watcher::Event::Init)) => seen = false,
                 Ok(Some(watcher::Event::InitApply(cluster) | watcher::Event::Apply(cluster))) => {
                     backoff = Backoff::default();
@@ -113,6 +132,11 @@ impl Shared {
                     tracing::debug!(%error, "the ManagedCluster can not be watched, it goes on");
                     if is_forbidden(&error) {
                         self.sees(Seen::refused);
+                        let since = *shut.get_or_insert_with(tokio::time::Instant::now);
+                        if since.elapsed() >= SHUT_FOR_GOOD {
+                            shut = None;
+                            self.tell(News::Shut);
+                        }
                     }
                     // Who may not see its cluster sees none of another's works either.
                     let answered = matches!(
@@ -259,12 +283,21 @@ mod tests {
             // This agent was let in after the other was lost; the other's UID is still there.
             (Some("other"), Some("a1"), "Unknown", true),
         ] {
-            let standing = of(&cluster(uid, agent, available), &identity, Some("me"));
+            let cluster = cluster(uid, agent, available);
+            let standing = of(&cluster, &identity, Some("me"));
             assert_eq!(
                 standing == Standing::Ours,
                 ours,
                 "{uid:?} {agent:?} {available}: {standing:?}"
             );
+            let replaced = uid == Some("me") && agent == Some("a2");
+            for accepted in [false, true] {
+                let mut cluster = cluster.clone();
+                cluster.spec.hub_accepts_client = accepted;
+                let is = is_replaced(&cluster, &identity, Some("me"));
+                assert_eq!(is, accepted && replaced, "{uid:?} {agent:?}");
+                assert!(!is_replaced(&cluster, &identity, None));
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use muster_apiserver::pki::{new_key, request};
 use muster_crds::constants::names;
 use muster_crds::names::{cluster_group as group, user};
 use muster_tests::objects::CSRS;
+use muster_tests::wait::SOON;
 use muster_tests::{Fleet, Kube};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
@@ -333,6 +334,18 @@ async fn a_former_agent_of_the_name_renews_nothing() -> Result {
     let renewal = honest(cluster, "former")?;
     let count = none_is_approved(&fleet, &bootstrap, vec![(&former, "a former agent", renewal)]).await?;
     assert_eq!(count, 1, "the API server refused it already");
+    let events = format!("/apis/events.k8s.io/v1/namespaces/{cluster}/events");
+    let hub = fleet.kube();
+    hub.until_all(&events, SOON, "its cluster is told", |events| {
+        let told = events
+            .values()
+            .find(|event| event["reason"] == "CertificateNotRenewed");
+        let note = told.and_then(|event| event["note"].as_str()).unwrap_or_default();
+        note.contains("has the name")
+            .then_some(())
+            .ok_or_else(|| format!("{events:?}"))
+    })
+    .await?;
     // The one that has the name does.
     let agent = fleet.clusters[0].at_hub().await?;
     let own = honest(

@@ -3,10 +3,10 @@
 use super::{accept, csr_of, denied_csr, honest, name, until_available, until_said};
 use crate::{MUSTER, Result};
 use anyhow::Context as _;
-use muster_crds::constants::{annotations, conditions, labels, reasons};
+use muster_crds::constants::{annotations, conditions, labels, names, reasons};
 use muster_tests::objects::{CLUSTERS, CSRS, cluster_path, condition, has_condition};
 use muster_tests::wait::{SOON, eventually};
-use muster_tests::{Fleet, FleetOptions, Program, tokens};
+use muster_tests::{Fleet, FleetOptions, Kube, Program, tokens};
 use serde_json::{Value, json};
 
 /// A hub that approves and accepts nobody by itself, and clusters that do not run yet.
@@ -517,26 +517,83 @@ async fn of_two_that_ask_for_one_name_at_once_one_gets_it() -> Result {
     let (one, two) = (honest(&name, "a")?, honest(&name, "b")?);
     let (one, two) = tokio::join!(holder.create(CSRS, &one), holder.create(CSRS, &two));
     let asked = [self::name(&one?).to_owned(), self::name(&two?).to_owned()];
-    let decided = hub
-        .until_all(CSRS, SOON, "both are decided", |csrs| {
-            let decision = |one: &String| {
-                let csr = csrs.values().find(|csr| self::name(csr) == one)?;
-                Some(csr["status"]["conditions"].as_array()?.first()?.clone())
-            };
-            let both: Vec<Value> = asked.iter().filter_map(decision).collect();
-            (both.len() == 2)
-                .then(|| both.clone())
-                .ok_or_else(|| format!("{both:?}"))
+    let decisions = async || {
+        let mut all = Vec::new();
+        for one in &asked {
+            let csr = hub.get(&format!("{CSRS}/{one}")).await?;
+            all.push(csr["status"]["conditions"][0].clone());
+        }
+        anyhow::Ok(all)
+    };
+    let approved = |all: &[Value]| all.iter().filter(|one| one["type"] == "Approved").count();
+    eventually(SOON, "one of them gets it", async || {
+        let all = decisions().await.map_err(|e| e.to_string())?;
+        (approved(&all) == 1)
+            .then_some(())
+            .ok_or_else(|| format!("{all:?}"))
+    })
+    .await?;
+    // The other waits, for the first may never come.
+    super::stays(std::time::Duration::from_secs(1), "one waits", async || {
+        let all = decisions().await?;
+        anyhow::ensure!(all.iter().filter(|one| one.is_null()).count() == 1, "{all:?}");
+        Ok(())
+    })
+    .await?;
+    let path = cluster_path(&name);
+    let mut object = hub.get(&path).await?;
+    let joined = json!({"type": conditions::JOINED, "status": "True", "reason": "R", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let mut all = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    all.push(joined);
+    object["status"]["conditions"] = all.into();
+    let patch = json!({"status": {"conditions": object["status"]["conditions"]}});
+    hub.merge(&format!("{path}/status"), &patch).await?;
+    eventually(SOON, "and is denied once it has come", async || {
+        let all = decisions().await.map_err(|e| e.to_string())?;
+        let denied = all
+            .iter()
+            .any(|one| one["type"] == "Denied" && one["reason"] == reasons::CSR_CLUSTER_NAME_TAKEN);
+        (denied && approved(&all) == 1)
+            .then_some(())
+            .ok_or_else(|| format!("{all:?}"))
+    })
+    .await
+}
+
+/// OCM's bootstrap ServiceAccount is held to the same as who holds a token.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bootstrap_service_account_chooses_neither_labels_nor_set() -> Result {
+    let fleet = strict(0).await?;
+    let (namespace, account) = (names::OPERATOR_NAMESPACE, names::BOOTSTRAP_SERVICE_ACCOUNT);
+    let groups = ["system:serviceaccounts", "system:authenticated"];
+    let user = format!("system:serviceaccount:{namespace}:{account}");
+    let newcomer = Kube::impersonating(fleet.hub.plane.kubeconfig(), &user, &groups).await?;
+    let name = format!("stranger-{:08x}", rand::random::<u32>());
+    let cluster = |metadata: Value| {
+        let mut object = json!({"apiVersion": "cluster.open-cluster-management.io/v1", "kind": "ManagedCluster",
+            "metadata": metadata, "spec": {}});
+        object["metadata"]["name"] = name.as_str().into();
+        object
+    };
+    let dry = format!("{CLUSTERS}?dryRun=All");
+    for (what, metadata) in [
+        ("a label", json!({"labels": {"env": "prod"}})),
+        ("a finalizer", json!({"finalizers": ["example.com/holds"]})),
+        ("an agent", json!({"annotations": {annotations::AGENT: "a"}})),
+    ] {
+        eventually(SOON, &format!("{what} is refused"), async || {
+            match newcomer.create(&dry, &cluster(metadata.clone())).await {
+                Err(refused) if refused.code == 403 && refused.message.contains("cannot choose") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await?;
-    let mut types: Vec<&str> = decided.iter().filter_map(|one| one["type"].as_str()).collect();
-    types.sort_unstable();
-    assert_eq!(types, ["Approved", "Denied"], "{decided:?}");
-    let denied = decided.iter().find(|one| one["type"] == "Denied");
-    assert_eq!(
-        denied.context("one is")?["reason"],
-        reasons::CSR_CLUSTER_NAME_TAKEN
-    );
+    }
+    newcomer.create(&dry, &cluster(json!({}))).await?;
     Ok(())
 }
 

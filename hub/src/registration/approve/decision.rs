@@ -51,6 +51,8 @@ pub struct Admission {
 /// What to do about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
+    /// Nothing: it is decided, and what follows from that is done.
+    Nothing,
     /// Nothing; a person may.
     Leave(String),
     /// Nothing until something about its cluster changes.
@@ -108,9 +110,9 @@ pub fn decide(observed: Observed<'_>, trusted: &Trusted, now: Timestamp) -> Deci
                         None => Decision::Record(agent.clone(), issued),
                     }
                 }
-                _ => Decision::Leave("it is decided".to_owned()),
+                _ => Decision::Nothing,
             },
-            (None, _) => Decision::Leave("it is decided".to_owned()),
+            (None, _) => Decision::Nothing,
         };
     }
     let agent = match csr::validate(csr) {
@@ -206,6 +208,10 @@ fn admit(
         ));
     };
     if let Some(message) = taken(cluster, &agent, now) {
+        // Who has it may never come: a klusterlet that was started again under another agent's name, for one.
+        if !is_true(&cluster.conditions, conditions::JOINED) {
+            return Decision::Wait(message);
+        }
         return Decision::Deny {
             reason: reasons::CSR_CLUSTER_NAME_TAKEN,
             message,

@@ -28,6 +28,21 @@ impl Driver {
                 self.save().await;
                 Ok(())
             }
+            News::Heard => self.event(Event::Heard).await,
+            News::Shut => match self.bootstrap.clone() {
+                Some(bootstrap)
+                    if self.state == State::Working
+                        && super::is_replaced(&self.context.clone(), &bootstrap, &self.identity.clone())
+                            .await =>
+                {
+                    tracing::warn!(
+                        cluster = self.identity.cluster,
+                        "the hub gives this cluster's rights to another agent of it; this one registers anew"
+                    );
+                    self.event(Event::Looked { good: false }).await
+                }
+                _ => Ok(()),
+            },
             News::Pulse => {
                 if self.unsaved {
                     self.save().await;

@@ -32,7 +32,7 @@ pub(super) fn start_in(dir: tempfile::TempDir, spoke: &Stub, hubs: &Hubs, args: 
     let (context, stopped) = (context(spoke, hubs, options(&all)), stop.clone());
     let task = tokio::spawn(async move {
         let run = driver::run(context.clone(), stopped);
-        trouble::told(&context, run).await
+        Box::pin(trouble::told(&context, run)).await
     });
     Run {
         spoke: spoke.clone(),
@@ -138,7 +138,10 @@ fn requests(hub: &Stub) -> usize {
 }
 
 pub(super) fn hub_secret(spoke: &Stub) -> Option<Value> {
-    spoke.get(&format!("{AGENT_NS}/hub-kubeconfig-secret"))
+    // The names are there before.
+    spoke
+        .get(&format!("{AGENT_NS}/hub-kubeconfig-secret"))
+        .filter(|secret| secret["data"]["tls.crt"].is_string())
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,18 +359,121 @@ async fn a_denied_renewal_is_told_and_ended_by_an_approval() {
     run.end().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn ten_requests_are_enough() {
-    let (hub, spoke, hubs) = one();
-    let run = start(&spoke, &hubs, &[]);
-    joined(&hub).await;
+fn ten_requests(hub: &Stub, by: &str) {
     for i in 0..10 {
         let labels = json!({"open-cluster-management.io/cluster-name": "c1"});
         hub.put(
             &format!("{CSRS}old-{i}"),
-            json!({"metadata": {"labels": labels}, "spec": {}}),
+            json!({"metadata": {"labels": labels}, "spec": {"username": by}}),
         );
     }
+}
+
+/// Anybody who may ask for a certificate can put any cluster's label on a request.
+#[tokio::test(start_paused = true)]
+async fn no_number_of_others_requests_keeps_an_agent_from_renewing() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &[]);
+    joined(&hub).await;
+    ten_requests(&hub, "system:bootstrap:abcdef");
+    let old = hub_secret(&spoke).unwrap()["data"]["tls.crt"].clone();
+    eventually("it renews", 24 * 3600, || {
+        hub_secret(&spoke).unwrap()["data"]["tls.crt"] != old
+    })
+    .await;
+    assert!(is(&hub, types::CERTIFICATE_ROTATED, "True"));
+    assert_eq!(hub.with(|s| s.refused), 0);
+    run.end().await;
+}
+
+/// The hub gave the name to another agent of this very cluster, as after a Pod lost its files: its rights are that one's alone.
+#[tokio::test(start_paused = true)]
+async fn an_agent_whose_rights_are_another_agents_of_its_cluster_registers_anew() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &["--agent-id=a1"]);
+    joined(&hub).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    hub.change(CLUSTER, |c| {
+        c["metadata"]["annotations"][annotations::AGENT] = "a2".into();
+        c["metadata"]["annotations"][annotations::CLUSTER_UID] = "uid-of-spoke".into();
+    });
+    hub.with(|s| s.unaccepting = true);
+    hub.end_watches();
+    eventually("it asks for another certificate", 600, || requests(&hub) == 2).await;
+    hub.change(CLUSTER, |c| {
+        c["metadata"]["annotations"][annotations::AGENT] = "a1".into();
+    });
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(requests(&hub), 2, "it waits for its rights");
+    hub.with(|s| s.unaccepting = false);
+    let before = hub.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    eventually("it works again", 120, || {
+        hub.get(LEASE).unwrap()["spec"]["renewTime"] != before
+    })
+    .await;
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_lost_its_files_before_it_joined_keeps_its_name() {
+    let (hub, spoke, hubs) = one();
+    hub.with(|s| s.signing = Signing::Ignore);
+    let run = start(&spoke, &hubs, &[]);
+    eventually("it asks", 60, || requests(&hub) == 1).await;
+    run.end().await;
+    // Another folder, as in another Pod.
+    let again = start(&spoke, &hubs, &[]);
+    eventually("it asks again", 60, || requests(&hub) == 2).await;
+    let users: std::collections::BTreeSet<String> = hub.with(|s| {
+        let all = s.objects.iter().filter(|(key, _)| key.starts_with(CSRS));
+        all.map(|(_, csr)| Stub::asked_for(csr)).collect()
+    });
+    assert_eq!(users.len(), 1, "{users:?}");
+    again.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_hub_does_not_take_at_first_is_said_later() {
+    let (hub, spoke, hubs) = one();
+    let put = format!("PUT {CLUSTER}");
+    hub.with(|s| s.closed.push(put));
+    let run = start(&spoke, &hubs, &["--spoke-external-server-urls=https://a"]);
+    eventually("the ManagedCluster is there", 30, || hub.get(CLUSTER).is_some()).await;
+    // Made by an administrator, who knows nothing of it.
+    hub.change(CLUSTER, |c| c["spec"]["managedClusterClientConfigs"] = json!([]));
+    accept(&hub);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let said = || hub.get(CLUSTER).unwrap()["spec"]["managedClusterClientConfigs"][0]["url"] == "https://a";
+    assert!(!said());
+    let tries = hub.with(|s| s.log.iter().filter(|l| l.0 == "PUT" && l.1 == CLUSTER).count());
+    assert!((2..100).contains(&tries), "{tries} tries in five minutes");
+    hub.with(|s| s.closed.clear());
+    eventually("it is said", 60, said).await;
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_livez_is_asked_for_healthz() {
+    for (missing, available) in [(vec!["/livez"], "True"), (vec!["/livez", "/healthz"], "False")] {
+        let (hub, spoke, hubs) = one();
+        spoke.with(|s| s.missing = missing.iter().map(ToString::to_string).collect());
+        let run = start(&spoke, &hubs, &[]);
+        eventually("the ManagedCluster is there", 30, || hub.get(CLUSTER).is_some()).await;
+        accept(&hub);
+        eventually("it says so", 120, || {
+            is(&hub, types::CLUSTER_AVAILABLE, available)
+        })
+        .await;
+        run.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_requests_are_enough() {
+    let (hub, spoke, hubs) = one();
+    let run = start(&spoke, &hubs, &["--agent-id=a1"]);
+    joined(&hub).await;
+    ten_requests(&hub, "system:open-cluster-management:c1:a1");
     let before = csrs(&hub);
     eventually("the condition tells", 24 * 3600, || {
         is(&hub, types::CERTIFICATE_ROTATED, "False")

@@ -53,6 +53,10 @@ pub struct State {
     pub unaccepting: bool,
     /// What agents may not do, as `METHOD path`.
     pub closed: Vec<String>,
+    /// How often all watches were ended.
+    pub watches: u32,
+    /// Paths that it does not serve.
+    pub missing: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -81,6 +85,8 @@ impl Stub {
             refused: 0,
             unaccepting: false,
             closed: Vec::new(),
+            watches: 0,
+            missing: Vec::new(),
         };
         Self {
             name: name.into(),
@@ -216,6 +222,12 @@ impl Stub {
         self.put(key, object);
     }
 
+    /// Ends all watches, as a server does from time to time.
+    pub fn end_watches(&self) {
+        self.with(|s| s.watches += 1);
+        self.moved.send_modify(|_| {});
+    }
+
     pub fn delete(&self, key: &str) {
         self.with(|s| {
             let object = s.objects[key].clone();
@@ -231,6 +243,13 @@ impl Stub {
         query: &BTreeMap<String, String>,
         bytes: &[u8],
     ) -> (u16, Value) {
+        if self.with(|s| s.missing.iter().any(|missing| missing == path)) {
+            return status(
+                404,
+                "NotFound",
+                "the server could not find the requested resource",
+            );
+        }
         if matches!(path, "/livez" | "/healthz") {
             return (200, "ok".into());
         }
@@ -278,6 +297,11 @@ impl Stub {
                     return status(409, "AlreadyExists", &format!("{plural} {name:?} already exists"));
                 }
                 if plural == "certificatesigningrequests" {
+                    let asked = Self::asked_for(&object);
+                    object["spec"]["username"] = match caller {
+                        Caller::Agent { .. } => asked.into(),
+                        _ => "system:bootstrap:muster".into(),
+                    };
                     self.sign(s, &mut object);
                 }
                 if plural == "customresourcedefinitions" {
@@ -324,6 +348,17 @@ impl Stub {
         })
     }
 
+    /// The user that a request is for.
+    pub fn asked_for(csr: &Value) -> String {
+        use x509_parser::prelude::FromDer as _;
+        let text = STANDARD.decode(csr["spec"]["request"].as_str().unwrap()).unwrap();
+        let der = pem::parse(text).unwrap();
+        let (_, request) =
+            x509_parser::certification_request::X509CertificationRequest::from_der(der.contents()).unwrap();
+        let mut names = request.certification_request_info.subject.iter_common_name();
+        names.next().unwrap().as_str().unwrap().to_owned()
+    }
+
     fn sign(&self, s: &State, csr: &mut Value) {
         let type_ = match s.signing {
             Signing::Approve => "Approved",
@@ -332,20 +367,8 @@ impl Stub {
         };
         csr["status"]["conditions"] = json!([{"type": type_, "status": "True", "message": "so it is"}]);
         if s.signing == Signing::Approve {
-            use x509_parser::prelude::FromDer as _;
-            let text = STANDARD.decode(csr["spec"]["request"].as_str().unwrap()).unwrap();
-            let der = pem::parse(text).unwrap();
-            let (_, request) =
-                x509_parser::certification_request::X509CertificationRequest::from_der(der.contents())
-                    .unwrap();
-            let name = request
-                .certification_request_info
-                .subject
-                .iter_common_name()
-                .next()
-                .unwrap();
             let now = self.clock.here() + s.ahead;
-            let certificate = certificate(name.as_str().unwrap(), now, now + s.lifetime);
+            let certificate = certificate(&Self::asked_for(csr), now, now + s.lifetime);
             csr["status"]["certificate"] = STANDARD.encode(certificate).into();
         }
     }
@@ -356,6 +379,7 @@ impl Stub {
             .get("resourceVersion")
             .and_then(|v| v.parse().ok())
             .unwrap_or(0);
+        let begun = self.with(|s| s.watches);
         let frames = futures::stream::unfold(
             (
                 self.clone(),
@@ -364,9 +388,12 @@ impl Stub {
                 query.clone(),
                 collection,
             ),
-            |(this, mut moved, mut from, query, collection)| async move {
+            move |(this, mut moved, mut from, query, collection)| async move {
                 loop {
                     moved.borrow_and_update();
+                    if this.with(|s| s.watches) != begun {
+                        return None;
+                    }
                     let (seen, next) = this.with(|s| {
                         let start = s.events.partition_point(|(r, ..)| *r <= from);
                         let found =
