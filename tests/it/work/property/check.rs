@@ -485,7 +485,8 @@ fn drifted(
         Some(live) => {
             // Whether what is beside the manifest's fields is drift, the model does not know of all kinds.
             let same = !strategy.ignores() && object.content(live) == object.content(&wanted);
-            (same && object.content(live).is_some() && !is_foreign(live)).then_some(false)
+            let added = live["spec"]["colour"] == "red";
+            (same && !added && object.content(live).is_some() && !is_foreign(live)).then_some(false)
         }
     };
     match (is, found) {
