@@ -481,6 +481,51 @@ fn ask(path: &str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
+async fn too_many_headers_are_refused_over_http2() {
+    let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
+    let limits = Limits {
+        header_bytes: 8192,
+        ..Limits::default()
+    };
+    let server = start(&ca, limits, CancellationToken::new()).await;
+    let (mut sender, _task) = h2(&ca, server.address, 65_535).await;
+    let ask_with = |length: usize| {
+        let mut request = ask("/");
+        request
+            .headers_mut()
+            .insert("x", "a".repeat(length).parse().unwrap());
+        request
+    };
+    // Refused with a status, or by an end of the connection.
+    if let Ok(answer) = sender.send_request(ask_with(32_768)).await {
+        assert_eq!(answer.status(), 431);
+    }
+    let (mut sender, _task) = h2(&ca, server.address, 65_535).await;
+    let answer = sender.send_request(ask_with(1024)).await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn who_finds_no_place_waits_until_one_is_free() {
+    let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
+    let limits = Limits {
+        connections: 1,
+        ..Limits::default()
+    };
+    let server = start(&ca, limits, CancellationToken::new()).await;
+    let connector = client(&ca, None, b"http/1.1");
+    let first = connect(server.address, &connector, "localhost").await.unwrap();
+    let address = server.address;
+    let mut second =
+        tokio::spawn(async move { connect(address, &connector, "localhost").await.map(drop).is_ok() });
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut second).await;
+    assert!(early.is_err(), "a second was taken");
+    drop(first);
+    let taken = tokio::time::timeout(PATIENCE, second).await;
+    assert!(taken.expect("nobody was let in").unwrap());
+}
+
+#[tokio::test]
 async fn a_connection_that_nothing_is_asked_of_ends_and_a_busy_one_does_not() {
     let ca = Ca::load_or_create(None, Timestamp::now()).unwrap();
     let go = CancellationToken::new();
