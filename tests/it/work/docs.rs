@@ -1,7 +1,6 @@
 //! docs/work.md and docs/replicaset.md: every example on a page, from top to bottom, against one fleet.
 //!
-//! The info string of a fenced block says what to do with it: `apply`, `edit`, `status`, `delete`, `expect`, `gone` or
-//! `refuse`, at the
+//! The info string of a fenced block says what to do with it: `apply`, `edit`, `status`, `delete`, `expect`, `gone` or `refuse`, at the
 //! `hub` or on the `cluster`. What is expected must come to be; it may have more than the block says. What is refused is
 //! applied in vain, and the answer has the words of the block's first line, a comment. From a block with `hub=away` on the
 //! klusterlet can not reach its hub, from one with `hub=back` on it can.
