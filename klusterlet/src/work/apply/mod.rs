@@ -494,7 +494,7 @@ impl Applier {
             }
             return Ok(Some(Came::Terminating(live.clone())));
         }
-        if target.policy.take_over == TakeOver::Always || self.is_ours(target, live) {
+        if target.policy.take_over == TakeOver::Always || policy::is_ours(live) {
             return Ok(None);
         }
         let why = match target.policy.take_over {
@@ -513,31 +513,6 @@ impl Applier {
         };
         self.watch_alone(target);
         Ok(Some(Came::NotTakenOver(live.clone(), why)))
-    }
-
-    /// Whether a work already has to do with an object: one wrote it, or this work has it on record.
-    fn is_ours(&self, target: &Target<'_>, live: &Value) -> bool {
-        if policy::is_ours(live) {
-            return true;
-        }
-        let Some(record) = target.marks.record() else {
-            return false;
-        };
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut records = state.applied.values();
-        let record = records.find(|a| a.metadata.uid.as_deref() == Some(record));
-        let resources = record
-            .and_then(|r| r.status.as_ref())
-            .map(|s| &s.applied_resources);
-        resources.into_iter().flatten().any(|entry| {
-            let key = (&entry.group, &entry.resource, &entry.namespace, &entry.name);
-            key == (
-                &target.key.group,
-                &target.key.resource,
-                &target.key.namespace,
-                &target.key.name,
-            ) && live["metadata"]["uid"] == *entry.uid
-        })
     }
 
     /// What taking an object over would change of it, but for the marks and the owner that it gets.
